@@ -1,0 +1,1 @@
+"""Submit MiniMind pretraining to Slurm, or run it here; survive preemption; lose nothing."""

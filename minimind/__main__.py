@@ -1,0 +1,7 @@
+"""``python -m minimind`` equals the ``minimind`` console script."""
+
+import sys
+
+from minimind.cli import main
+
+sys.exit(main())

@@ -1,0 +1,44 @@
+"""The ``minimind`` console script: finds the subcommand's module and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from minimind import __version__
+from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError
+
+COMMANDS = {
+    "pretrain": ("minimind.train_pretrain", "pretrain a model"),
+    "generate": ("minimind.generate", "write text with a trained model"),
+    "data": ("minimind.data.cli", "make the sample corpus, or download a data set"),
+    "tokenizer": ("minimind.data.tokenizer_cli", "train a tokenizer"),
+    "track": ("minimind.training.tracking_cli", "send offline SwanLab records"),
+}
+"""Subcommand → (module with ``main(argv) -> exit code``, help). Loaded only when asked for."""
+
+
+def usage() -> str:
+    head = f"minimind {__version__}: usage: minimind COMMAND [FLAGS] (COMMAND --help tells more)"
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([head, "", *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return EXIT_DONE
+    if words[0] == "--version":
+        print(__version__)
+        return EXIT_DONE
+    if words[0] not in COMMANDS:
+        print(f"minimind: unknown command {words[0]!r}\n{usage()}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    module = importlib.import_module(COMMANDS[words[0]][0])
+    try:
+        return module.main(words[1:])
+    except MiniMindError as error:
+        print(f"minimind {words[0]}: error: {error}", file=sys.stderr)
+        return error.exit_code

@@ -1,0 +1,395 @@
+"""Every flag of a pretraining run, once: its name, default, help and range.
+
+The same table makes the command line, the TOML file and the library call. It imports
+no torch, so that a launcher can validate a job's flags on a login node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from minimind.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Check = tuple[Callable[[Any], bool], str]
+
+POSITIVE: Check = (lambda v: v > 0, "must be greater than 0")
+NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
+FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
+UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
+DEVICE: Check = (
+    lambda v: v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal()),
+    "must be cuda, cuda:N or cpu",
+)
+FILE_NAME: Check = (
+    lambda v: bool(v) and not any(c in v for c in "/\\\0\n") and v not in (".", ".."),
+    "must be a plain file name, without slashes",
+)
+
+
+def option(default: Any, group: str, help: str, check: Check | None = None) -> Any:
+    """A dataclass field that is also a flag; a mutable default is copied for every config."""
+    metadata = {"group": group, "help": help, "check": check}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One pretraining run. Every field is a flag of the same name.
+
+    Raises:
+        ConfigError: a value is out of its range, or two values contradict each other.
+    """
+
+    save_dir: str = option("out", "output", "folder for weights, metrics, log and loss curve")
+    save_weight: str = option(
+        "pretrain", "output", "file name prefix of weights and checkpoint", FILE_NAME
+    )
+    checkpoint_dir: str = option("checkpoints", "output", "folder for checkpoints (exact resume)")
+    save_interval: int = option(
+        100, "output", "save weights and checkpoint every N micro-steps", POSITIVE
+    )
+    keep_checkpoints: int = option(
+        2,
+        "output",
+        "how many checkpoints to keep; older ones are the fallback for a damaged newest",
+        POSITIVE,
+    )
+    log_interval: int = option(100, "output", "log every N micro-steps", POSITIVE)
+    log_level: Literal["debug", "info", "warning", "error"] = option(
+        "info", "output", "detail of the console log; the log file has everything"
+    )
+
+    data_path: list[str] = option(
+        ["data/sample/train.jsonl"],
+        "data",
+        "training text: jsonl, jsonl.gz or jsonl.zst; several files or globs",
+    )
+    text_field: str = option("text", "data", "the jsonl field that holds the text")
+    tokenizer_path: str = option(
+        "", "data", "a Hugging Face tokenizer folder (default: the tokenizer shipped with MiniMind)"
+    )
+    max_seq_len: int = option(
+        512, "data", "row length in tokens", (lambda v: v >= 8, "must be 8 or more")
+    )
+    pack: Literal["bestfit", "none"] = option(
+        "bestfit",
+        "data",
+        "bestfit: documents share rows, no padding, no attention across them; none: one document a row, truncated and padded",
+    )
+    num_workers: int = option(
+        1,
+        "data",
+        "loader processes per rank, bounded by the cores; 0: load in the training process",
+        NOT_NEGATIVE,
+    )
+    cache_dir: str = option(
+        "",
+        "data",
+        "folder for tokenised data (default: $MINIMIND_CACHE or the user's cache folder); share it between nodes",
+    )
+    max_bad_rows: int = option(
+        -1,
+        "data",
+        "stop with exit code 2 when more rows than this are unusable (-1: only report them)",
+        (lambda v: v >= -1, "must be -1 or more"),
+    )
+    eval_data_path: list[str] = option(
+        [], "data", "held-out text, scored every --eval_interval and at the end"
+    )
+    eval_interval: int = option(1000, "data", "score held-out text every N micro-steps", POSITIVE)
+
+    hidden_size: int = option(512, "model", "width of the model", POSITIVE)
+    num_hidden_layers: int = option(8, "model", "number of layers", POSITIVE)
+    num_attention_heads: int = option(8, "model", "query heads", POSITIVE)
+    num_key_value_heads: int = option(
+        4, "model", "key/value heads (grouped-query attention)", POSITIVE
+    )
+    use_moe: Literal[0, 1] = option(0, "model", "1: mixture of experts")
+    num_experts: int = option(4, "model", "experts per layer (MoE)", POSITIVE)
+    num_experts_per_tok: int = option(1, "model", "experts that each token visits (MoE)", POSITIVE)
+    gradient_checkpointing: bool = option(
+        False, "model", "recompute activations in the backward pass: less memory, more time"
+    )
+    from_weight: str = option(
+        "none",
+        "model",
+        "start from these weights: a name in save_dir, a .pth file, or a Hugging Face folder",
+    )
+
+    epochs: int = option(1, "optimisation", "passes over the data", POSITIVE)
+    batch_size: int = option(32, "optimisation", "rows per rank and micro-step", POSITIVE)
+    accumulation_steps: int = option(8, "optimisation", "micro-steps per optimiser step", POSITIVE)
+    learning_rate: float = option(5e-4, "optimisation", "peak learning rate", POSITIVE)
+    min_lr_ratio: float = option(
+        0.1, "optimisation", "floor of the cosine schedule, as a share of the peak", UNIT
+    )
+    warmup_ratio: float = option(
+        0.01, "optimisation", "share of the optimiser steps that warm the rate up", FRACTION
+    )
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "optimisation", "muon: Muon for the matrices of the layers, AdamW for the rest"
+    )
+    weight_decay: float = option(
+        0.1, "optimisation", "weight decay, on matrices only", NOT_NEGATIVE
+    )
+    beta1: float = option(0.9, "optimisation", "AdamW's decay rate of the first moment", FRACTION)
+    beta2: float = option(0.95, "optimisation", "AdamW's decay rate of the second moment", FRACTION)
+    grad_clip: float = option(
+        1.0, "optimisation", "largest norm of the gradient (0: no clipping)", NOT_NEGATIVE
+    )
+    skip_nonfinite: int = option(
+        0,
+        "optimisation",
+        "skip up to N optimiser steps whose loss or gradient is NaN or infinite (0: stop at the first)",
+        NOT_NEGATIVE,
+    )
+    seed: int = option(
+        42,
+        "optimisation",
+        "seed of the weights and of the data order",
+        (lambda v: 0 <= v < 2**31, "must be between 0 and 2147483647"),
+    )
+
+    device: str = option(
+        "", "machine", "cuda, cuda:N or cpu (default: cuda if there is one)", DEVICE
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] = option(
+        "bfloat16", "machine", "autocast precision; weights and optimiser stay in float32"
+    )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "machine", "torch.compile; auto: on for CUDA"
+    )
+    deterministic: bool = option(
+        False,
+        "machine",
+        "deterministic CUDA kernels, for bitwise resume on GPUs (a CPU run always is)",
+    )
+
+    from_resume: Literal["0", "1", "auto"] = option(
+        "0",
+        "run",
+        "1: go on from the newest checkpoint, or start when there is none (auto: the same, without a warning)",
+    )
+    max_steps: int = option(
+        0, "run", "end after N optimiser steps in all (0: after the epochs)", NOT_NEGATIVE
+    )
+    max_minutes: float = option(
+        0.0, "run", "end in good order after N minutes of this process (0: no limit)", NOT_NEGATIVE
+    )
+    use_wandb: bool = option(
+        False, "run", "track the run with SwanLab (online with an API key, else offline)"
+    )
+    wandb_project: str = option("MiniMind-Pretrain", "run", "SwanLab project")
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(TrainConfig)
+        for f in dataclasses.fields(self):
+            value = coerce(f.name, hints[f.name], getattr(self, f.name))
+            object.__setattr__(self, f.name, value)
+            check: Check | None = f.metadata["check"]
+            if check is not None and not check[0](value):
+                raise ConfigError(f"--{f.name} {check[1]}, but is {value!r}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Rules that concern more than one flag."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"--hidden_size {self.hidden_size} must be a multiple of "
+                f"--num_attention_heads {self.num_attention_heads}"
+            )
+        if (self.hidden_size // self.num_attention_heads) % 2:
+            raise ConfigError(
+                f"--hidden_size {self.hidden_size} over --num_attention_heads "
+                f"{self.num_attention_heads} must be even (rotary embedding)"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"--num_attention_heads {self.num_attention_heads} must be a multiple of "
+                f"--num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.num_experts_per_tok > self.num_experts:
+            raise ConfigError(
+                f"--num_experts_per_tok {self.num_experts_per_tok} exceeds "
+                f"--num_experts {self.num_experts}"
+            )
+        if self.device == "cpu" and self.dtype == "float16":
+            raise ConfigError("--dtype float16 needs a GPU; use bfloat16 or float32 on a CPU")
+        if not self.data_path:
+            raise ConfigError("--data_path names no file")
+
+    @property
+    def run_stem(self) -> str:
+        """File name stem of weights and checkpoint: ``{save_weight}_{hidden_size}[_moe]``."""
+        return f"{self.save_weight}_{self.hidden_size}{'_moe' if self.use_moe else ''}"
+
+    @property
+    def weight_file(self) -> Path:
+        return Path(self.save_dir) / f"{self.run_stem}.pth"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return Path(self.checkpoint_dir) / f"{self.run_stem}.pt"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def coerce(name: str, hint: Any, value: Any) -> Any:
+    """Return ``value`` as the type that the flag has.
+
+    Raises:
+        ConfigError: the value does not have that type, naming what is allowed.
+    """
+    origin = typing.get_origin(hint)
+    if origin is list:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
+            raise ConfigError(f"--{name} must be a list of strings, but is {value!r}")
+        return list(items)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        for choice in allowed:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise ConfigError(f"--{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"--{name} must be true or false, but is {value!r}")
+        return value
+    if isinstance(value, bool):
+        raise ConfigError(f"--{name} must be a {hint.__name__}, but is {value!r}")
+    if hint is float and isinstance(value, (int, str)):
+        value = _number(name, float, value)
+    elif hint is int and isinstance(value, str):
+        value = _number(name, int, value)
+    if not isinstance(value, hint):
+        raise ConfigError(f"--{name} must be a {hint.__name__}, but is {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"--{name} must be a finite number, but is {value!r}")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"--{name} must not contain a NUL byte")
+    return value
+
+
+def _number(name: str, kind: type, value: Any) -> Any:
+    try:
+        return kind(value)
+    except (ValueError, OverflowError):
+        word = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{name} must be {word}, but is {value!r}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``minimind pretrain``; absent flags stay out of the namespace."""
+    parser = _Parser(
+        prog="minimind pretrain",
+        description="Pretrain a MiniMind language model.",
+        epilog="Example: minimind pretrain --data_path data/sample/train.jsonl --batch_size 16",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE.toml", help="read flags from a TOML file; the command line wins"
+    )
+    groups: dict[str, Any] = {}
+    defaults = TrainConfig()
+    hints = typing.get_type_hints(TrainConfig)
+    for f in dataclasses.fields(TrainConfig):
+        title = f.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        group = groups[title]
+        hint = hints[f.name]
+        flag = f"--{f.name}"
+        text = f.metadata["help"].replace("%", "%%")
+        if hint is bool:
+            group.add_argument(flag, action="store_true", help=text)
+            continue
+        default = getattr(defaults, f.name)
+        shown = " ".join(default) if isinstance(default, list) else default
+        if shown not in ("", None):
+            text += f" (default: {shown})"
+        if typing.get_origin(hint) is list:
+            group.add_argument(flag, nargs="+", metavar="PATH", help=text)
+        elif typing.get_origin(hint) is Literal:
+            group.add_argument(flag, metavar="|".join(map(str, typing.get_args(hint))), help=text)
+        else:
+            metavar = {int: "N", float: "X"}.get(hint, "TEXT")
+            group.add_argument(flag, metavar=metavar, help=text)
+    return parser
+
+
+def parse_args(argv: Sequence[str]) -> TrainConfig:
+    """Make a config from command-line words, and from the TOML file that ``--config`` names.
+
+    Dashes work where underscores do (``--batch-size``).
+
+    Raises:
+        ConfigError: an unknown flag or key, or a bad value; one line that says what to change.
+        SystemExit: ``--help`` was asked for.
+    """
+    given = vars(build_parser().parse_args([_underscored(word) for word in argv]))
+    config_file = given.pop("config", None)
+    values = read_config_file(config_file) if config_file else {}
+    return TrainConfig(**{**values, **given})
+
+
+def _underscored(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Read flags from a TOML file.
+
+    Raises:
+        ConfigError: the file cannot be read or has a key that is no flag.
+    """
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: {error}") from None
+    known = {f.name for f in dataclasses.fields(TrainConfig)}
+    result = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"--config {path}: unknown key {key!r}{hint}")
+        result[name] = value
+    return result
+
+
+def write_config_file(config: TrainConfig, path: Path) -> None:
+    """Write the effective configuration, so that ``--config`` repeats the run."""
+    import tomli_w
+
+    path.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""The errors a user can cause, each with the exit code that the process ends with."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_CRASHED = 1
+EXIT_USER_ERROR = 2
+EXIT_RUN_ME_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: stopped on request after a durable checkpoint."""
+
+
+class MiniMindError(Exception):
+    """An error with one clear line for the user; ``exit_code`` is what the process returns."""
+
+    exit_code = EXIT_CRASHED
+
+
+class ConfigError(MiniMindError):
+    """A flag or config file is wrong; nothing has started. The message says what to change."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class DataError(MiniMindError):
+    """Input data cannot be used. The message names the file and, where it can, the line."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class WeightsError(MiniMindError):
+    """A weight or checkpoint file is missing, damaged, unsafe or of another shape."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class NonFiniteLossError(MiniMindError):
+    """The loss is NaN or infinite; the message names step, rows and last good checkpoint."""
+
+
+class OutOfMemoryError(MiniMindError):
+    """The run asked for more memory than there is; the message names the flags to lower."""
