@@ -192,6 +192,9 @@ class TrainConfig:
     max_minutes: float = option(
         0.0, "run", "end in good order after N minutes of this process (0: no limit)", NOT_NEGATIVE
     )
+    record_rows: bool = option(
+        False, "run", "write the row ids of every micro-step to save_dir/rows.rank{R}.jsonl (audit)"
+    )
     use_wandb: bool = option(
         False, "run", "track the run with SwanLab (online with an API key, else offline)"
     )

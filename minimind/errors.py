@@ -14,6 +14,9 @@ class MiniMindError(Exception):
 
     exit_code = EXIT_CRASHED
 
+    reported_elsewhere = False
+    """Another rank says it; this one need not repeat it on the console."""
+
 
 class ConfigError(MiniMindError):
     """A flag or config file is wrong; nothing has started. The message says what to change."""

@@ -1,0 +1,100 @@
+"""The pretraining program: flags in, exit code out.
+
+Run as ``minimind pretrain``, ``python -m minimind.train_pretrain`` or
+``python minimind/train_pretrain.py``; alone, under torchrun or under Slurm. The twelve
+steps of a run, from the ranks' meeting to their farewell, are in
+:mod:`minimind.training.run`, which is imported only after the flags are known to be good
+and the stop signals are handled: loading torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:
+    # Run as a file: Python put this folder on the path, where `data` and `model` would
+    # be importable under the wrong names. The folder above is the one that is meant.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minimind.config import TrainConfig, parse_args
+from minimind.errors import (
+    EXIT_CRASHED,
+    EXIT_DONE,
+    EXIT_RUN_ME_AGAIN,
+    EXIT_USER_ERROR,
+    ConfigError,
+    MiniMindError,
+)
+from minimind.stop import StopFlag, StopRequested
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended, and what it left."""
+
+    stopped: bool
+    """Asked to stop before its end: run it again with ``from_resume="1"`` to go on."""
+    global_step: int
+    """Optimiser steps done in all."""
+    weight_file: Path
+    checkpoint_file: Path
+    metrics_file: Path
+    loss_curve: Path
+
+
+def pretrain(config: TrainConfig) -> RunResult:
+    """Run one pretraining from its start, or from where its checkpoint stands, to its end.
+
+    Raises:
+        ConfigError, DataError, WeightsError: the run cannot start; the message says what to
+            change.
+        MiniMindError: it cannot go on; the message says why.
+    """
+    with StopFlag().installed() as stop_flag:
+        try:
+            from minimind.training.run import run
+
+            return run(config, stop_flag)
+        except StopRequested as request:
+            print(f"{request} before training began: nothing to save", file=sys.stderr)
+            save_dir = Path(config.save_dir)
+            return RunResult(
+                stopped=True,
+                global_step=0,
+                weight_file=config.weight_file,
+                checkpoint_file=config.checkpoint_file,
+                metrics_file=save_dir / "metrics.jsonl",
+                loss_curve=save_dir / "loss.png",
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, run, and say with the exit code how it ended: 0, 1, 2 or 75."""
+    try:
+        config = parse_args(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        print(f"minimind pretrain: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    try:
+        result = pretrain(config)
+    except MiniMindError as error:
+        if not error.reported_elsewhere:
+            print(f"minimind pretrain: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        summary = (str(error).splitlines() or [""])[0]
+        print(
+            f"minimind pretrain: crashed: {type(error).__name__}: {summary} "
+            f"(traceback in {config.save_dir}/train*.log)",
+            file=sys.stderr,
+        )
+        return EXIT_CRASHED
+    return EXIT_RUN_ME_AGAIN if result.stopped else EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Checkpoints that survive: atomic, verified, kept in generations, written in background.
+
+``{stem}.pt`` is the newest complete checkpoint; ``{stem}.step{N}.pt`` are the ones before
+it. The bytes of a new one are on the disk before it takes the name, so a kill at any
+moment leaves the newest or the one before it. Torch's file format carries a CRC-32 of
+every record, which is checked before anything in the file is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import pickle
+import re
+import shutil
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minimind.errors import WeightsError
+from minimind.training.durable import sync_folder, write_durably
+
+log = logging.getLogger(__name__)
+
+REQUIRED_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "step", "wandb_id"})
+
+
+class Checkpointer:
+    """Saves and finds the checkpoints of one run. Used by rank 0 only.
+
+    Args:
+        checkpoint_file: ``CHECKPOINT_DIR/{stem}.pt``.
+        weight_file: ``SAVE_DIR/{stem}.pth``, written beside each checkpoint.
+        keep: how many checkpoints stay on the disk, the newest included.
+        may_write: raises when another run has taken over the folder.
+    """
+
+    def __init__(
+        self,
+        checkpoint_file: Path,
+        weight_file: Path,
+        *,
+        keep: int,
+        may_write: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.checkpoint_file = checkpoint_file
+        self.weight_file = weight_file
+        self.keep = keep
+        self.may_write = may_write
+        self.newest_step: int | None = None
+        """Optimiser steps in the newest durable checkpoint."""
+        self._staging: dict[Any, torch.Tensor] = {}
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, state: dict[str, Any], on_durable: Callable[[float], None]) -> float:
+        """Copy ``state`` and write it in the background.
+
+        Args:
+            state: everything exact resume needs; ``state["model"]`` makes the weight file.
+            on_durable: called in the background with the seconds from here to durable.
+
+        Returns:
+            Seconds for which the caller was held up: the copy, and the wait for the
+            previous write if that was still under way.
+        """
+        start = time.perf_counter()
+        with contextlib.suppress(OSError):
+            self.wait()
+        snapshot = self._stage(state)
+        self._thread = threading.Thread(
+            target=self._write, args=(snapshot, start, on_durable), name="checkpoint"
+        )
+        self._thread.start()
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        """Wait until the last save is durable; raise what went wrong with it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def drain(self) -> None:
+        """Let the write under way end, on a path where its error, already logged, is not news."""
+        with contextlib.suppress(Exception):
+            self.wait()
+
+    def _stage(self, value: Any) -> Any:
+        """A copy of all tensors in ``value`` on the CPU, which training cannot change.
+
+        Tensors that are one (tied embeddings) stay one, so they are written once. The
+        copies' memory is kept for the next save: fresh pages would cost more than the copy.
+        """
+        used: dict[Any, torch.Tensor] = {}
+        staged = self._copy(value, used)
+        self._staging = used
+        return staged
+
+    def _copy(self, value: Any, used: dict[Any, torch.Tensor]) -> Any:
+        if isinstance(value, torch.Tensor):
+            key = (value.data_ptr() or id(value), value.shape, value.dtype)
+            if key not in used:
+                copy = self._staging.get(key)
+                if copy is None:
+                    copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+                used[key] = copy.copy_(value.detach())
+            return used[key]
+        if isinstance(value, dict):
+            return {k: self._copy(v, used) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._copy(v, used) for v in value]
+        return value
+
+    def _write(
+        self, state: dict[str, Any], start: float, on_durable: Callable[[float], None]
+    ) -> None:
+        try:
+            self.may_write()
+            write_durably(
+                self.checkpoint_file,
+                partial(save_tensors, state),
+                before_rename=self._keep_previous,
+            )
+            self.newest_step = int(state["global_step"])
+            self._prune()
+            weights = half_precision(state["model"])
+            write_durably(self.weight_file, partial(save_tensors, weights))
+            on_durable(time.perf_counter() - start)
+        except OSError as error:
+            log.error("checkpoint of step %s not saved: %s", state["global_step"], error)
+            self._error = error
+        except BaseException as error:
+            self._error = error
+
+    def _keep_previous(self) -> None:
+        """Give the present newest its generation name before the new one takes its place."""
+        self.may_write()
+        if self.keep < 2 or self.newest_step is None or not self.checkpoint_file.exists():
+            return
+        generation = self._generation_file(self.newest_step)
+        with contextlib.suppress(FileNotFoundError):
+            generation.unlink()
+        try:
+            os.link(self.checkpoint_file, generation)
+        except OSError:
+            # No hard links here. Between this rename and the next the generation is the
+            # newest, and loading finds it.
+            os.replace(self.checkpoint_file, generation)
+        sync_folder(generation.parent)
+
+    def _generation_file(self, step: int) -> Path:
+        return self.checkpoint_file.with_name(f"{self.checkpoint_file.stem}.step{step:010d}.pt")
+
+    def _generations(self) -> list[Path]:
+        """Older checkpoints, newest first."""
+        pattern = re.compile(re.escape(self.checkpoint_file.stem) + r"\.step(\d{10})\.pt")
+        folder = self.checkpoint_file.parent
+        found = [p for p in folder.iterdir() if pattern.fullmatch(p.name)]
+        return sorted(found, reverse=True)
+
+    def _prune(self) -> None:
+        for path in self._generations()[self.keep - 1 :]:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    def find_newest(self) -> Path | None:
+        """The newest checkpoint that verifies; each one that does not is named in the log.
+
+        Raises:
+            WeightsError: there are checkpoints and none of them can be used. Starting
+                afresh instead would lose the run without a word.
+        """
+        candidates = [p for p in (self.checkpoint_file, *self._generations()) if p.exists()]
+        problems = []
+        for path in candidates:
+            try:
+                state = load_checkpoint(path)
+            except WeightsError as error:
+                log.error("%s; trying the one before it", error)
+                problems.append(str(error))
+                continue
+            self.newest_step = int(state["global_step"])
+            if problems:
+                log.warning("going on from %s, step %d", path, self.newest_step)
+            return path
+        if problems:
+            raise WeightsError(
+                f"no checkpoint in {self.checkpoint_file.parent} can be used "
+                f"({problems[0]}); restore one, or start afresh with --from_resume 0"
+            )
+        return None
+
+    def set_aside(self) -> None:
+        """Move an earlier run's checkpoint out of the way of a fresh run, but keep it."""
+        for path in self._generations():
+            path.unlink()
+        if self.checkpoint_file.exists():
+            aside = self.checkpoint_file.with_suffix(".replaced.pt")
+            os.replace(self.checkpoint_file, aside)
+            sync_folder(aside.parent)
+            log.warning("an earlier run's checkpoint is now %s", aside)
+
+    def remove_leftovers(self) -> None:
+        """Delete the half-written files of saves that were killed. Only under the lock."""
+        for target in (self.checkpoint_file, self.weight_file):
+            for path in target.parent.glob(f".{target.name}.*.tmp"):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
+
+def half_precision(model_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights as float16, tied tensors still tied: what upstream's tools load."""
+    halves: dict[int, torch.Tensor] = {}
+    for tensor in model_state.values():
+        halves.setdefault(tensor.data_ptr(), tensor.half())
+    return {name: halves[tensor.data_ptr()] for name, tensor in model_state.items()}
+
+
+def save_tensors(value: Any, path: Path) -> None:
+    """``torch.save``, with the reason when the operating system refuses.
+
+    Raises:
+        OSError: torch's writer says only that its position in the file is unexpected.
+    """
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:
+        full = shutil.disk_usage(path.parent).free < 1 << 20
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def verify_file(path: Path) -> None:
+    """Check every record's CRC-32.
+
+    Raises:
+        WeightsError: the file is empty, truncated, changed, or not torch's format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+    except (NotImplementedError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+    if bad is not None:
+        raise WeightsError(f"{path} is damaged: record {bad} fails its checksum")
+
+
+def load_file(path: Path, *, mmap: bool = False) -> Any:
+    """Load tensors and plain values, never code.
+
+    Raises:
+        WeightsError: the file cannot be read, or its pickle asks for code to run.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        if names:
+            raise WeightsError(
+                f"{path} is refused: it carries code ({', '.join(names)}), not only tensors"
+            ) from None
+        raise WeightsError(f"{path} is damaged or not a torch file") from None
+    except Exception as error:
+        # torch.load raises about anything on a damaged file; the type tells nothing.
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} cannot be loaded ({first_line})") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Verify and load one checkpoint.
+
+    Raises:
+        WeightsError: damaged, foreign, or carrying code.
+    """
+    verify_file(path)
+    state = load_file(path)
+    if not isinstance(state, dict) or not (REQUIRED_KEYS | {"global_step"}) <= state.keys():
+        raise WeightsError(f"{path} is not a checkpoint of this program")
+    return state

@@ -1,0 +1,57 @@
+"""Files that are whole or absent, whatever dies in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's entries to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_name(path: Path) -> Path:
+    """A hidden name beside ``path``, on the same file system, unique to this process."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+
+
+def write_durably(
+    path: Path, write: Callable[[Path], None], before_rename: Callable[[], None] | None = None
+) -> None:
+    """Let ``write`` fill a temporary file, then put it in the place of ``path`` atomically.
+
+    Args:
+        write: receives the temporary path and must leave a complete file there.
+        before_rename: runs once the new bytes are on the disk, before they take the name.
+
+    Raises:
+        OSError: the disk is full, the folder read-only, …; ``path`` is as it was.
+    """
+    temporary = temporary_name(path)
+    try:
+        write(temporary)
+        sync_file(temporary)
+        if before_rename is not None:
+            before_rename()
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)

@@ -1,0 +1,89 @@
+"""What happened since the last log line: losses on the device, times on the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+SECTIONS = ("data", "compute", "optimizer", "checkpoint")
+
+
+class LossMeter:
+    """Sums losses on the device, so that reading them is the only host sync.
+
+    Each sum has three values, in float64, of this rank: cross-entropy (nats), aux loss
+    weighted with scored tokens, and the number of scored tokens. The micro-steps of the
+    optimiser step under way are kept apart, so that they can be dropped with it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.complete = torch.zeros(3, dtype=torch.float64, device=device)
+        self.window = torch.zeros_like(self.complete)
+
+    def add(self, loss_sum: torch.Tensor, aux_loss: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add one micro-step: scalars, still on the device."""
+        self.window += torch.stack(
+            (loss_sum.double(), aux_loss.double() * targets, targets.double())
+        )
+
+    def close_window(self, *, taken: bool) -> None:
+        """The optimiser step was taken, or was not and its losses do not count."""
+        if taken:
+            self.complete += self.window
+        self.window = torch.zeros_like(self.window)
+
+    def read(self) -> torch.Tensor:
+        """The sums since the last read, on the CPU, and start again: waits for the device."""
+        total = (self.complete + self.window).cpu()
+        self.complete = torch.zeros_like(self.complete)
+        self.window = torch.zeros_like(self.window)
+        return total
+
+    def snapshot(self) -> torch.Tensor:
+        """What a checkpoint keeps at an optimiser-step boundary: float64 [3]."""
+        return self.complete.clone()
+
+    def restore(self, complete: torch.Tensor) -> None:
+        """Go back to a :meth:`snapshot`."""
+        self.complete = complete.to(self.complete.device, torch.float64).clone()
+        self.window = torch.zeros_like(self.window)
+
+
+@dataclass
+class StepTimer:
+    """Where the seconds of a step go, by section.
+
+    On CUDA the sections that queue kernels are timed with events, which are read only at
+    a log line, when the device is synchronised anyway.
+    """
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0.0))
+    _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        if self.device.type == "cuda" and name in ("compute", "optimizer"):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._events.append((name, begin, end))
+            return
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Seconds per section since the last read, and start again."""
+        if self._events:
+            torch.cuda.synchronize(self.device)
+            for name, begin, end in self._events:
+                self.seconds[name] += begin.elapsed_time(end) / 1000
+            self._events.clear()
+        result, self.seconds = self.seconds, dict.fromkeys(SECTIONS, 0.0)
+        return result

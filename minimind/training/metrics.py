@@ -1,0 +1,150 @@
+"""``metrics.jsonl``: every logged point of a run, one JSON object a line.
+
+Each line is on disk before ``write`` returns, so that the record survives a SIGKILL. JSON has
+no NaN and no infinity: a non-finite number is written as the string ``"NaN"``, ``"Infinity"``
+or ``"-Infinity"``, which keeps every line readable by any parser, and ``read_metrics`` gives
+it back as a float.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """One line of strict JSON (RFC 8259); tensors and NumPy scalars become numbers, paths text."""
+    return json.dumps(_strict(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if not isinstance(value, float):
+        if not hasattr(value, "item"):
+            return str(value)
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+class MetricsLog:
+    """Appends records to a file, each in one write and synced to disk.
+
+    A writer that was killed, or a disk that ran full, may have left half a line at the end;
+    the next record then starts on a line of its own, so that only the torn one is lost.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o644)
+        self._tail_is_known = False
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; it is durable when this returns.
+
+        Raises:
+            OSError: the disk is full or the file system failed.
+        """
+        data = to_json(record).encode("utf-8", "backslashreplace") + b"\n"
+        if not self._tail_is_known and self._ends_torn():
+            data = b"\n" + data
+        self._tail_is_known = False
+        while data:
+            data = data[os.write(self._fd, data) :]
+        self._tail_is_known = True
+        os.fsync(self._fd)
+
+    def _ends_torn(self) -> bool:
+        size = os.fstat(self._fd).st_size
+        return size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a run in order, each training step once; no file gives an empty list.
+
+    Torn lines are skipped. A ``resumed`` event takes back the points after the checkpoint
+    that it went on from: those steps are trained, and logged, again.
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    records: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        record = _parse(line)
+        if record is None:
+            continue
+        if record.get("event") == "resumed" and isinstance(record.get("global_step"), int):
+            resumed_at = record["global_step"]
+            for key in [k for k, r in records.items() if _is_after(r, resumed_at)]:
+                del records[key]
+        key = _identity(record, number)
+        records.pop(key, None)
+        records[key] = record
+    return list(records.values())
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    return {
+        key: NON_FINITE.get(value, value) if isinstance(value, str) else value
+        for key, value in record.items()
+    }
+
+
+def _is_after(record: Mapping[str, Any], global_step: int) -> bool:
+    step = record.get("global_step")
+    return "event" not in record and isinstance(step, int) and step > global_step
+
+
+def _identity(record: Mapping[str, Any], number: int) -> tuple[Any, ...]:
+    """What makes two records the same point: a micro-step that was logged twice counts once."""
+    if "event" in record or "global_step" not in record:
+        return ("line", number)
+    kind = "eval" if "eval_loss" in record else "train"
+    return (kind, record.get("epoch"), record.get("step"), record["global_step"])
+
+
+def archive_previous(path: str | Path) -> Path | None:
+    """Move an earlier run's file aside as ``NAME.N.jsonl``; return its new name.
+
+    N is the first number that is free, claimed exclusively: no archive is ever overwritten,
+    not even by two runs that start at once. An absent or empty file stays where it is.
+    """
+    path = Path(path)
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    number = 1
+    while True:
+        target = path.with_name(f"{path.stem}.{number}{path.suffix}")
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            number += 1
+            continue
+        os.replace(path, target)
+        return target

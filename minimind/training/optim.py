@@ -1,0 +1,101 @@
+"""The optimiser: which parameters it decays, which learning rate it has when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from minimind.config import TrainConfig
+
+
+def learning_rate_at(
+    step: int, total_steps: int, peak: float, *, warmup_ratio: float, min_ratio: float
+) -> float:
+    """Cosine schedule with a linear warm-up and a floor.
+
+    Args:
+        step: optimiser steps done so far, 0-based.
+        total_steps: optimiser steps of the whole run.
+        peak: the rate after the warm-up.
+        warmup_ratio: share of ``total_steps`` that warms up.
+        min_ratio: the last rate, as a share of ``peak``.
+    """
+    warmup_steps = round(total_steps * warmup_ratio)
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps - 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return peak * (min_ratio + (1 - min_ratio) * cosine)
+
+
+class Optimizers:
+    """AdamW alone, or Muon for the matrices of the layers with AdamW for the rest."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        matrices: list[nn.Parameter] = []
+        if config.optimizer == "muon":
+            matrices = [p for n, p in named if p.dim() == 2 and ".layers." in n]
+        taken = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in taken]
+        self.members: list[torch.optim.Optimizer] = [_adamw(rest, config)]
+        if matrices:
+            self.members.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=config.learning_rate,
+                    weight_decay=config.weight_decay,
+                    # Scales each update to AdamW's typical size, so that both share one rate.
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        self.parameters = [p for _, p in named]
+
+    def set_learning_rate(self, rate: float) -> None:
+        for optimizer in self.members:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        for optimizer in self.members:
+            scaler.step(optimizer)
+        scaler.update()
+
+    def unscale(self, scaler: torch.amp.GradScaler) -> None:
+        for optimizer in self.members:
+            scaler.unscale_(optimizer)
+
+    def zero_grad(self) -> None:
+        for optimizer in self.members:
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """AdamW's own state dict; with Muon, both under their names."""
+        if len(self.members) == 1:
+            return self.members[0].state_dict()
+        return {type(o).__name__.lower(): o.state_dict() for o in self.members}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if len(self.members) == 1:
+            self.members[0].load_state_dict(state)
+            return
+        for optimizer in self.members:
+            optimizer.load_state_dict(state[type(optimizer).__name__.lower()])
+
+
+def _adamw(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    everything = list(parameters)
+    groups = [
+        {"params": [p for p in everything if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in everything if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )

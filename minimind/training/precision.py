@@ -1,0 +1,31 @@
+"""Mixed precision: which autocast, and whether gradients need scaling."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from minimind.errors import ConfigError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def autocast_context(
+    device: torch.device, dtype: str
+) -> contextlib.AbstractContextManager[None] | torch.autocast:
+    """The context of the forward pass. float32 needs none; it is reusable.
+
+    Raises:
+        ConfigError: float16 on a CPU, whose gradients would need a scaler that CPUs lack.
+    """
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    if dtype == "float16" and device.type == "cpu":
+        raise ConfigError("--dtype float16 needs a GPU; use bfloat16 or float32 on a CPU")
+    return torch.autocast(device.type, dtype=DTYPES[dtype])
+
+
+def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
+    """Scale the loss for float16, whose gradients underflow; otherwise do nothing."""
+    return torch.amp.GradScaler(device.type, enabled=dtype == "float16")

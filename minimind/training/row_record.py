@@ -1,0 +1,52 @@
+"""An audit of what was trained: the row ids of every micro-step, by rank.
+
+``rows.rank{R}.jsonl`` holds, when a run is complete, exactly the rows that are in its
+weights: what was trained after the checkpoint that an attempt goes on from is dropped when
+the attempt starts, since it is trained again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from minimind.training.durable import write_durably
+
+
+class RowRecord:
+    """Appends one line a micro-step; does nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = path.open("a", encoding="utf-8") if path else None
+
+    def write(self, *, epoch: int, step: int, global_step: int, rows: Iterable[int]) -> None:
+        """Record a micro-step that begins; ``global_step`` counts complete optimiser steps."""
+        if self._file is not None:
+            record = {
+                "epoch": epoch,
+                "step": step,
+                "global_step": global_step,
+                "pid": os.getpid(),
+                "rows": [int(row) for row in rows],
+            }
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def trim_row_records(folder: Path, global_step: int) -> None:
+    """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
+    for path in folder.glob("rows.rank*.jsonl"):
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                if json.loads(line)["global_step"] < global_step:
+                    kept.append(line + "\n")
+        text = "".join(kept)
+        write_durably(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]

@@ -1,0 +1,493 @@
+"""One pretraining run, top to bottom: the twelve steps of the design.
+
+Step 1, the flags, is behind us when :func:`run` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from minimind.config import TrainConfig, write_config_file
+from minimind.data.corpus import TokenStore, open_corpus
+from minimind.data.loader import make_loader
+from minimind.data.packing import RowPlan, plan_rows
+from minimind.data.sampler import SkipBatchSampler
+from minimind.errors import ConfigError, MiniMindError, OutOfMemoryError
+from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.stop import StopFlag
+from minimind.train_pretrain import RunResult
+from minimind.training.agreement import Agreement
+from minimind.training.checkpoint import Checkpointer, load_checkpoint
+from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
+from minimind.training.distributed import World, init_distributed_mode
+from minimind.training.evaluate import evaluate, to_device
+from minimind.training.events import EventLog
+from minimind.training.flops import flops_per_token, peak_flops
+from minimind.training.lock import FolderLock
+from minimind.training.loop import Outcome, Trainer
+from minimind.training.metrics import MetricsLog, archive_previous
+from minimind.training.monitor import Monitor, describe_memory
+from minimind.training.optim import Optimizers
+from minimind.training.plot import plot_loss_curve
+from minimind.training.precision import DTYPES, autocast_context, make_scaler
+from minimind.training.resume import Progress, check_config, check_data, plan_schedule
+from minimind.training.row_record import RowRecord, trim_row_records
+from minimind.training.seed import set_rng_state, setup_seed
+from minimind.training.tracking import Tracker, start_tracker
+from minimind.weights import load_state_into, read_state_dict
+
+log = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
+    """Train until the end, or until asked to stop.
+
+    Raises:
+        MiniMindError: what the user can change, or why the run cannot go on.
+    """
+    with init_distributed_mode(config.device) as world, contextlib.ExitStack() as stack:
+        stack.enter_context(logging_to_console(config.log_level, world.rank))
+        events = EventLog.from_environment() if world.is_main else EventLog(None)
+        try:
+            return _run(config, stop_flag, world, events, stack)
+        except Exception as error:
+            log.debug("the run failed", exc_info=True)
+            if world.rank:
+                log.warning("rank %d failed", world.rank, exc_info=True)
+            failure = explain(error, config, world.device)
+            events.append("failed", error=f"{type(failure).__name__}: {failure}")
+            if failure is error:
+                raise
+            raise failure from error
+
+
+def _run(
+    config: TrainConfig,
+    stop_flag: StopFlag,
+    world: World,
+    events: EventLog,
+    stack: contextlib.ExitStack,
+) -> RunResult:
+    clock = time.perf_counter()
+
+    # 2. The ranks have met; seed the generators, alike on all ranks, so that they build
+    # the same model.
+    setup_seed(config.seed, deterministic=config.deterministic)
+
+    # 3. Folders, log, and the lock: one run at a time may use a checkpoint folder.
+    save_dir = Path(config.save_dir)
+    world.on_main(partial(make_folders, config))
+    stack.enter_context(logging_to_file(save_dir, world.rank))
+    lock = FolderLock(config.checkpoint_file.with_suffix(".lock"))
+    world.on_main(lock.acquire)
+    if world.is_main:
+        stack.callback(lock.release)
+
+    # 4. Is there a checkpoint to go on from?
+    checkpointer = Checkpointer(
+        config.checkpoint_file,
+        config.weight_file,
+        keep=config.keep_checkpoints,
+        may_write=lock.ensure_mine,
+    )
+    stack.callback(checkpointer.drain)
+    world.on_main(checkpointer.remove_leftovers)
+    saved = find_checkpoint(config, world, checkpointer)
+    if saved is not None:
+        check_config(config, saved["config"])
+
+    # 5. Mixed precision.
+    autocast = autocast_context(world.device, config.dtype)
+    scaler = make_scaler(world.device, config.dtype)
+
+    # 6. Data, rows, model.
+    store, plan = open_rows(config, world, config.data_path, config.pack)
+    if saved is not None:
+        check_data(plan.fingerprint, saved["data"])
+    progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
+    schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
+    model = init_model(config, store, world.device, from_scratch=saved is None)
+    evaluator = None
+    if config.eval_data_path:
+        held_out, held_out_plan = open_rows(config, world, config.eval_data_path, "bestfit")
+        evaluator = partial(
+            evaluate,
+            model,
+            held_out_plan,
+            held_out,
+            batch_size=config.batch_size,
+            world=world,
+            autocast=autocast,
+        )
+
+    # 7. Experiment tracking, under the id that the run had before.
+    tracker = start_tracker(
+        config, saved["wandb_id"] if saved else None, config.to_dict(), world.is_main
+    )
+    stack.push(partial(finish_tracking, tracker))
+
+    # 8. Optimiser.
+    optimizers = Optimizers(model, config)
+
+    # 9. The checkpoint's state into all of them.
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizers.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+
+    # 10. Compile, wrap for the exchange of gradients, and warm both up.
+    compiled = config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda")
+    if compiled:
+        model.compile(dynamic=False)
+    replica = wrap(model, world)
+    if compiled or world.is_distributed:
+        warm_up(replica, plan, config, world, autocast)
+
+    # 11. Train.
+    if world.is_main and saved is None:
+        checkpointer.set_aside()
+        archive_previous(save_dir / "metrics.jsonl")
+    world.on_main(partial(trim_row_records, save_dir, progress.global_step))
+    row_record = RowRecord(
+        save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
+    )
+    stack.callback(row_record.close)
+    metrics = MetricsLog(save_dir / "metrics.jsonl") if world.is_main else None
+    if metrics is not None:
+        stack.callback(metrics.close)
+        write_config_file(config, save_dir / "config.toml")
+    announce(config, world, model, plan, progress, schedule.total_steps, metrics, events, saved)
+    log.info("ready after %.1f s", time.perf_counter() - clock)
+    peak, peak_source = peak_flops(world.device, DTYPES[config.dtype])
+    log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
+    bar = stack.enter_context(
+        ProgressBar(schedule.total_steps, progress.global_step, visible=world.is_main)
+    )
+    trainer = Trainer(
+        config=config,
+        world=world,
+        model=model,
+        replica=replica,
+        optimizers=optimizers,
+        scaler=scaler,
+        autocast=autocast,
+        plan=plan,
+        schedule=schedule,
+        progress=progress,
+        checkpointer=checkpointer,
+        metrics=metrics,
+        tracker=tracker,
+        events=events,
+        monitor=Monitor(world.device),
+        bar=bar,
+        stop_flag=stop_flag,
+        agreement=Agreement(world.world_size),
+        evaluate=evaluator,
+        flops_per_token=flops_per_token(model.config, config.max_seq_len),
+        peak_flops=peak,
+        deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),
+        row_record=row_record,
+    )
+    # Last of all, since what came before may have drawn random numbers.
+    restore_rank_state(trainer, config, world, saved)
+    stop_flag.raising = False
+    outcome = train(trainer, config, world, plan)
+
+    # 12. Save, say what is where, and part; the context managers above close the rest.
+    trainer.save_and_wait()
+    stopped = outcome is Outcome.STOPPED
+    result = RunResult(
+        stopped=stopped,
+        global_step=trainer.progress.global_step,
+        weight_file=config.weight_file,
+        checkpoint_file=config.checkpoint_file,
+        metrics_file=save_dir / "metrics.jsonl",
+        loss_curve=save_dir / "loss.png",
+    )
+    step = trainer.progress.global_step
+    if stopped:
+        events.append("preempted", step=step, signal=stop_flag.signal_name)
+    else:
+        events.append("finished", step=step)
+    if world.is_main:
+        farewell(result, outcome, stop_flag)
+    # No rank ends before the save is durable: a launcher may kill the others when one exits.
+    world.barrier()
+    return result
+
+
+def finish_tracking(tracker: Tracker, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Close the experiment, as crashed when an exception ends the run."""
+    tracker.finish(error=f"{type(error).__name__}: {error}" if error else None)
+
+
+def make_folders(config: TrainConfig) -> None:
+    """Create the output folders.
+
+    Raises:
+        ConfigError: one of them cannot be made or written.
+    """
+    for flag in ("save_dir", "checkpoint_dir"):
+        folder = Path(getattr(config, flag))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(f"--{flag} {folder} cannot be written: {error.strerror}") from None
+
+
+def find_checkpoint(
+    config: TrainConfig, world: World, checkpointer: Checkpointer
+) -> dict[str, Any] | None:
+    """Load the newest checkpoint that verifies, if there is one and it is wanted."""
+    if config.from_resume == "0":
+        return None
+    path = world.on_main(checkpointer.find_newest)
+    if path is None:
+        if config.from_resume == "1":
+            log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
+        return None
+    return load_checkpoint(path)
+
+
+def open_rows(
+    config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
+) -> tuple[TokenStore, RowPlan]:
+    """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
+
+    def work() -> tuple[TokenStore, RowPlan]:
+        store = open_corpus(
+            paths,
+            config.tokenizer_path,
+            text_field=config.text_field,
+            cache_dir=config.cache_dir,
+            max_bad_rows=config.max_bad_rows,
+            progress=world.is_main,
+        )
+        return store, plan_rows(store, config.max_seq_len, pack)
+
+    return world.local_main_first(work)
+
+
+def init_model(
+    config: TrainConfig, store: TokenStore, device: torch.device, *, from_scratch: bool
+) -> MiniMindForCausalLM:
+    """Build the model that the flags describe, with the tokenizer's vocabulary.
+
+    Raises:
+        WeightsError: ``--from_weight`` does not fit; the message names the tensors.
+    """
+    model = MiniMindForCausalLM(
+        MiniMindConfig(
+            vocab_size=store.vocab_size,
+            bos_token_id=store.bos_id,
+            eos_token_id=store.eos_id,
+            pad_token_id=store.pad_id,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            use_moe=bool(config.use_moe),
+            num_experts=config.num_experts,
+            num_experts_per_tok=config.num_experts_per_tok,
+        )
+    )
+    model.config.use_cache = False
+    if from_scratch and config.from_weight != "none":
+        path = find_weight(config)
+        load_state_into(model, read_state_dict(path), str(path))
+        log.info("weights from %s", path)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.to(device).train()
+
+
+def find_weight(config: TrainConfig) -> Path:
+    """``--from_weight`` is a path, or the prefix of a weight file in save_dir."""
+    path = Path(config.from_weight)
+    if path.exists():
+        return path
+    suffix = "_moe" if config.use_moe else ""
+    return Path(config.save_dir) / f"{config.from_weight}_{config.hidden_size}{suffix}.pth"
+
+
+def wrap(model: nn.Module, world: World) -> nn.Module:
+    """Wrap the model for gradient exchange, if there is anybody to exchange with."""
+    if not world.is_distributed:
+        return model
+    # Rotary tables are computed, not learned: nothing to broadcast.
+    buffers = [name for name, _ in model.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(
+        model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def warm_up(
+    replica: nn.Module, plan: RowPlan, config: TrainConfig, world: World, autocast: Any
+) -> None:
+    """One forward and backward pass over filler rows, which leaves no trace in the model.
+
+    Compilation happens here. And DDP regroups its buckets after its first pass, which
+    changes the order of additions in the all-reduce: a resumed run would differ in the last
+    bit from one that went through, were its first real step not its second pass.
+    """
+    start = time.perf_counter()
+    batch = to_device(plan.build(np.empty(0, dtype=np.int64), config.batch_size), world.device)
+    targets = batch.pop("targets")
+    with autocast:
+        out = replica(**batch, shift_labels=targets, num_items_in_batch=1)
+    (out.loss + out.aux_loss).backward()
+    replica.zero_grad(set_to_none=True)
+    log.info("warmed up in %.1f s", time.perf_counter() - start)
+
+
+def restore_rank_state(
+    trainer: Trainer, config: TrainConfig, world: World, saved: dict[str, Any] | None
+) -> None:
+    """Give this rank its random numbers, and what the next log line needs from before.
+
+    On another number of ranks the random numbers are seeded anew.
+    """
+    if saved is not None and saved["world_size"] == world.world_size:
+        mine = saved["ranks"][world.rank]
+        set_rng_state(mine["rng"], world.device)
+        trainer.meter.restore(mine["meter"])
+    else:
+        setup_seed(config.seed + world.rank + trainer.progress.global_step * world.world_size)
+        if saved is not None and world.is_main:
+            trainer.meter.restore(torch.stack([rank["meter"] for rank in saved["ranks"]]).sum(0))
+    if saved is not None:
+        trainer.grad_norm = saved["ranks"][0]["grad_norm"].to(world.device)
+    trainer.mark_boundary()
+
+
+def announce(
+    config: TrainConfig,
+    world: World,
+    model: nn.Module,
+    plan: RowPlan,
+    progress: Progress,
+    total_steps: int,
+    metrics: MetricsLog | None,
+    events: EventLog,
+    saved: dict[str, Any] | None,
+) -> None:
+    """Say what is about to be trained, and where it goes on."""
+    parameters = sum(p.numel() for p in model.parameters())
+    log.info(
+        "%.2fM parameters, %d ranks on %s in %s; %d rows of %d tokens (%.1f%% text); "
+        "%d optimiser steps",
+        parameters / 1e6,
+        world.world_size,
+        world.device.type,
+        config.dtype,
+        plan.n_rows,
+        plan.max_seq_len,
+        100 * plan.fill,
+        total_steps,
+    )
+    step = progress.global_step
+    events.append("started", step=step, world_size=world.world_size)
+    if saved is not None:
+        log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
+        events.append("resumed", step=step)
+        if metrics is not None:
+            metrics.write(
+                {
+                    "event": "resumed",
+                    "time": time.time(),
+                    "epoch": progress.epoch,
+                    "step": progress.step,
+                    "global_step": step,
+                }
+            )
+
+
+def train(trainer: Trainer, config: TrainConfig, world: World, plan: RowPlan) -> Outcome:
+    """All epochs that are left."""
+    if trainer.finished:
+        log.info("nothing left to train: the run was complete")
+        return Outcome.DONE
+    first = trainer.progress.epoch
+    for epoch in range(first, config.epochs):
+        if epoch > first:
+            trainer.progress.rows_done = trainer.progress.step = 0
+        if trainer.progress.rows_done >= plan.n_rows:
+            continue
+        sampler = SkipBatchSampler(
+            plan.n_rows,
+            batch_size=config.batch_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            seed=config.seed,
+            epoch=epoch,
+            start_row=trainer.progress.rows_done,
+        )
+        start_step = trainer.progress.rows_done // trainer.schedule.rows_per_micro_step
+        loader = make_loader(
+            plan,
+            sampler,
+            num_workers=config.num_workers,
+            pin_memory=world.device.type == "cuda",
+        )
+        outcome = trainer.train_epoch(epoch, loader, sampler, start_step + len(sampler), start_step)
+        if outcome is not Outcome.DONE or trainer.finished:
+            trainer.agreement.drain()
+            return outcome
+    trainer.agreement.drain()
+    return Outcome.DONE
+
+
+def farewell(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:
+    """Draw the loss curve and say what is where."""
+    try:
+        plot_loss_curve(result.metrics_file, result.loss_curve)
+    except Exception as error:
+        # A picture is no reason to lose a run's exit code.
+        log.warning("no loss curve drawn: %s", error, exc_info=True)
+    word = {
+        Outcome.DONE: "done",
+        Outcome.TIME_IS_UP: "time is up (--max_minutes)",
+        Outcome.STOPPED: f"stopped by {stop_flag.signal_name or 'another rank'}",
+    }[outcome]
+    log.info("%s at optimiser step %d", word, result.global_step)
+    log.info("  weights:    %s", result.weight_file)
+    log.info("  checkpoint: %s", result.checkpoint_file)
+    log.info("  metrics:    %s", result.metrics_file)
+    log.info("  loss curve: %s", result.loss_curve)
+    if outcome is Outcome.STOPPED:
+        log.info("go on with the same command and --from_resume 1")
+
+
+def explain(error: Exception, config: TrainConfig, device: torch.device) -> Exception:
+    """Turn an out-of-memory failure into one line with what to lower; leave others alone."""
+    if isinstance(error, MiniMindError):
+        return error
+    text = str(error)
+    loader_killed = "DataLoader worker" in text and "Killed" in text
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate" in text
+    if not (memory or loader_killed):
+        return error
+    asked = "a loader process was killed" if loader_killed else text.splitlines()[0][:200]
+    return OutOfMemoryError(
+        f"out of memory ({asked}); there is {describe_memory(device)}; lower --batch_size "
+        f"{config.batch_size} (raise --accumulation_steps to keep the update), --max_seq_len "
+        f"{config.max_seq_len} or --num_workers {config.num_workers}, or use "
+        "--gradient_checkpointing"
+    )

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("tests.runs")
+
+# Tests compare bits and run several processes on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.corpus import write_tokenizer
+
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.corpus import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny.jsonl", count=60)
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(
+    tiny_tokenizer: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Flags of a run that takes a second or two."""
+    return {
+        "device": "cpu",
+        "dtype": "float32",
+        "data_path": tiny_corpus,
+        "tokenizer_path": tiny_tokenizer,
+        "cache_dir": tmp_path_factory.mktemp("cache"),
+        "num_workers": 0,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_seq_len": 64,
+        "batch_size": 2,
+        "accumulation_steps": 3,
+        "epochs": 2,
+        "learning_rate": 1e-2,
+        "log_interval": 1,
+        "save_interval": 4,
+        "from_resume": "auto",
+        "record_rows": True,
+    }
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, tiny_flags: dict[str, Any]) -> Callable[..., Any]:
+    """Make a run in a folder of its own: ``make_run("name", flag=value, …)``."""
+    from tests.runs import Run
+
+    def make(name: str, **flags: Any) -> Run:
+        return Run(tmp_path / name, {**tiny_flags, **flags})
+
+    return make

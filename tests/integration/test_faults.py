@@ -1,0 +1,266 @@
+"""What goes wrong around a run: disks, folders, other runs, ranks, numbers, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minimind.config import TrainConfig
+from minimind.errors import OutOfMemoryError
+from minimind.training.run import explain
+from tests.runs import Run, assert_same_run, differences, wait_until
+
+MakeRun = Callable[..., Run]
+
+
+def errors(run: Run) -> list[str]:
+    return [line for line in run.output.splitlines() if "error:" in line]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestDisk:
+    def test_a_full_disk_spares_the_last_good_checkpoint(
+        self, make_run: MakeRun, small_disk: Path
+    ) -> None:
+        whole = make_run("whole").complete()
+        run = make_run("run", checkpoint_dir=small_disk, keep_checkpoints=1)
+        processes = run.start()
+        newest = small_disk / "pretrain_32.pt"
+        wait_until(newest.exists, "the first checkpoint")
+        ballast = small_disk / "ballast"
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=64K"], capture_output=True)
+        (code,) = run.finish(processes)
+        assert code == 1
+        assert "not saved" in run.output
+        assert "No space left on device" in run.output
+        stood_at = torch.load(newest, weights_only=True)["global_step"]
+        assert stood_at < whole.state()["global_step"]
+        assert not [p for p in small_disk.iterdir() if p.name.endswith(".tmp")]
+
+        ballast.unlink()
+        run.complete()
+        assert f"resumed at optimiser step {stood_at}," in run.output
+        shutil.copytree(small_disk, run.checkpoint_dir)
+        assert_same_run(whole, run)
+
+    @pytest.mark.parametrize("flag", ["save_dir", "checkpoint_dir"])
+    def test_a_read_only_folder_is_found_before_anything_starts(
+        self, make_run: MakeRun, tmp_path: Path, flag: str
+    ) -> None:
+        folder = tmp_path / "read-only"
+        folder.mkdir()
+        bind = ["mount", "--bind", str(folder), str(folder)]
+        if os.geteuid() != 0 or subprocess.run(bind, capture_output=True).returncode != 0:
+            pytest.skip("mounting needs root")
+        try:
+            subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+            run = make_run("run", **{flag: folder})
+            assert run.finish(run.start()) == [2]
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+        assert len(errors(run)) == 1
+        assert f"--{flag}" in errors(run)[0]
+
+    def test_a_folder_that_is_a_file(self, make_run: MakeRun, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        run = make_run("run", save_dir=tmp_path / "file" / "out")
+        assert run.finish(run.start()) == [2]
+        assert "--save_dir" in errors(run)[0]
+
+
+class TestCheckpoints:
+    def test_a_damaged_newest_falls_back_and_ends_the_same(self, make_run: MakeRun) -> None:
+        whole = make_run("whole").complete()
+        run = make_run("run")
+        run.interrupt(signal.SIGTERM, 20)
+        newest = run.checkpoint_dir / "pretrain_32.pt"
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+        run.complete()
+        assert "is damaged" in run.output
+        assert "going on from" in run.output
+        assert_same_run(whole, run)
+
+    def test_nothing_but_damage_is_exit_2_and_touches_nothing(self, make_run: MakeRun) -> None:
+        run = make_run("run")
+        run.checkpoint_dir.mkdir(parents=True)
+        newest = run.checkpoint_dir / "pretrain_32.pt"
+        newest.write_text("garbage")
+        assert run.finish(run.start()) == [2]
+        assert "no checkpoint in" in errors(run)[0]
+        assert newest.read_text() == "garbage"
+
+    def test_a_second_run_on_the_folder_is_refused_while_the_first_lives(
+        self, make_run: MakeRun
+    ) -> None:
+        first = make_run("first", epochs=30)
+        processes = first.start()
+        wait_until(lambda: len(first.records()) > 3, "the first run's steps")
+        second = make_run("second", checkpoint_dir=first.checkpoint_dir)
+        assert second.finish(second.start()) == [2]
+        assert f"is in use by process {processes[0].pid}" in errors(second)[0]
+        os.kill(processes[0].pid, signal.SIGTERM)
+        assert first.finish(processes) == [75]
+        assert not list(first.checkpoint_dir.glob("*.lock"))
+
+    def test_resume_with_another_model_is_exit_2(self, make_run: MakeRun) -> None:
+        run = make_run("run")
+        run.interrupt(signal.SIGTERM, 5)
+        assert run.finish(run.start(num_hidden_layers=3)) == [2]
+        assert "--num_hidden_layers 2, not 3" in errors(run)[0]
+
+    def test_resume_with_other_data_is_exit_2(self, make_run: MakeRun, tmp_path: Path) -> None:
+        from tests.corpus import write_corpus
+
+        run = make_run("run")
+        run.interrupt(signal.SIGTERM, 5)
+        other = write_corpus(tmp_path / "other.jsonl", 50, seed=1)
+        assert run.finish(run.start(data_path=other)) == [2]
+        assert "other data or another tokenizer" in errors(run)[0]
+
+    def test_the_same_data_elsewhere_resumes(
+        self, make_run: MakeRun, tmp_path: Path, tiny_corpus: Path
+    ) -> None:
+        run = make_run("run")
+        run.interrupt(signal.SIGTERM, 5)
+        moved = tmp_path / "moved.jsonl"
+        shutil.copyfile(tiny_corpus, moved)
+        run.complete(data_path=moved)
+        assert "resumed at" in run.output
+
+    def test_a_fresh_start_keeps_the_earlier_run(self, make_run: MakeRun) -> None:
+        run = make_run("run", max_steps=4).complete()
+        run.complete(from_resume="0", max_steps=3)
+        kept = torch.load(run.checkpoint_dir / "pretrain_32.replaced.pt", weights_only=True)
+        assert kept["global_step"] == 4
+        assert run.state()["global_step"] == 3
+        assert len(list(run.save_dir.glob("metrics*.jsonl"))) == 2
+
+    def test_resuming_a_complete_run_changes_nothing(self, make_run: MakeRun) -> None:
+        run = make_run("run", max_steps=4).complete()
+        before = run.state()
+        run.complete()
+        assert "nothing left to train" in run.output
+        assert differences(before, run.state()) == []
+
+
+class TestRanks:
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_a_killed_rank_takes_the_others_down_with_it(
+        self, make_run: MakeRun, victim: int
+    ) -> None:
+        run = make_run("run", epochs=50)
+        processes = run.start(2)
+        wait_until(lambda: len(run.records()) > 5, "steps")
+        processes[victim].kill()
+        codes = run.finish(processes)
+        assert codes[victim] == -signal.SIGKILL
+        assert codes[1 - victim] == 1
+
+    def test_bad_data_ends_all_ranks_with_2(self, make_run: MakeRun, tmp_path: Path) -> None:
+        (tmp_path / "empty.jsonl").write_text("")
+        run = make_run("run", data_path=tmp_path / "empty.jsonl")
+        assert run.finish(run.start(2)) == [2, 2]
+        (line,) = errors(run)
+        assert str(tmp_path / "empty.jsonl") in line
+
+    def test_one_signalled_rank_stops_all_at_the_same_step(self, make_run: MakeRun) -> None:
+        run = make_run("run", epochs=50)
+        processes = run.start(2)
+        wait_until(lambda: len(run.records()) > 5, "steps")
+        os.kill(processes[1].pid, signal.SIGTERM)
+        assert run.finish(processes) == [75, 75]
+        assert run.records(0)[-1]["step"] == run.records(1)[-1]["step"]
+
+
+class TestNumbers:
+    def test_a_loss_that_is_not_finite_stops_with_step_rows_and_checkpoint(
+        self, make_run: MakeRun
+    ) -> None:
+        run = make_run("run", learning_rate=1e30, save_interval=3, warmup_ratio=0)
+        assert run.finish(run.start()) == [1]
+        (line,) = errors(run)
+        assert "not finite at epoch 1, step 6, rows" in line
+        assert "last good checkpoint" in line
+        assert "(optimiser step 1)" in line
+        assert run.state()["global_step"] == 1
+        trained = [row for r in run.records() if r["global_step"] == 1 for row in r["rows"]]
+        assert f"rows {', '.join(map(str, trained))}" in line
+
+    def test_such_steps_can_be_skipped_and_are_counted(self, make_run: MakeRun) -> None:
+        run = make_run("run", learning_rate=1e30, warmup_ratio=0, skip_nonfinite=2)
+        assert run.finish(run.start()) == [1]
+        assert run.output.count("step skipped") == 2
+        assert "step skipped (2 of 2)" in run.output
+
+    def test_the_step_that_is_skipped_leaves_the_weights_alone(self, make_run: MakeRun) -> None:
+        one = make_run("one", learning_rate=1e30, warmup_ratio=0, max_steps=1).complete()
+        three = make_run(
+            "three", learning_rate=1e30, warmup_ratio=0, max_steps=3, skip_nonfinite=2
+        ).complete()
+        assert three.state()["skipped_steps"] == 2
+        ours, theirs = one.state()["model"], three.state()["model"]
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate "),
+            MemoryError("Unable to allocate 3 GiB"),
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        ],
+    )
+    def test_out_of_memory_names_what_to_lower(self, error: Exception) -> None:
+        config = TrainConfig(batch_size=64, num_workers=3)
+        explained = explain(error, config, torch.device("cpu"))
+        assert isinstance(explained, OutOfMemoryError)
+        assert explained.exit_code == 1
+        for part in ("--batch_size 64", "--max_seq_len 512", "--num_workers 3", "GB"):
+            assert part in str(explained)
+
+    def test_other_errors_stay_what_they_are(self) -> None:
+        error = RuntimeError("shape mismatch")
+        assert explain(error, TrainConfig(), torch.device("cpu")) is error
+
+    def test_a_real_failed_allocation_is_recognised(self) -> None:
+        with pytest.raises(Exception, match="allocate") as raised:
+            torch.empty(2**60, dtype=torch.uint8)
+        explained = explain(raised.value, TrainConfig(), torch.device("cpu"))
+        assert isinstance(explained, OutOfMemoryError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
+def test_a_stop_before_training_is_75(make_run: MakeRun, number: Any, tmp_path: Path) -> None:
+    """A signal while the corpus is being tokenised does not wait for its end."""
+    from tests.corpus import write_corpus
+
+    big = write_corpus(tmp_path / "big.jsonl", 60_000)
+    run = make_run("run", data_path=big, cache_dir=tmp_path / "fresh-cache")
+    (process,) = run.start()
+    wait_until(lambda: any((tmp_path / "fresh-cache").glob("**/tokens*")), "a build under way")
+    os.kill(process.pid, number)
+    assert run.finish([process]) == [75]
+    assert "before training began" in run.output

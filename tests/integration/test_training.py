@@ -1,0 +1,259 @@
+"""What a run computes and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minimind
+from minimind.config import TrainConfig
+from tests.corpus import write_corpus
+from tests.runs import Run, differences
+
+MakeRun = Callable[..., Run]
+
+STEP_LINE = re.compile(
+    r"^Epoch:\[\d+/\d+\]\(\d+/\d+\), loss: \d+\.\d{4}, logits_loss: \d+\.\d{4}, "
+    r"aux_loss: \d+\.\d{4}, learning_rate: \d\.\d{8}, epoch_time: \d+\.\d{3}min"
+    r", tok/s: [\d,]+, MFU: \d+\.\d%, memory: \d+\.\dGB$"
+)
+
+
+def points(run: Run) -> list[dict[str, Any]]:
+    lines = (run.save_dir / "metrics.jsonl").read_text().splitlines()
+    return [p for p in map(json.loads, lines) if "loss" in p]
+
+
+def test_console_line_and_files_of_the_design(make_run: MakeRun) -> None:
+    run = make_run("run", use_moe=1, log_interval=5, epochs=1).complete()
+    lines = [line for line in run.output.splitlines() if line.startswith("Epoch:")]
+    iters = points(run)[-1]["iters"]
+    assert len(lines) == math.ceil(iters / 5)
+    for line in lines:
+        assert STEP_LINE.match(line), line
+    assert f"Epoch:[1/1]({iters}/{iters})" in lines[-1]
+
+    stem = "pretrain_32_moe"
+    weights = torch.load(run.save_dir / f"{stem}.pth", weights_only=True)
+    assert {t.dtype for t in weights.values()} == {torch.float16}
+    assert "model.layers.1.mlp.experts.3.down_proj.weight" in weights
+    assert weights["lm_head.weight"].data_ptr() == weights["model.embed_tokens.weight"].data_ptr()
+    state = torch.load(run.checkpoint_dir / f"{stem}.pt", weights_only=True)
+    assert {"model", "optimizer", "scaler", "epoch", "step", "wandb_id"} <= state.keys()
+    assert {t.dtype for t in state["model"].values()} == {torch.float32}
+    for name in ("metrics.jsonl", "config.toml", "train.log", "loss.png"):
+        assert (run.save_dir / name).stat().st_size > 0
+    assert (run.save_dir / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_loss_is_logits_loss_plus_aux_loss(make_run: MakeRun) -> None:
+    run = make_run("run", use_moe=1, max_steps=4).complete()
+    for point in points(run):
+        assert point["aux_loss"] > 0
+        assert point["loss"] == pytest.approx(point["logits_loss"] + point["aux_loss"], abs=1e-12)
+
+
+@pytest.mark.parametrize("use_moe", [0, 1])
+def test_the_command_of_the_design_document(
+    tmp_path: Path, tiny_flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, use_moe: int
+) -> None:
+    """Section 4.1, with other paths, a stop after one step, and no sizes changed."""
+    from minimind.train_pretrain import main
+
+    monkeypatch.chdir(tmp_path)
+    corpus = write_corpus(tmp_path / "pretrain_hq.jsonl", 24)
+    command = (
+        "--epochs 3 --batch_size 32 --learning_rate 2e-4 --hidden_size 512 --num_hidden_layers 8 "
+        f"--max_seq_len 512 --use_moe {use_moe} --data_path {corpus} --use_wandb"
+    )
+    ours = "--device cpu --max_steps 1 --num_workers 0 --cache_dir cache --accumulation_steps 1"
+    # 24 short documents fill three rows; 32 rows a step would be padding.
+    monkeypatch.setenv("SWANLAB_MODE", "disabled")
+    assert main(command.replace("32", "2", 1).split() + ours.split()) == 0
+    suffix = "_moe" if use_moe else ""
+    assert (tmp_path / f"out/pretrain_512{suffix}.pth").exists()
+    assert (tmp_path / f"checkpoints/pretrain_512{suffix}.pt").exists()
+
+
+def test_two_ranks_learn_what_one_learns(make_run: MakeRun) -> None:
+    """Same rows an update, shared out over ranks: the same losses to rounding.
+
+    The epoch's tail fills neither the last window nor the last micro-step, and one rank may
+    have no row in it: scaling by real token counts makes up for that.
+    """
+    one = make_run("one", accumulation_steps=6).complete(1)
+    two = make_run("two", accumulation_steps=3).complete(2)
+    a, b = points(one), points(two)
+    last_a = {p["global_step"]: p for p in a}
+    last_b = {p["global_step"]: p for p in b}
+    assert last_a.keys() == last_b.keys()
+    for step in last_a:
+        assert last_a[step]["grad_norm"] == pytest.approx(last_b[step]["grad_norm"], rel=1e-3)
+    assert differences(one.state()["rows_done"], two.state()["rows_done"]) == []
+    ours, theirs = one.state()["model"], two.state()["model"]
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], atol=2e-3), name
+
+
+def test_accumulation_equals_one_large_batch(make_run: MakeRun) -> None:
+    small = make_run("small", batch_size=1, accumulation_steps=6, epochs=1).complete()
+    large = make_run("large", batch_size=6, accumulation_steps=1, epochs=1).complete()
+    ours, theirs = small.state()["model"], large.state()["model"]
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], atol=2e-3), name
+
+
+def test_the_model_learns(make_run: MakeRun) -> None:
+    run = make_run("run", epochs=6, max_seq_len=64).complete()
+    losses = [p["loss"] for p in points(run)]
+    assert losses[0] > 5.5
+    assert sum(losses[-10:]) / 10 < 2.5
+
+
+def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: Path) -> None:
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 20, seed=9)
+    run = make_run("run", eval_data_path=held_out, eval_interval=40, epochs=1).complete()
+    two = make_run("two", eval_data_path=held_out, eval_interval=40, epochs=1)
+    two.complete(2, accumulation_steps=3, batch_size=1)
+
+    def scores(r: Run) -> list[dict[str, Any]]:
+        lines = (r.save_dir / "metrics.jsonl").read_text().splitlines()
+        return [p for p in map(json.loads, lines) if "eval_loss" in p]
+
+    found = scores(run)
+    steps = [p["step"] for p in found]
+    assert steps[:-1] == [s for s in range(40, points(run)[-1]["iters"] + 1, 40) if s in steps[:-1]]
+    assert steps[-1] == points(run)[-1]["iters"]
+    assert found[-1]["eval_loss"] < found[0]["eval_loss"]
+    assert 0 < found[-1]["bits_per_byte"] < found[-1]["eval_loss"]
+    assert scores(two)[-1]["eval_loss"] == pytest.approx(found[-1]["eval_loss"], rel=1e-3)
+
+
+def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
+    make_run: MakeRun,
+) -> None:
+    flags = {"num_hidden_layers": 1, "max_steps": 16}
+    whole = make_run("whole", **flags).complete(compile="on")
+    pieces = make_run("pieces", **flags)
+    assert pieces.interrupt(signal.SIGTERM, 6, compile="on") == [75]
+    assert not [n for n in pieces.state()["model"] if "_orig_mod" in n or n.startswith("module.")]
+    to_eager = make_run("to-eager", **flags)
+    shutil.copytree(pieces.folder, to_eager.folder)
+
+    pieces.complete(compile="on")
+    assert differences(whole.state()["model"], pieces.state()["model"]) == []
+    assert differences(whole.state()["optimizer"], pieces.state()["optimizer"]) == []
+    assert whole.losses() == pieces.losses()
+
+    to_eager.complete(compile="off")
+    to_compiled = make_run("to-compiled", **flags)
+    assert to_compiled.interrupt(signal.SIGTERM, 6, compile="off") == [75]
+    to_compiled.complete(compile="on")
+    for other in (to_eager, to_compiled):
+        assert "resumed at" in other.output
+        ours, theirs = whole.state()["model"], other.state()["model"]
+        assert all(torch.allclose(ours[n], theirs[n], atol=1e-3) for n in ours)
+
+
+class TestFromWeight:
+    def test_starts_from_a_weight_file(self, make_run: MakeRun) -> None:
+        first = make_run("first", epochs=4).complete()
+        path = first.save_dir / "pretrain_32.pth"
+        second = make_run("second", from_weight=path, max_steps=1).complete()
+        assert points(second)[0]["loss"] < points(first)[0]["loss"] - 1
+        assert f"weights from {path}" in second.output
+
+    def test_a_name_means_a_weight_in_save_dir(self, make_run: MakeRun) -> None:
+        run = make_run("run", epochs=4).complete()
+        run.complete(from_weight="pretrain", save_weight="again", max_steps=1)
+        assert "weights from" in run.output
+        assert (run.save_dir / "again_32.pth").exists()
+
+    def test_another_shape_names_the_tensors(self, make_run: MakeRun) -> None:
+        first = make_run("first", max_steps=1).complete()
+        path = first.save_dir / "pretrain_32.pth"
+        second = make_run("second", from_weight=path, num_hidden_layers=3)
+        assert second.finish(second.start()) == [2]
+        assert "model.layers.2." in second.output
+
+    def test_a_missing_weight(self, make_run: MakeRun) -> None:
+        run = make_run("run", from_weight="nothing")
+        assert run.finish(run.start()) == [2]
+        assert "nothing_32.pth" in run.output
+
+
+def test_max_minutes_ends_in_good_order(make_run: MakeRun) -> None:
+    run = make_run("run", epochs=1000, max_minutes=0.03).complete()
+    assert "time is up" in run.output
+    assert run.state()["global_step"] > 0
+
+
+def test_library_call_is_the_same_run(
+    make_run: MakeRun, tiny_flags: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = make_run("process", max_steps=5).complete()
+    torch.set_num_threads(1)
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in tiny_flags.items()}
+    result = minimind.pretrain(
+        TrainConfig(
+            **{**flags, "max_steps": 5},
+            save_dir=str(tmp_path / "library"),
+            checkpoint_dir=str(tmp_path / "library"),
+        )
+    )
+    assert result.global_step == 5
+    assert not result.stopped
+    state = torch.load(result.checkpoint_file, weights_only=True)
+    assert differences(whole.state()["model"], state["model"]) == []
+
+
+def test_effective_configuration_repeats_the_run(make_run: MakeRun) -> None:
+    run = make_run("run", max_steps=3).complete()
+    again = Run(run.folder.parent / "again", {"config": run.save_dir / "config.toml"})
+    again.complete(from_resume="0")
+    assert differences(run.state()["model"], again.state()["model"]) == []
+
+
+def test_events_are_recorded(make_run: MakeRun, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    run = make_run("run")
+    run.environ["MINIMIND_EVENTS"] = str(events)
+    run.interrupt(signal.SIGTERM, 8)
+    run.complete()
+    found = [json.loads(line) for line in events.read_text().splitlines()]
+    names = [e["event"] for e in found]
+    assert names[0] == "started"
+    assert names[-1] == "finished"
+    for name in ("checkpointed", "preempted", "resumed"):
+        assert name in names
+    preempted = next(e for e in found if e["event"] == "preempted")
+    resumed = next(e for e in found if e["event"] == "resumed")
+    assert preempted["signal"] == "SIGTERM"
+    assert preempted["step"] == resumed["step"]
+
+
+def test_the_traceback_is_in_the_log_and_one_line_on_the_console(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("run", data_path=tmp_path / "missing.jsonl")
+    assert run.finish(run.start()) == [2]
+    assert "Traceback" not in run.output
+    assert len([x for x in run.output.splitlines() if x.strip()]) == 1
+    assert "Traceback" in (run.save_dir / "train.log").read_text()
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core bounds the workers anyway")
+def test_loader_workers_give_the_same_run(make_run: MakeRun) -> None:
+    alone = make_run("alone", max_steps=6).complete()
+    workers = make_run("workers", max_steps=6, num_workers=2).complete()
+    assert differences(alone.state()["model"], workers.state()["model"]) == []

@@ -1,0 +1,153 @@
+"""The flags: frozen names and defaults, ranges, TOML."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minimind.config import TrainConfig, parse_args, write_config_file
+from minimind.errors import ConfigError
+
+FROZEN = Path(__file__).parent / "frozen_cli.txt"
+
+
+def described() -> str:
+    defaults = TrainConfig().to_dict()
+    return "".join(f"--{name} {value!r}\n" for name, value in defaults.items())
+
+
+def test_flags_and_defaults_are_frozen() -> None:
+    """A change here breaks users' commands; change the file only on purpose."""
+    assert described() == FROZEN.read_text()
+
+
+def test_flags_of_the_design_document_parse() -> None:
+    config = parse_args(
+        "--epochs 3 --batch_size 32 --learning_rate 2e-4 --hidden_size 512 --num_hidden_layers 8 "
+        "--max_seq_len 512 --use_moe 0 --data_path ../dataset/pretrain_hq.jsonl --use_wandb".split()
+    )
+    assert (config.epochs, config.batch_size, config.learning_rate) == (3, 32, 2e-4)
+    assert config.data_path == ["../dataset/pretrain_hq.jsonl"]
+    assert config.use_wandb is True
+    assert config.weight_file == Path("out/pretrain_512.pth")
+    assert config.checkpoint_file == Path("checkpoints/pretrain_512.pt")
+
+
+def test_moe_files_carry_a_suffix() -> None:
+    config = TrainConfig(use_moe=1, hidden_size=256, save_weight="x")
+    assert config.weight_file.name == "x_256_moe.pth"
+
+
+def test_dashes_work_where_underscores_do() -> None:
+    assert parse_args(["--batch-size", "4", "--from-resume=auto"]) == TrainConfig(
+        batch_size=4, from_resume="auto"
+    )
+
+
+def test_a_value_may_begin_with_a_dash_or_hold_dashes() -> None:
+    config = parse_args(["--save_dir=my-out-dir", "--wandb_project", "a-b", "--max_bad_rows=-1"])
+    assert (config.save_dir, config.wandb_project) == ("my-out-dir", "a-b")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--batch_size", "0"], "--batch_size must be greater than 0, but is 0"),
+        (["--batch_size", "x"], "--batch_size must be a whole number"),
+        (["--epochs", "1.5"], "--epochs must be a whole number"),
+        (["--learning_rate", "nan"], "--learning_rate must be a finite number"),
+        (["--learning_rate", "-1"], "--learning_rate must be greater than 0"),
+        (["--grad_clip", "-0.1"], "--grad_clip must be 0 or more"),
+        (["--warmup_ratio", "1"], "--warmup_ratio must be at least 0 and below 1"),
+        (["--dtype", "int8"], "--dtype must be one of bfloat16, float16, float32"),
+        (["--use_moe", "2"], "--use_moe must be one of 0, 1"),
+        (["--device", "tpu"], "--device must be cuda, cuda:N or cpu"),
+        (["--device", "cpu", "--dtype", "float16"], "use bfloat16 or float32 on a CPU"),
+        (["--save_weight", "a/b"], "--save_weight must be a plain file name"),
+        (["--hidden_size", "100"], "must be a multiple of --num_attention_heads 8"),
+        (["--hidden_size", "24"], "must be even"),
+        (["--num_key_value_heads", "3"], "must be a multiple of --num_key_value_heads 3"),
+        (["--num_experts_per_tok", "5"], "--num_experts_per_tok 5 exceeds --num_experts 4"),
+        (["--seed", "-1"], "--seed must be between 0"),
+        (["--max_seq_len", "4"], "--max_seq_len must be 8 or more"),
+        (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
+        (["--batch", "3"], "unrecognized arguments"),
+        (["--batch_size"], "expected one argument"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_bad_flags_say_what_to_change(argv: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_args(argv)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_number_flag_refuses_what_is_not_a_number() -> None:
+    for name, value in TrainConfig().to_dict().items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            with pytest.raises(ConfigError, match=name):
+                parse_args([f"--{name}", "many"])
+
+
+class TestConfigFile:
+    def test_command_line_wins(self, tmp_path: Path) -> None:
+        file = tmp_path / "run.toml"
+        file.write_text('epochs = 3\nbatch-size = 4\ndata_path = ["a", "b"]\nuse_wandb = true\n')
+        config = parse_args(["--config", str(file), "--epochs", "5"])
+        assert (config.epochs, config.batch_size) == (5, 4)
+        assert config.data_path == ["a", "b"]
+        assert config.use_wandb
+
+    def test_unknown_key_names_the_near_one(self, tmp_path: Path) -> None:
+        file = tmp_path / "run.toml"
+        file.write_text("epoch = 3\n")
+        with pytest.raises(ConfigError, match=r"unknown key 'epoch'; did you mean 'epochs'\?"):
+            parse_args(["--config", str(file)])
+
+    @pytest.mark.parametrize(
+        "text", ["epochs = ", "epochs = '1x'", "use_wandb = 1", "[epochs]", "epochs = true"]
+    )
+    def test_bad_values_are_config_errors(self, tmp_path: Path, text: str) -> None:
+        file = tmp_path / "run.toml"
+        file.write_text(text + "\n")
+        with pytest.raises(ConfigError):
+            parse_args(["--config", str(file)])
+
+    def test_missing_file(self) -> None:
+        with pytest.raises(ConfigError, match="No such file"):
+            parse_args(["--config", "/nowhere/run.toml"])
+
+    def test_written_config_repeats_the_run(self, tmp_path: Path) -> None:
+        config = TrainConfig(epochs=7, data_path=["数据.jsonl", 'a"b'], learning_rate=3e-5)
+        write_config_file(config, tmp_path / "config.toml")
+        assert parse_args(["--config", str(tmp_path / "config.toml")]) == config
+
+
+def test_parsing_needs_no_torch() -> None:
+    code = (
+        "import sys; from minimind.config import parse_args; parse_args(['--epochs', '2']);"
+        "import minimind.cli; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "minimind.train_pretrain"],
+        ["minimind/train_pretrain.py"],
+        ["-m", "minimind", "pretrain"],
+    ],
+)
+def test_a_bad_flag_ends_every_entry_point_with_2_and_one_line(command: list[str]) -> None:
+    root = Path(__file__).parents[2]
+    out = subprocess.run(
+        [sys.executable, *command, "--epochs", "0"], capture_output=True, text=True, cwd=root
+    )
+    assert out.returncode == 2
+    assert out.stderr == ("minimind pretrain: error: --epochs must be greater than 0, but is 0\n")
