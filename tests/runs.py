@@ -38,7 +38,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
         time.sleep(0.005)
 
 
-def _rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
+def rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """The body of one rank's process."""
     os.environ.update(environ)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -80,7 +81,9 @@ class Run:
                 words += [f"--{name}", str(value)]
         return words
 
-    def start(self, world_size: int = 1, **changes: Any) -> list[Any]:
+    def start(
+        self, world_size: int = 1, target: Callable[..., None] = rank_main, **changes: Any
+    ) -> list[Any]:
         """Start all ranks; returns their processes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
@@ -98,7 +101,7 @@ class Run:
                     "MASTER_PORT": str(port),
                 }
             process = FORKSERVER.Process(
-                target=_rank_main,
+                target=target,
                 args=(self.argv(**changes), environ, str(self.folder / f"output.{rank}")),
             )
             process.start()

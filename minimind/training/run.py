@@ -29,7 +29,7 @@ from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.stop import StopFlag
 from minimind.train_pretrain import RunResult
 from minimind.training.agreement import Agreement
-from minimind.training.checkpoint import Checkpointer, load_checkpoint
+from minimind.training.checkpoint import Checkpointer, load_file
 from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
 from minimind.training.distributed import World, init_distributed_mode
 from minimind.training.evaluate import evaluate, to_device
@@ -46,7 +46,7 @@ from minimind.training.resume import Progress, check_config, check_data, plan_sc
 from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.tracking import Tracker, start_tracker
-from minimind.weights import load_state_into, read_state_dict
+from minimind.weights import load_state_into, read_folder_settings, read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _run(
         check_data(plan.fingerprint, saved["data"])
     progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
-    model = init_model(config, store, world.device, from_scratch=saved is None)
+    model = init_model(config, store, world.device, saved)
     evaluator = None
     if config.eval_data_path:
         held_out, held_out_plan = open_rows(config, world, config.eval_data_path, "bestfit")
@@ -202,6 +202,8 @@ def _run(
     )
     # Last of all, since what came before may have drawn random numbers.
     restore_rank_state(trainer, config, world, saved)
+    # Its tensors are in model and optimiser now; the file's copy need not stay in memory.
+    del saved
     stop_flag.raising = False
     outcome = train(trainer, config, world, plan)
 
@@ -261,7 +263,8 @@ def find_checkpoint(
         if config.from_resume == "1":
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
         return None
-    return load_checkpoint(path)
+    # Rank 0 has just verified it.
+    return load_file(path)
 
 
 def open_rows(
@@ -283,14 +286,24 @@ def open_rows(
     return world.local_main_first(work)
 
 
+NOT_IN_TENSORS = ("rope_theta", "rope_parameters", "rms_norm_eps")
+"""What a model computes with and no flag sets: kept from the weights that a run starts from."""
+
+
 def init_model(
-    config: TrainConfig, store: TokenStore, device: torch.device, *, from_scratch: bool
+    config: TrainConfig, store: TokenStore, device: torch.device, saved: dict[str, Any] | None
 ) -> MiniMindForCausalLM:
     """Build the model that the flags describe, with the tokenizer's vocabulary.
 
     Raises:
         WeightsError: ``--from_weight`` does not fit; the message names the tensors.
     """
+    start_from = find_weight(config) if saved is None and config.from_weight != "none" else None
+    settings: dict[str, Any] = {}
+    if saved is not None:
+        settings = saved["model_config"]
+    elif start_from is not None:
+        settings = read_folder_settings(start_from)
     model = MiniMindForCausalLM(
         MiniMindConfig(
             vocab_size=store.vocab_size,
@@ -304,13 +317,13 @@ def init_model(
             use_moe=bool(config.use_moe),
             num_experts=config.num_experts,
             num_experts_per_tok=config.num_experts_per_tok,
+            **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
         )
     )
     model.config.use_cache = False
-    if from_scratch and config.from_weight != "none":
-        path = find_weight(config)
-        load_state_into(model, read_state_dict(path), str(path))
-        log.info("weights from %s", path)
+    if start_from is not None:
+        load_state_into(model, read_state_dict(start_from), str(start_from))
+        log.info("weights from %s", start_from)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model.to(device).train()
@@ -325,6 +338,11 @@ def find_weight(config: TrainConfig) -> Path:
     return Path(config.save_dir) / f"{config.from_weight}_{config.hidden_size}{suffix}.pth"
 
 
+def compiles(config: TrainConfig, world: World) -> bool:
+    """Whether ``--compile`` means to compile on this machine."""
+    return config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda")
+
+
 def wrap(model: nn.Module, world: World) -> nn.Module:
     """Wrap the model for gradient exchange, if there is anybody to exchange with."""
     if not world.is_distributed:
@@ -333,9 +351,7 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     buffers = [name for name, _ in model.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(
-        model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
 def warm_up(
@@ -445,6 +461,7 @@ def train(trainer: Trainer, config: TrainConfig, world: World, plan: RowPlan) ->
             sampler,
             num_workers=config.num_workers,
             pin_memory=world.device.type == "cuda",
+            fixed_shape=compiles(config, world),
         )
         outcome = trainer.train_epoch(epoch, loader, sampler, start_step + len(sampler), start_step)
         if outcome is not Outcome.DONE or trainer.finished:

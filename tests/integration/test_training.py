@@ -63,26 +63,71 @@ def test_loss_is_logits_loss_plus_aux_loss(make_run: MakeRun) -> None:
         assert point["loss"] == pytest.approx(point["logits_loss"] + point["aux_loss"], abs=1e-12)
 
 
-@pytest.mark.parametrize("use_moe", [0, 1])
 def test_the_command_of_the_design_document(
-    tmp_path: Path, tiny_flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, use_moe: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Section 4.1, with other paths, a stop after one step, and no sizes changed."""
+    """Section 4.1 with only the data path changed, and the files of section 4.2."""
     from minimind.train_pretrain import main
 
-    monkeypatch.chdir(tmp_path)
-    corpus = write_corpus(tmp_path / "pretrain_hq.jsonl", 24)
+    (tmp_path / "trainer").mkdir()
+    monkeypatch.chdir(tmp_path / "trainer")
+    monkeypatch.setenv("MINIMIND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SWANLAB_MODE", "offline")
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 16)
     command = (
         "--epochs 3 --batch_size 32 --learning_rate 2e-4 --hidden_size 512 --num_hidden_layers 8 "
-        f"--max_seq_len 512 --use_moe {use_moe} --data_path {corpus} --use_wandb"
+        f"--max_seq_len 512 --use_moe 0 --data_path {corpus} --use_wandb"
     )
-    ours = "--device cpu --max_steps 1 --num_workers 0 --cache_dir cache --accumulation_steps 1"
-    # 24 short documents fill three rows; 32 rows a step would be padding.
-    monkeypatch.setenv("SWANLAB_MODE", "disabled")
-    assert main(command.replace("32", "2", 1).split() + ours.split()) == 0
-    suffix = "_moe" if use_moe else ""
-    assert (tmp_path / f"out/pretrain_512{suffix}.pth").exists()
-    assert (tmp_path / f"checkpoints/pretrain_512{suffix}.pt").exists()
+    assert main(command.split()) == 0
+    here = tmp_path / "trainer"
+    assert (here / "out/pretrain_512.pth").exists()
+    state = torch.load(here / "checkpoints/pretrain_512.pt", weights_only=True)
+    assert state["epoch"] == 2
+    assert state["wandb_id"]
+    assert list((here / "out/swanlog").iterdir())
+
+
+def test_a_resumed_run_stays_one_experiment(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("run", use_wandb=True)
+    run.environ["SWANLAB_MODE"] = "offline"
+    assert run.interrupt(signal.SIGTERM, 5) == [75]
+    first = run.state()["wandb_id"]
+    run.complete()
+    assert first
+    assert run.state()["wandb_id"] == first
+
+
+def count_reductions(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """A rank that writes down how often DDP exchanges gradients."""
+    import torch.distributed.algorithms.ddp_comm_hooks.default_hooks as hooks
+    from torch.nn.parallel import DistributedDataParallel
+
+    from tests.runs import rank_main
+
+    original = DistributedDataParallel.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+
+        def hook(state, bucket):
+            with open(f"{output}.reductions", "a") as file:
+                file.write(f"{bucket.is_last()}\n")
+            return hooks.allreduce_hook(state, bucket)
+
+        self.register_comm_hook(None, hook)
+
+    DistributedDataParallel.__init__ = init
+    rank_main(argv, environ, output)
+
+
+def test_gradients_are_exchanged_once_an_optimiser_step(make_run: MakeRun) -> None:
+    run = make_run("run", max_steps=5, accumulation_steps=3)
+    assert run.finish(run.start(2, target=count_reductions)) == [0, 0]
+    lines = (run.folder / "output.0.reductions").read_text().split()
+    # Five steps, and the pass over filler rows before the first.
+    assert lines.count("True") == 6
 
 
 def test_two_ranks_learn_what_one_learns(make_run: MakeRun) -> None:

@@ -1,0 +1,115 @@
+"""The token store: a folder of memory-mapped arrays that holds a tokenised corpus.
+
+=================  ==========================================================================
+``tokens.bin``     all documents' token ids, one after the other (uint16, or uint32 for a
+                   vocabulary of more than 65,536)
+``offsets.npy``    uint64 [n_docs + 1]: document ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``
+``bytes.npy``      uint32 [n_docs]: UTF-8 bytes of each document's text
+``rejected.jsonl`` the rows that were left out: file, line, reason, preview
+``meta.json``      counts, hashes, sources and each file's size; written last
+``plans/``         cached row plans (see :mod:`minimind.data.packing`)
+=================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
+REJECTED, META = "rejected.jsonl", "meta.json"
+
+
+class DamagedStoreError(Exception):
+    """A store's folder is incomplete or does not fit its own description."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """A tokenised corpus, memory-mapped read-only. Pickling carries the path, not the data.
+
+    Attributes:
+        tokens: ids of all documents, shape [n_tokens].
+        offsets: where documents begin and end in ``tokens``, shape [n_docs + 1].
+        doc_bytes: UTF-8 bytes of each document's text, shape [n_docs].
+        content_hash: SHA-256 (hex) of the tokens and the documents' lengths; unlike the
+            folder's name it does not depend on where the text came from.
+        bos_id, eos_id, pad_id: None where the tokenizer has none.
+    """
+
+    path: Path
+    tokens: NDArray[Any]
+    offsets: NDArray[np.uint64]
+    doc_bytes: NDArray[np.uint32]
+    n_docs: int
+    n_tokens: int
+    n_bytes: int
+    n_rejected: int
+    content_hash: str
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    reject_reasons: dict[str, int]
+
+    @staticmethod
+    def open(path: Path) -> TokenStore:
+        """Open a store whose files have the sizes that its ``meta.json`` says.
+
+        Raises:
+            DamagedStoreError: a file is missing, has another size or another format.
+        """
+        try:
+            meta = json.loads((path / META).read_bytes())
+            if meta["format_version"] != FORMAT_VERSION:
+                raise DamagedStoreError(f"{path}: format {meta['format_version']}")
+            for name, size in meta["files"].items():
+                if (found := (path / name).stat().st_size) != size:
+                    raise DamagedStoreError(f"{path / name}: {found} bytes, not {size}")
+            return TokenStore(
+                path=path,
+                tokens=np.memmap(path / TOKENS, meta["dtype"], "r"),
+                offsets=np.load(path / OFFSETS, mmap_mode="r"),
+                doc_bytes=np.load(path / DOC_BYTES, mmap_mode="r"),
+                **meta["counts"],
+                content_hash=meta["content_hash"],
+                **meta["tokenizer"],
+                reject_reasons=meta["reject_reasons"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedStoreError(f"{path}: {error}") from None
+
+    def rejected(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows that were left out, as ``rejected.jsonl`` lists them."""
+        with open(self.path / REJECTED, encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenStore.open, (self.path,)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make a folder's files, and their names in it, survive a power cut."""
+    for path in [*folder.iterdir(), folder]:
+        fsync(path)
+
+
+def fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        # Some network filesystems have no fsync for folders.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(fd)
+    finally:
+        os.close(fd)

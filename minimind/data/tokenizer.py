@@ -1,0 +1,122 @@
+"""Loads a tokenizer from a folder, and tells whether two tokenizers give the same ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minimind.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SHIPPED = Path(__file__).parent / "tokenizer"
+"""The folder of the tokenizer that comes with MiniMind."""
+
+_VOCABULARY_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+# Settings of tokenizer_config.json that cannot change the ids of a text. All others count:
+# an unknown one costs a rebuild at worst, a forgotten one would train on wrong tokens.
+_HARMLESS_SETTINGS = {
+    "backend",
+    "chat_template",
+    "clean_up_tokenization_spaces",
+    "is_local",
+    "local_files_only",
+    "model_input_names",
+    "model_max_length",
+    "name_or_path",
+    "padding_side",
+    "processor_class",
+    "truncation_side",
+}
+# Two names for "what tokenizer.json says", of transformers 4 and 5.
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def tokenizer_folder(path: str = "") -> Path:
+    """Return the folder that ``--tokenizer_path`` means (empty: the shipped one).
+
+    Raises:
+        DataError: there is no such folder, or no tokenizer in it.
+    """
+    folder = Path(path).expanduser() if path else SHIPPED
+    if not folder.is_dir():
+        raise DataError(
+            f"tokenizer {folder}: no such folder; "
+            "--tokenizer_path takes a Hugging Face tokenizer folder"
+        )
+    if not any((folder / name).is_file() for name in _VOCABULARY_FILES[:4]):
+        raise DataError(
+            f"tokenizer {folder}: holds no tokenizer.json; "
+            "--tokenizer_path takes a Hugging Face tokenizer folder"
+        )
+    return folder
+
+
+def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
+    """Load a tokenizer from a folder, never from the network.
+
+    Raises:
+        DataError: the folder is missing, or what it holds is no usable tokenizer.
+    """
+    folder = tokenizer_folder(path)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    # Damaged files surface as many types, among them plain Exception from the Rust side.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"tokenizer {folder}: cannot be loaded: {reason[0]}") from error
+    if not tokenizer.is_fast:
+        raise DataError(f"tokenizer {folder}: has no fast (tokenizer.json) form")
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer: Any = "") -> str:
+    """Return a SHA-256 (hex) over all that decides which ids a text becomes.
+
+    Args:
+        tokenizer: a folder (``""``: the shipped one), which is hashed without being loaded,
+            or a loaded tokenizer, which is hashed as it would be saved.
+
+    Raises:
+        DataError: the folder is missing or cannot be read.
+    """
+    if not isinstance(tokenizer, (str, Path)):
+        with tempfile.TemporaryDirectory() as saved:
+            tokenizer.save_pretrained(saved)
+            return tokenizer_fingerprint(saved)
+    folder = tokenizer_folder(str(tokenizer))
+    digest = hashlib.sha256()
+    try:
+        for name in _VOCABULARY_FILES:
+            if (folder / name).is_file():
+                _add(digest, name, (folder / name).read_bytes())
+        config = folder / "tokenizer_config.json"
+        settings = json.loads(config.read_bytes()) if config.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"tokenizer {folder}: cannot be read: {error}") from None
+    kept = {key: value for key, value in settings.items() if key not in _HARMLESS_SETTINGS}
+    if kept.get("tokenizer_class") in _PLAIN_CLASSES:
+        del kept["tokenizer_class"]
+    _add(digest, "settings", json.dumps(kept, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, content: bytes) -> None:
+    digest.update(f"{name} {len(content)}\n".encode())
+    digest.update(content)
