@@ -232,6 +232,11 @@ class TrainConfig:
                 f"--num_experts_per_tok {self.num_experts_per_tok} exceeds "
                 f"--num_experts {self.num_experts}"
             )
+        if self.use_moe and self.hidden_size % 8:
+            raise ConfigError(
+                f"--hidden_size {self.hidden_size} must be a multiple of 8 with --use_moe 1 "
+                "(alignment of the grouped matrix product)"
+            )
         if self.device == "cpu" and self.dtype == "float16":
             raise ConfigError("--dtype float16 needs a GPU; use bfloat16 or float32 on a CPU")
         if not self.data_path:

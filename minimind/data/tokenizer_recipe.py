@@ -55,6 +55,8 @@ SOURCES = (
     ),
     Source("gimp-help-zh-cn", "2.10.34-2", "usr/share/gimp/2.0/help/zh_CN/*.html"),
     Source("kicad-doc-zh", "6.0.11+dfsg-1", "usr/share/doc/kicad/help/zh/*.html"),
+    Source("gnome-user-docs", "43.0-2", "usr/share/help/zh_CN/**/*.page"),
+    Source("gnome-user-docs", "43.0-2", "usr/share/help/C/**/*.page"),
     Source("manpages-zh", "1.6.4.0-1", "usr/share/man/zh_CN/*/*.gz"),
     Source("fortunes-zh", "2.98", "usr/share/games/fortunes/*"),
     Source("fortunes", "1:1.99.1-7.3", "usr/share/games/fortunes/*"),
@@ -121,7 +123,7 @@ def _unpacked(source: Source, folder: Path) -> Path:
 
 
 def _documents(path: Path) -> Iterator[str]:
-    if path.suffix == ".html":
+    if path.suffix in (".html", ".page"):
         yield _html_text(path.read_text(encoding="utf-8", errors="replace"))
     elif path.suffix == ".gz":
         yield _man_text(gzip.decompress(path.read_bytes()).decode("utf-8", "replace"))
@@ -132,10 +134,10 @@ def _documents(path: Path) -> Iterator[str]:
 
 
 class _HtmlText(HTMLParser):
-    SILENT = frozenset({"script", "style", "head", "nav", "header", "footer", "button"})
+    SILENT = frozenset({"script", "style", "head", "nav", "header", "footer", "button", "info"})
     INLINE = frozenset(
         "a abbr acronym b bdi big br cite code em font i img kbd q s samp small span strong sub "
-        "sup tt u var".split()
+        "sup tt u var app file gui guiseq key keyseq link cmd input output sys".split()
     )
 
     def __init__(self) -> None:
