@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -81,8 +82,9 @@ def build_store(
     if n_workers is None:
         n_workers = min(available_cores(), 1 + total_bytes // CHUNK_BYTES)
     chunks = ((source, chunk) for source in sources for chunk in read_chunks(source.path))
-    with _Writer(folder) as writer, _Progress(total_bytes, progress) as bar:
-        for source, chunk, encoded in encode_in_order(chunks, spec, n_workers):
+    encoding = contextlib.closing(encode_in_order(chunks, spec, n_workers))
+    with _Writer(folder) as writer, _Progress(total_bytes, progress) as bar, encoding as results:
+        for source, chunk, encoded in results:
             writer.add_docs(encoded.tokens, encoded.lengths, encoded.doc_bytes)
             writer.reject(source.path, encoded.bad_rows)
             if chunk.too_long:

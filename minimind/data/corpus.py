@@ -68,11 +68,9 @@ def open_corpus(
         store = TokenStore.open(folder)
         log.debug("token store %s is up to date", folder)
     except DamagedStoreError:
-        with _cache_errors(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            store = _build_once(
-                folder, sources, tokenizer_path, text_field, progress=progress, n_workers=n_workers
-            )
+        store = _build_once(
+            folder, sources, tokenizer_path, text_field, progress=progress, n_workers=n_workers
+        )
     _report_bad_rows(store, max_bad_rows)
     return store
 
@@ -140,12 +138,15 @@ def _key(sources: Sequence[Source], text_field: str, fingerprint: str) -> str:
 
 
 @contextlib.contextmanager
-def _cache_errors(cache: Path) -> Iterator[None]:
+def _cache_errors(cache: Path, *, only_full: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if only_full and not full:
+            raise
         advice = "point --cache_dir or $MINIMIND_CACHE at a folder that can be written"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full:
             advice = "free some space there, or set --cache_dir"
         raise DataError(f"cache folder {cache}: {error.strerror or error}; {advice}") from None
 
@@ -160,25 +161,31 @@ def _build_once(
     n_workers: int | None,
 ) -> TokenStore:
     """Build the store, or take the one that another process builds meanwhile."""
+    cache = folder.parent
+    with _cache_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
     with _builders_turn(folder):
         with contextlib.suppress(DamagedStoreError):
             return TokenStore.open(folder)
-        _remove_abandoned(folder.parent)
+        _remove_abandoned(cache)
         tokenizer = load_tokenizer(tokenizer_path)
         name = f"{folder.name}-{socket.gethostname()}-{os.getpid()}-"
-        building = Path(tempfile.mkdtemp(suffix=_BUILDING, prefix=name, dir=folder.parent))
+        with _cache_errors(cache):
+            building = Path(tempfile.mkdtemp(suffix=_BUILDING, prefix=name, dir=cache))
+            building.chmod(cache.stat().st_mode)  # readable for whom the cache is
         owner = FileLock(building / _OWNER_LOCK)
         try:
             with contextlib.suppress(OSError, NotImplementedError):
                 owner.acquire(timeout=0)
-            build_store(
-                building,
-                sources,
-                tokenizer,
-                text_field=text_field,
-                n_workers=n_workers,
-                progress=progress,
-            )
+            with _cache_errors(cache, only_full=True):
+                build_store(
+                    building,
+                    sources,
+                    tokenizer,
+                    text_field=text_field,
+                    n_workers=n_workers,
+                    progress=progress,
+                )
             owner.release()
             (building / _OWNER_LOCK).unlink(missing_ok=True)
             _refuse_empty(building, folder)

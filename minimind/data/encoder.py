@@ -14,7 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -132,10 +132,11 @@ def segments(text: str, limit: int) -> Iterator[str]:
 
 def encode_in_order(
     chunks: Iterable[tuple[_Key, Chunk]], spec: EncoderSpec, n_workers: int
-) -> Iterator[tuple[_Key, Chunk, Encoded]]:
+) -> Generator[tuple[_Key, Chunk, Encoded], None, None]:
     """Encode chunks in ``n_workers`` processes; results come in the order of the chunks.
 
     At most two chunks a worker are under way, so memory is bounded however long the input.
+    Closing the generator ends the workers.
 
     Raises:
         MiniMindError: a worker died (for example, the kernel killed it for its memory).

@@ -360,6 +360,7 @@ def _save(folder: Path, fingerprint: str, arrays: dict[str, NDArray[Any]]) -> No
     folder.parent.mkdir(exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        temporary.chmod(folder.parent.stat().st_mode)
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         files = {path.name: path.stat().st_size for path in temporary.iterdir()}

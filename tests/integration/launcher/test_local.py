@@ -1,0 +1,259 @@
+"""The launcher where there is no Slurm: real processes, real signals, no cluster.
+
+The training is the test double of ``tests/e2e``; one test has the real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import FAKE, Lab, lab_environment, poll
+
+LOCAL = ("--cluster", "local", "--gpus", "2", *FAKE)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path, lab_environment() | {"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    yield made
+    for spec in made.runs.glob("*/spec.json"):
+        pid = supervisor(made, spec.parent.name)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            poll(lambda pid=pid: not runs(pid), "the supervisor to end")
+
+
+def supervisor(lab: Lab, name: str) -> int | None:
+    started = lab.events(name, "supervisor_started")
+    return started[-1]["pid"] if started and runs(started[-1]["pid"]) else None
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def weights(steps: int) -> str:
+    value = ""
+    for step in range(1, steps + 1):
+        value = hashlib.sha256(f"{value}{step}".encode()).hexdigest()
+    return value
+
+
+def assert_whole(lab: Lab, name: str, steps: int) -> None:
+    lab.wait(name)
+    assert json.loads((lab.runs / name / "out" / "weights.json").read_text()) == weights(steps)
+
+
+def test_submit_status_logs_and_list(lab: Lab) -> None:
+    done = lab.launcher("submit", "--name", "one", *LOCAL, "--wait", "--", "--max_steps", "8")
+    assert done.returncode == 0, done.stderr
+    assert "launcher status one" in done.stderr
+    assert_whole(lab, "one", 8)
+    state = lab.state("one")
+    assert (state["step"], state["total_steps"], state["attempt"]) == (8, 8, 1)
+    assert 0 < state["ledger"]["goodput"] < 1
+    assert "8/8 (100%)" in lab.ok("status")
+    assert "rank 1 of 2: from step 0" in lab.ok("logs", "one", "--rank", "1")
+    assert list(json.loads(lab.ok("logs", "one", "--json"))["logs"]) == ["0", "1"]
+    assert lab.ok("list").split("\t")[:2] == ["one", "DONE"]
+    assert "finished" in lab.why("one")
+    assert lab.launcher("logs", "one", "--rank", "5").returncode == 2
+
+
+def test_a_name_is_used_once(lab: Lab) -> None:
+    train = ("--max_steps", "3")
+    lab.submit("twice", *LOCAL, train=train)
+    lab.wait("twice")
+    again = lab.launcher("submit", "--name", "twice", *LOCAL, "--", *train)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    resumed = lab.launcher("submit", "--name", "twice", "--resume", *LOCAL, "--", *train)
+    assert resumed.returncode == 2
+    assert "has finished" in resumed.stderr
+    none = lab.launcher("submit", "--name", "none", "--resume", *LOCAL, "--", *train)
+    assert none.returncode == 2
+    assert not (lab.runs / "none").exists()
+
+
+def test_running_run_is_not_submitted_twice(lab: Lab) -> None:
+    lab.submit("busy", *LOCAL, train=("--max_steps", "5000"))
+    lab.wait_for_step("busy", 1)
+    again = lab.launcher("submit", "--name", "busy", "--resume", *LOCAL, "--", "--max_steps", "9")
+    assert again.returncode == 2
+    assert "RUNNING" in again.stderr
+    assert lab.launcher("requeue", "busy").returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_resume_goes_on(lab: Lab, number: signal.Signals) -> None:
+    train = ("--max_steps", "40", "--save_interval", "1000")
+    lab.submit("stopped", *LOCAL, train=train)
+    lab.wait_for_step("stopped", 5)
+    pid = supervisor(lab, "stopped")
+    assert pid is not None
+    os.kill(pid, number)
+    assert lab.wait("stopped", "INTERRUPTED")["state"] == "INTERRUPTED"
+    saved = lab.events("stopped", "preempted")[0]["step"]
+    assert saved >= 5
+    assert "launcher requeue stopped" in lab.why("stopped")
+    lab.ok("submit", "--name", "stopped", "--resume", *LOCAL, "--", *train)
+    assert_whole(lab, "stopped", 40)
+    assert lab.steps("stopped") == list(range(1, 41))
+
+
+def test_cancel_and_requeue(lab: Lab) -> None:
+    lab.submit("cancelled", *LOCAL, train=("--max_steps", "60", "--save_interval", "1000"))
+    lab.wait_for_step("cancelled", 3)
+    lab.ok("cancel", "cancelled")
+    assert lab.wait("cancelled", "CANCELLED")["exit_code"] == 130
+    assert lab.causes("cancelled") == ["cancelled"]
+    assert "over already" in lab.launcher("cancel", "cancelled").stderr
+    lab.ok("requeue", "cancelled")
+    assert_whole(lab, "cancelled", 60)
+    assert lab.steps("cancelled") == list(range(1, 61)), "the cancelled attempt saved its steps"
+
+
+def test_killed_supervisor_is_noticed_and_its_ranks_stand_back(lab: Lab) -> None:
+    """The machine's own loss: nobody is left to record the end, and old ranks live on."""
+    train = ("--max_steps", "80", "--save_interval", "5")
+    lab.submit("killed", *LOCAL, train=train)
+    lab.wait_for_step("killed", 12)
+    pid = supervisor(lab, "killed")
+    assert pid is not None
+    ranks = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert len(ranks) == 2
+    os.kill(pid, signal.SIGKILL)
+    poll(lambda: not runs(pid), "the supervisor to die")
+    assert all(runs(rank) for rank in ranks)
+    assert lab.state("killed")["state"] == "INTERRUPTED"
+    lab.ok("requeue", "killed")
+    poll(lambda: not any(runs(rank) for rank in ranks), "the old ranks to stand back", 30)
+    assert_whole(lab, "killed", 80)
+    assert lab.causes("killed") == ["lost", "done"]
+
+
+def test_crash_is_restarted_and_a_crash_loop_stops(lab: Lab) -> None:
+    once = ("--max_steps", "12", "--crash_at", "6", "--crash_rank", "1")
+    lab.submit("once", *LOCAL, train=once)
+    assert_whole(lab, "once", 12)
+    assert lab.causes("once") == ["crash", "done"]
+    loop = (*LOCAL, "--max-restarts", "1", "--wait")
+    done = lab.launcher("submit", "--name", "loop", *loop, "--", *once, "--crash", "always")
+    assert done.returncode == 1
+    assert lab.causes("loop") == ["crash", "crash"]
+    assert "RuntimeError: boom at step 6" in lab.why("loop")
+
+
+def test_hang_is_dumped_and_restarted(lab: Lab) -> None:
+    lab.submit("hang", *LOCAL, "--hang-timeout", "4", train=("--max_steps", "12", "--hang_at", "6"))
+    assert_whole(lab, "hang", 12)
+    assert lab.causes("hang") == ["hang", "done"]
+    assert "hang_here" in (lab.runs / "hang" / "attempts" / "1" / "rank-1.log").read_text()
+
+
+def test_bad_data_is_exit_2_and_not_tried_again(lab: Lab) -> None:
+    done = lab.launcher("submit", "--name", "bad", *LOCAL, "--wait", "--", "--exit", "2")
+    assert done.returncode == 2
+    assert lab.causes("bad") == ["config"]
+
+
+def test_secret_reaches_the_ranks_and_no_file_but_its_own(lab: Lab) -> None:
+    lab.environment["MY_TOKEN"] = "s3cret-value"
+    lab.submit(
+        "secret", *LOCAL, "--secret-env", "MY_TOKEN", train=("--max_steps", "3", "--print_env", "X")
+    )
+    lab.wait("secret")
+    holders = []
+    for path in (lab.runs / "secret").rglob("*"):
+        if path.is_file() and b"s3cret-value" in path.read_bytes():
+            holders.append(path.name)
+    assert holders == ["secrets.json"]
+
+
+AWKWARD = [
+    "two words",
+    'it\'s "quoted"',
+    "$(touch executed)",
+    "`touch executed`; touch executed",
+    "line\nbreak",
+    "naïve 数据 🚀",
+    "-n",
+    "--",
+    "",
+    "back\\slash %j *",
+]
+
+
+def test_values_reach_the_job_as_they_were_typed(lab: Lab) -> None:
+    folder = lab.folder / "it's a $(touch executed) `x` 数据; &"
+    folder.mkdir()
+    entries = [word for i, value in enumerate(AWKWARD) for word in ("--env", f"V{i}={value}")]
+    names = [f"V{i}" for i in range(len(AWKWARD))]
+    flags = [f"--print_args={json.dumps(AWKWARD)}", "--print_env", *names, "--max_steps", "2"]
+    done = lab.launcher(
+        *("submit", "--name", "awkward", *LOCAL, *entries, "--wait", "--", *flags), cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    log = (folder / "runs/awkward/attempts/1/rank-0.log").read_text()
+    seen = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
+    assert [seen["env"][name] for name in names] == AWKWARD
+    assert json.loads(seen["args"][0]) == AWKWARD
+    assert not list(lab.folder.rglob("executed"))
+
+
+def test_the_terminal_may_close(lab: Lab) -> None:
+    """The run is in a session of its own: what kills the shell's whole group leaves it alone."""
+    command = [sys.executable, "-m", "launcher", "submit", "--name", "alone", *LOCAL]
+    shell = subprocess.Popen(
+        [*command, "--wait", "--", "--max_steps", "30"],
+        cwd=lab.folder,
+        env=lab.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lab.wait_for_step("alone", 2)
+    os.killpg(shell.pid, signal.SIGKILL)
+    shell.wait()
+    assert_whole(lab, "alone", 30)
+
+
+def test_follow_prints_the_log_to_the_end(lab: Lab) -> None:
+    lab.submit("followed", *LOCAL, train=("--max_steps", "15"))
+    poll(lambda: lab.events("followed", "attempt_started"), "the start")
+    done = lab.launcher("logs", "followed", "-f")
+    assert done.returncode == 0
+    assert "rank 0 of 2: from step 0" in done.stdout
+    assert lab.state("followed")["state"] == "DONE"
+
+
+def test_code_snapshot_is_what_runs(lab: Lab, tmp_path: Path) -> None:
+    """An edit after the submission does not reach a run that goes on."""
+    train = ("--max_steps", "200", "--save_interval", "1")
+    lab.submit("snapshot", *LOCAL, train=train)
+    lab.wait_for_step("snapshot", 2)
+    marker = lab.runs / "snapshot" / "code" / "launcher" / "task.py"
+    before = marker.stat().st_ino
+    pid = supervisor(lab, "snapshot")
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    lab.wait("snapshot", "INTERRUPTED")
+    lab.ok("requeue", "snapshot")
+    lab.wait_for_step("snapshot", 5, attempt=2)
+    assert marker.stat().st_ino == before
+    environment = Path(f"/proc/{supervisor(lab, 'snapshot')}/cwd").resolve()
+    assert environment == lab.runs / "snapshot" / "code"
+    assert time.time() > marker.stat().st_mtime

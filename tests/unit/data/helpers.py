@@ -1,0 +1,84 @@
+"""Small corpora and tokenizers for the tests of ``minimind.data``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minimind.data.store import TokenStore
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "预训练脚本负责加载数据、训练模型并保存检查点。",
+    "import numpy as np\n\nprint(np.arange(10))\n",
+    "Line one\nLine two\n\tindented  line three",
+    "一二三四五六七八九十，百千万亿。",
+    "emoji 🙂 and ünïcödé",
+]
+
+
+def make_tokenizer(
+    folder: Path, vocab_size: int = 300, bos: bool = True, eos: bool = True, texts: Any = TEXTS
+) -> str:
+    """Train a byte-level BPE tokenizer and save it as a Hugging Face folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    names = {"bos_token": "<s>"} if bos else {}
+    names |= {"eos_token": "</s>"} if eos else {}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names).save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+def write_jsonl(path: Path, texts: Sequence[str], field: str = "text") -> str:
+    path.write_text(
+        "".join(json.dumps({field: text}, ensure_ascii=False) + "\n" for text in texts),
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+def make_store(
+    path: Path,
+    docs: Sequence[Sequence[int]],
+    *,
+    bos_id: int | None = 1,
+    eos_id: int | None = 2,
+    pad_id: int | None = 0,
+) -> TokenStore:
+    """A store of given token ids, in memory but for its folder (where plans are kept)."""
+    path.mkdir(parents=True, exist_ok=True)
+    lengths = [len(doc) for doc in docs]
+    tokens = np.array([token for doc in docs for token in doc], np.uint16)
+    return TokenStore(
+        path=path,
+        tokens=tokens,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64),
+        doc_bytes=np.array(lengths, np.uint32),
+        n_docs=len(docs),
+        n_tokens=len(tokens),
+        n_bytes=len(tokens),
+        n_rejected=0,
+        content_hash=str(hash((tokens.tobytes(), tuple(lengths)))),
+        vocab_size=int(tokens.max(initial=0)) + 1,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
+        reject_reasons={},
+    )
