@@ -1,0 +1,93 @@
+"""slurm.conf and gres.conf as text; nothing here touches the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .options import Options
+
+PRETEND_DEVICES = [f"/dev/tty{i}" for i in range(1, 64)]
+"""Device files that exist on any Linux: Slurm wants a file per GPU to set CUDA_VISIBLE_DEVICES."""
+
+
+def slurm_conf(
+    options: Options, folder: Path, *, user: str, host: str, version: tuple[int, int]
+) -> str:
+    """The text of slurm.conf.
+
+    ``user`` runs the daemons, ``host`` is this machine's hostname, ``version`` is Slurm's
+    (major, minor): the switch for user signals at preemption moved in 23.02.
+    """
+    lines = [
+        "ClusterName=devcluster",
+        f"SlurmctldHost={host}({options.controller_address})",
+        f"SlurmctldPort={options.base_port}",
+        f"SlurmUser={user}",
+        f"SlurmdUser={user}",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={folder}/munge/munge.socket,cred_expire={options.requeue_delay}",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool/%n",
+        f"SlurmctldPidFile={folder}/pids/slurmctld.pid",
+        f"SlurmdPidFile={folder}/pids/slurmd-%n.pid",
+        f"SlurmctldLogFile={folder}/logs/slurmctld.log",
+        f"SlurmdLogFile={folder}/logs/slurmd-%n.log",
+        "SlurmctldDebug=info",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "MpiDefault=none",
+        "MailProg=/bin/true",
+        "PropagateResourceLimits=NONE",
+        "SlurmdParameters=config_overrides",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_CPU",
+        "SchedulerType=sched/backfill",
+        "SchedulerParameters=bf_interval=5,sched_interval=5",
+        "ReturnToService=2",
+        f"SlurmdTimeout={options.slurmd_timeout}",
+        "SlurmctldTimeout=30",
+        f"KillWait={options.kill_wait}",
+        "InactiveLimit=0",
+        "MinJobAge=3600",
+        "JobRequeue=1",
+        "PreemptType=preempt/partition_prio",
+        f"PreemptMode={options.preempt_mode}",
+        "AccountingStorageType=accounting_storage/none",
+        "JobCompType=jobcomp/none",
+    ]
+    if options.send_user_signal:
+        lines.append(
+            "PreemptParameters=send_user_signal"
+            if version >= (23, 2)
+            else "SlurmctldParameters=preempt_send_user_signal"
+        )
+    if options.gpus:
+        lines.append("GresTypes=gpu")
+    gres = f" Gres=gpu:{options.gpus}" if options.gpus else ""
+    for number, name in enumerate(options.node_names, start=1):
+        hostname = name if options.netns else host
+        port = options.base_port + 1 + (0 if options.netns else number)
+        lines.append(
+            f"NodeName={name} NodeHostname={hostname} NodeAddr={options.node_address(name)}"
+            f" Port={port} CPUs={options.cpus} RealMemory=4000{gres} State=UNKNOWN"
+        )
+    lines += [
+        "PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1"
+        f" PreemptMode={options.preempt_mode} GraceTime={options.grace_time}",
+        "PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gres_conf(options: Options) -> str:
+    """The text of gres.conf: ``options.gpus`` pretend GPUs on every node."""
+    nodes = ",".join(options.node_names)
+    devices = PRETEND_DEVICES[: options.gpus]
+    return "".join(f"NodeName={nodes} Name=gpu File={device}\n" for device in devices)
+
+
+def hosts_file(options: Options, host: str) -> str:
+    """An /etc/hosts for nodes that live in network namespaces of their own."""
+    lines = ["127.0.0.1 localhost", f"{options.controller_address} {host}"]
+    lines += [f"{options.node_address(name)} {name}" for name in options.node_names]
+    return "\n".join(lines) + "\n"
