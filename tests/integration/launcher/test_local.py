@@ -257,3 +257,103 @@ def test_code_snapshot_is_what_runs(lab: Lab, tmp_path: Path) -> None:
     environment = Path(f"/proc/{supervisor(lab, 'snapshot')}/cwd").resolve()
     assert environment == lab.runs / "snapshot" / "code"
     assert time.time() > marker.stat().st_mtime
+
+
+def test_run_in_the_foreground(lab: Lab) -> None:
+    words = ("run", "--name", "here", "--procs", "2", *FAKE, "--")
+    done = lab.launcher(*words, "--max_steps", "6")
+    assert done.returncode == 0, done.stderr
+    assert "rank 0 of 2: from step 0" in done.stdout
+    assert_whole(lab, "here", 6)
+    assert lab.launcher(*words, "--max_steps", "6").returncode == 2, "the name is taken"
+    both = lab.launcher("run", "--procs", "2", "--gpus", "2", *FAKE, "--")
+    assert both.returncode == 2
+
+
+def test_interrupted_foreground_run_is_saved_and_resumed(lab: Lab) -> None:
+    words = ["run", "--name", "ctrl-c", "--procs", "2", *FAKE]
+    train = ["--", "--max_steps", "40", "--save_interval", "1000"]
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *words, *train],
+        cwd=lab.folder,
+        env=lab.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lab.wait_for_step("ctrl-c", 5)
+    # What Ctrl-C does: the whole foreground group gets it. Ranks are not in it.
+    os.killpg(shell.pid, signal.SIGINT)
+    assert shell.wait(60) == 75
+    assert lab.launcher(*words, "--resume", *train).returncode == 0
+    assert_whole(lab, "ctrl-c", 40)
+    assert lab.steps("ctrl-c") == list(range(1, 41))
+
+
+def test_sweep_is_one_run_a_point(lab: Lab) -> None:
+    (lab.folder / "grid.toml").write_text("save_interval = [2, 3]\n")
+    answer = lab.ok(
+        *("sweep", "--name", "grid", *LOCAL, "--grid", "grid.toml", "--vary", "max_steps=3,5"),
+        *("--json", "--", "--step_seconds", "0.05"),
+    )
+    points = json.loads(answer)
+    assert [point["flags"] for point in points] == [
+        {"save_interval": interval, "max_steps": steps}
+        for interval in ("2", "3")
+        for steps in ("3", "5")
+    ]
+    for index, steps in enumerate((3, 5, 3, 5)):
+        assert_whole(lab, f"grid/{index}", steps)
+    names = [line.split("\t")[0] for line in lab.ok("list").splitlines()]
+    assert sorted(names) == [f"grid/{i}" for i in range(4)]
+    assert lab.launcher("sweep", "--name", "grid", *LOCAL, "--vary", "a=1", "--").returncode == 2
+
+
+def test_point_of_a_sweep_is_cancelled_and_continued_alone(lab: Lab) -> None:
+    train = ("--step_seconds", "0.1", "--save_interval", "1000")
+    lab.ok("sweep", "--name", "two", *LOCAL, "--vary", "max_steps=40,6", "--", *train)
+    lab.wait_for_step("two/0", 3)
+    assert lab.state("two/1")["state"] == "PENDING"
+    lab.ok("cancel", "two/0")
+    lab.wait("two/0", "CANCELLED")
+    assert_whole(lab, "two/1", 6)
+    lab.ok("requeue", "two/0")
+    assert_whole(lab, "two/0", 40)
+    assert lab.steps("two/0") == list(range(1, 41))
+
+
+def test_doctor_without_slurm(lab: Lab) -> None:
+    lab.environment["PATH"] = "/usr/sbin:/sbin"
+    answer = lab.launcher("doctor", "--json", "--runs-dir", str(lab.runs))
+    findings = {f["subject"]: f for f in json.loads(answer.stdout)}
+    assert answer.returncode == 0
+    assert {"slurm", "rename", "fsync", "lock", "disk", "containers"} <= findings.keys()
+    assert findings["rename"]["level"] == "ok"
+    (lab.folder / "file").touch()
+    bad = lab.launcher("doctor", "--runs-dir", str(lab.folder / "file" / "runs"))
+    assert bad.returncode == 1
+    assert "run folder" in bad.stdout
+
+
+def test_doctor_measures_as_a_job(lab: Lab) -> None:
+    (lab.folder / "p.toml").write_text('cluster = "local"\n')
+    options = ("--nodes", "1", "--gpus", "2", "--cpu", "--profile", "p.toml", "--json")
+    answer = lab.launcher("doctor", *options)
+    findings = {f["subject"]: f for f in json.loads(answer.stdout)}
+    assert answer.returncode == 0, answer.stdout
+    assert "gloo over 2 ranks" in findings["all-reduce"]["text"]
+    assert findings["clocks"]["level"] == "ok"
+
+
+def test_drill_passes_here_bit_for_bit(lab: Lab) -> None:
+    (lab.folder / "p.toml").write_text('cluster = "local"\n')
+    options = ("--cpu", "--only", "term", "--only", "kill", "--only", "node", "--profile", "p.toml")
+    answer = lab.launcher("drill", *options, "--json")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    results = {r["part"]: r for r in json.loads(answer.stdout)}
+    assert results["term"]["verdict"] == "PASS"
+    assert "0 steps trained twice" in results["term"]["text"]
+    assert results["kill"]["verdict"] == "PASS"
+    assert "crash → done" in results["kill"]["text"]
+    assert results["node"]["verdict"] == "SKIP"
+    assert lab.launcher("drill", "--only", "nothing").returncode == 2

@@ -1,0 +1,82 @@
+"""The records of one attempt: its start, its end, and the end of one that nobody saw end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from launcher import causes
+from launcher.policy import Decision, decide
+from launcher.runs import Event, RunFolder, last_step, of_attempt
+from launcher.spec import JobSpec
+
+
+def begin(run: RunFolder, **values: Any) -> int:
+    """Opens the next attempt and returns its number."""
+    number = run.new_attempt()
+    run.append("attempt_started", attempt=number, **values)
+    for leftover in run.submitit.glob("*.save_tmp"):
+        # A result that a killed attempt was writing would stop submitit from writing another.
+        leftover.unlink(missing_ok=True)
+    return number
+
+
+def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int | None) -> Decision:
+    """Records how attempt ``number`` ended and what follows from it.
+
+    The decision is on disk before anyone acts on it: a supervisor that dies in between leaves
+    no doubt.
+    """
+    events = run.events()
+    mine = of_attempt(events, number)
+    step = last_step(mine)
+    before = last_step(events[: events.index(mine[0])]) if mine else 0
+    run.append(
+        "attempt_ended",
+        attempt=number,
+        cause=cause,
+        exit_code=exit_code,
+        step=max(step, before),
+        progressed=step > before,
+        trained=any(event["event"] in ("started", "resumed") for event in mine),
+    )
+    decision = decide(spec, endings(run.events()))
+    if decision.final is not None:
+        run.append("run_ended", **vars(decision.final))
+        run.finish(decision.final)
+    return decision
+
+
+def endings(events: list[Event]) -> list[Event]:
+    """The ``attempt_ended`` events since the user last submitted, requeued or resumed the run.
+
+    Budgets begin anew whenever a person says "go on".
+    """
+    newest = 0
+    for index, event in enumerate(events):
+        if event["event"] == "submitted":
+            newest = index
+    return [event for event in events[newest:] if event["event"] == "attempt_ended"]
+
+
+def unfinished(events: list[Event]) -> int | None:
+    """The number of an attempt that began and has no end on record: its supervisor was killed."""
+    open_attempt = None
+    for event in events:
+        if event["event"] == "attempt_started":
+            open_attempt = event["attempt"]
+        elif event["event"] == "attempt_ended" and event["attempt"] == open_attempt:
+            open_attempt = None
+    return open_attempt
+
+
+def cause_of_lost(run: RunFolder, number: int, log: str, down: tuple[str, ...]) -> str:
+    """Why an attempt ended whose supervisor was killed: by what Slurm and rank 0 still wrote."""
+    evidence = causes.Evidence(
+        exit_code=None,
+        log=log,
+        events=tuple(of_attempt(run.events(), number)),
+        down_nodes=down,
+        now=time.time(),
+    )
+    return causes.classify(evidence)

@@ -1,0 +1,224 @@
+"""Command line, profile and site → a validated JobSpec. Everything wrong is found here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher import container, slurm
+from launcher.slurm import Partition, Site
+from launcher.spec import (
+    TRAIN_MODULE,
+    JobSpec,
+    Mount,
+    check_name,
+    check_path,
+    check_writable,
+    parse_env,
+    parse_time,
+)
+from minimind.errors import ConfigError
+
+RUNS_VARIABLE = "MINIMIND_RUNS"
+
+
+def runs_folder(given: str | None, profile: Mapping[str, Any]) -> Path:
+    """Where runs lie: ``--runs-dir``, the profile, ``$MINIMIND_RUNS``, else ``./runs``."""
+    chosen = given or profile.get("runs_dir") or os.environ.get(RUNS_VARIABLE) or "runs"
+    return Path(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def default_name() -> str:
+    """A name that sorts by the time of submission."""
+    return time.strftime("pretrain-%Y%m%d-%H%M%S")
+
+
+def build_spec(
+    options: Mapping[str, Any],
+    train_args: list[str],
+    profile: Mapping[str, Any],
+    *,
+    cluster: str,
+    site: Site | None,
+) -> JobSpec:
+    """Merges what was given; a flag (not None) wins over the profile.
+
+    Raises:
+        ConfigError: the first thing that cannot work, with what to change.
+    """
+
+    def pick(key: str, default: Any = None) -> Any:
+        given = options.get(key)
+        return profile.get(key, default) if given is None else given
+
+    name = options.get("name") or default_name()
+    check_name(name)
+    runs = runs_folder(options.get("runs_dir"), profile)
+    check_path(str(runs), "--runs-dir")
+    run_dir = runs / name
+    check_writable(run_dir)
+    image = pick("image")
+    runtime = pick("container", "auto")
+    if runtime == "auto":
+        runtime = container.detect(image)
+    _check_image(image, runtime)
+    module = options.get("module") or TRAIN_MODULE
+    arguments, save_dir, on_cpu = complete_train_args(train_args, run_dir, module)
+    spec = JobSpec(
+        name=name,
+        run_dir=str(run_dir),
+        workdir=os.getcwd(),
+        train_args=tuple(arguments),
+        module=module,
+        cluster=cluster,
+        nodes=pick("nodes", 1),
+        gpus=pick("gpus", 1),
+        request_gpus=not on_cpu,
+        save_dir=save_dir,
+        partition=pick("partition"),
+        account=pick("account"),
+        qos=pick("qos"),
+        time_minutes=parse_time(str(time_)) if (time_ := pick("time")) is not None else None,
+        mem=pick("mem"),
+        cpus_per_gpu=pick("cpus_per_gpu"),
+        constraint=pick("constraint"),
+        exclude=pick("exclude"),
+        reservation=pick("reservation"),
+        sbatch=dict(profile.get("sbatch", {})),
+        setup=tuple(profile.get("setup", ())),
+        image=image,
+        container=runtime,
+        container_args=tuple(profile.get("container_args", ())),
+        mounts=tuple(
+            Mount.parse(text) for text in [*profile.get("mounts", ()), *options.get("mount", ())]
+        ),
+        env=_environment(options, profile),
+        secret_env=tuple(
+            dict.fromkeys([*profile.get("secret_env", ()), *options.get("secret_env", ())])
+        ),
+        user=f"{os.getuid()}:{os.getgid()}",
+        python=pick("python", sys.executable if runtime == "none" else "python3"),
+        host_python=sys.executable,
+        max_restarts=pick("max_restarts", 3),
+        max_node_failures=profile.get("max_node_failures", 10),
+        hang_timeout=pick("hang_timeout", 1800),
+        signal_lead=profile.get("signal_lead", 120),
+    )
+    if cluster == "slurm" and site is not None:
+        check_site(spec, site)
+    return spec
+
+
+def job_spec(
+    name: str, options: dict[str, Any], profile: dict[str, Any], module: str, train: list[str]
+) -> JobSpec:
+    """The spec of a job of the launcher's own (doctor, drill): site and cluster as for a run."""
+    cluster = profile.get("cluster", "auto")
+    if cluster == "auto":
+        cluster = "slurm" if slurm.available() else "local"
+    site = slurm.read_site() if cluster == "slurm" else None
+    given = {"name": name, "module": module, "hang_timeout": 600, "max_restarts": 0, **options}
+    return build_spec(given, train, profile, cluster=cluster, site=site)
+
+
+def _environment(options: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, str]:
+    variables = {}
+    if interface := profile.get("network_interface"):
+        variables = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    return variables | profile.get("env", {}) | parse_env(list(options.get("env", ())))
+
+
+def read_secrets(spec: JobSpec) -> dict[str, str]:
+    """The values of ``--secret-env`` from this process's environment.
+
+    Raises:
+        ConfigError: one of them is not set.
+    """
+    missing = [name for name in spec.secret_env if name not in os.environ]
+    if missing:
+        raise ConfigError(f"--secret-env {missing[0]}: set this variable before submitting")
+    return {name: os.environ[name] for name in spec.secret_env}
+
+
+def complete_train_args(
+    given: list[str], run_dir: Path, module: str
+) -> tuple[list[str], str, bool]:
+    """The training's flags with the run folder filled in where the user named no folder.
+
+    Returns the flags, the folder of ``metrics.jsonl``, and whether the training is told to run
+    on the CPU. Ours come first: a flag that the user gave comes later and wins.
+
+    Raises:
+        ConfigError: the training's own parser refuses the flags.
+    """
+    ours = ["--save_dir", str(run_dir / "out"), "--checkpoint_dir", str(run_dir / "checkpoints")]
+    ours += ["--from_resume", "auto"]
+    if module != TRAIN_MODULE:
+        return [*ours, *given], str(run_dir / "out"), "cpu" in given
+    from minimind.config import TrainConfig, parse_args
+
+    asked, defaults = parse_args(given), TrainConfig()
+    added = []
+    for flag, value in zip(ours[::2], ours[1::2], strict=True):
+        field = flag[2:]
+        if getattr(asked, field) == getattr(defaults, field):
+            added += [flag, value]
+    config = parse_args([*added, *given])
+    return [*added, *given], os.path.abspath(config.save_dir), config.device == "cpu"
+
+
+def _check_image(image: str | None, runtime: str) -> None:
+    if image is None:
+        return
+    looks_like_file = image.startswith(("/", "./", "../", "~")) or runtime == "charliecloud"
+    if (looks_like_file or image.endswith(tuple(container.IMAGE_FILES))) and not os.path.exists(
+        os.path.expanduser(image)
+    ):
+        raise ConfigError(f"--image {image}: no such file")
+
+
+def check_site(spec: JobSpec, site: Site) -> None:
+    """Raises ConfigError for what this cluster would refuse or leave pending for ever."""
+    partition = _partition(spec, site)
+    if partition is None:
+        return
+    where = f"partition {partition.name}"
+    if spec.nodes > partition.nodes:
+        raise ConfigError(f"--nodes {spec.nodes}: {where} has {partition.nodes}")
+    if spec.request_gpus and spec.gpus > partition.gpus:
+        if partition.gpus == 0:
+            raise ConfigError(
+                f"--gpus {spec.gpus}: the nodes of {where} have no GPUs; choose another "
+                "--partition, or train on CPUs with `-- --device cpu`"
+            )
+        raise ConfigError(
+            f"--gpus {spec.gpus}: a node of {where} has at most {partition.gpus}; "
+            "ask for more --nodes instead"
+        )
+    cpus = spec.gpus * (spec.cpus_per_gpu or 1)
+    if cpus > partition.cpus:
+        raise ConfigError(
+            f"{spec.gpus} ranks × {spec.cpus_per_gpu or 1} CPUs are {cpus} CPUs a node; "
+            f"a node of {where} has {partition.cpus}"
+        )
+    limit = partition.max_minutes
+    if spec.time_minutes is not None and limit is not None and spec.time_minutes > limit:
+        raise ConfigError(
+            f"--time: {spec.time_minutes} minutes, but {where} allows {limit}; a run continues "
+            "over as many time limits as it needs, so ask for less"
+        )
+
+
+def _partition(spec: JobSpec, site: Site) -> Partition | None:
+    if spec.partition is None:
+        return site.default()
+    if "," in spec.partition:
+        return None
+    if spec.partition not in site.partitions:
+        known = ", ".join(sorted(site.partitions)) or "none"
+        raise ConfigError(f"--partition {spec.partition}: not on this cluster; choose {known}")
+    return site.partitions[spec.partition]

@@ -1,0 +1,43 @@
+"""The launcher's command line. Commands live in cli_*.py; heavy imports wait inside them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from launcher import cli_runs, cli_site, cli_submit, cli_sweep
+from minimind.errors import EXIT_USER_ERROR, MiniMindError
+
+app = typer.Typer(
+    name="launcher",
+    help="Submit MiniMind pretraining to Slurm, or run it here; survive everything, lose nothing.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+cli_submit.register(app)
+cli_sweep.register(app)
+cli_runs.register(app)
+cli_site.register(app)
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Runs one command and returns its exit status; a user's mistake is one line and 2."""
+    try:
+        result = app(args=argv, prog_name="launcher", standalone_mode=False)
+    except MiniMindError as error:
+        print(f"launcher: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "show"):
+            error.show()
+            return EXIT_USER_ERROR
+        raise
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,208 @@
+"""``submit`` and ``run``: validate, snapshot, start, and follow when asked to."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher import options as o
+from launcher.output import note, print_json
+from minimind.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launcher.spec import JobSpec
+
+
+def submit(
+    train_flags: o.TrainFlags = None,
+    name: o.Name = None,
+    cluster: o.Cluster = None,
+    nodes: o.Nodes = None,
+    gpus: o.Gpus = None,
+    partition: o.Partition = None,
+    account: o.Account = None,
+    qos: o.Qos = None,
+    time: o.Time = None,
+    mem: o.Mem = None,
+    cpus_per_gpu: o.CpusPerGpu = None,
+    constraint: o.Constraint = None,
+    exclude: o.Exclude = None,
+    reservation: o.Reservation = None,
+    image: o.Image = None,
+    container: o.Container = None,
+    mount: o.MountOption = None,
+    env: o.Env = None,
+    secret_env: o.SecretEnv = None,
+    profile: o.Profile = None,
+    runs_dir: o.RunsDir = None,
+    python: o.Python = None,
+    module: o.Module = None,
+    max_restarts: o.MaxRestarts = None,
+    hang_timeout: o.HangTimeout = None,
+    resume: o.Resume = False,
+    dry_run: o.DryRun = False,
+    wait: o.Wait = False,
+    as_json: o.AsJson = False,
+) -> int:
+    """Submit a training run: [bold]launcher submit --nodes 2 --gpus 8 -- TRAIN FLAGS[/bold]"""
+    given = dict(locals())
+    spec = spec_from(given, list(given.pop("train_flags") or ()))
+    if dry_run:
+        return show_script(spec, as_json)
+    from launcher.build import read_secrets
+    from launcher.submission import submit as send
+
+    secrets = read_secrets(spec)
+    check_name_is_free(spec, resume)
+    job_id = send(spec, secrets)
+    _say_submitted(spec, job_id, as_json, quiet=wait and as_json)
+    if not wait:
+        return 0
+    from launcher.follow import follow
+
+    return follow(spec.run_dir, as_json=as_json)
+
+
+def run(
+    train_flags: o.TrainFlags = None,
+    name: o.Name = None,
+    gpus: o.Gpus = None,
+    procs: Annotated[
+        int | None, o.option("CPU ranks over gloo, instead of --gpus.", o.SIZE)
+    ] = None,
+    time: o.Time = None,
+    image: o.Image = None,
+    container: o.Container = None,
+    mount: o.MountOption = None,
+    env: o.Env = None,
+    secret_env: o.SecretEnv = None,
+    profile: o.Profile = None,
+    runs_dir: o.RunsDir = None,
+    python: o.Python = None,
+    module: o.Module = None,
+    max_restarts: o.MaxRestarts = None,
+    hang_timeout: o.HangTimeout = None,
+    resume: o.Resume = False,
+    as_json: o.AsJson = False,
+) -> int:
+    """Run the same spec here, in the foreground: one rank a GPU, or [bold]--procs N[/bold]."""
+    given = {**locals(), "cluster": "local", "dry_run": False}
+    train = list(given.pop("train_flags") or ())
+    if procs is not None and gpus is not None:
+        raise ConfigError("--procs and --gpus exclude each other")
+    if procs is not None:
+        # First, so that a --device of the user's own comes later and wins.
+        train, given["gpus"] = ["--device", "cpu", *train], procs
+    elif gpus is None:
+        from launcher.local import count_gpus
+
+        given["gpus"] = max(1, count_gpus())
+    spec = spec_from(given, train)
+    from launcher.build import read_secrets
+    from launcher.foreground import run_here
+
+    secrets = read_secrets(spec)
+    check_name_is_free(spec, resume)
+    code = run_here(spec, secrets, quiet=as_json)
+    if as_json:
+        print_json({"run": spec.name, "exit_code": code, "run_dir": spec.run_dir})
+    return code
+
+
+def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
+    """The validated spec of what the command line gave."""
+    from launcher import slurm
+    from launcher.build import build_spec
+    from launcher.profile import load_profile
+
+    profile = load_profile(given["profile"])
+    for key in ("mount", "env", "secret_env"):
+        given[key] = given[key] or []
+    cluster = given["cluster"] or profile.get("cluster", "auto")
+    if cluster not in ("auto", "slurm", "local"):
+        raise ConfigError(f"--cluster {cluster}: choose auto, slurm or local")
+    dry_run = given["dry_run"]
+    if cluster == "auto":
+        cluster = "slurm" if slurm.available() or dry_run else "local"
+    site = None
+    if cluster == "slurm" and slurm.available():
+        site = slurm.read_site()
+        if site is None and not dry_run:
+            raise ConfigError("Slurm's controller does not answer; try again, or --cluster local")
+    elif cluster == "slurm" and not dry_run:
+        raise ConfigError("there is no sbatch on this machine; use --cluster local")
+    return build_spec(given, train, profile, cluster=cluster, site=site)
+
+
+def show_script(spec: JobSpec, as_json: bool, *, array: bool = False) -> int:
+    """Prints the batch script, or the command of each rank where there is none."""
+    from launcher.submission import batch_script
+
+    if spec.cluster == "local":
+        from launcher.local import rank_command
+
+        text = f"{spec.world_size} × {shlex.join(rank_command(spec))}\n"
+    else:
+        text = batch_script(spec, array=array)
+    if as_json:
+        print_json({"spec": json.loads(spec.to_json()), "script": text})
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def check_name_is_free(spec: JobSpec, resume: bool) -> None:
+    """Raises ConfigError unless this run is new, or is to be resumed and can be."""
+    from launcher import slurm, state
+    from launcher.runs import RunFolder
+
+    run = RunFolder(spec.run_dir)
+    if not run.exists():
+        if resume:
+            raise ConfigError(f"--resume: there is no run {spec.name} in {run.root.parent}")
+        return
+    if not resume:
+        raise ConfigError(
+            f"a run {spec.name} exists: continue it with --resume, or choose another --name"
+        )
+    now, reason, _ = state.job_state(run, slurm.job_states() if slurm.available() else None)
+    if now in state.ACTIVE:
+        raise ConfigError(f"run {spec.name} is {now} (job {run.job_id()}): nothing to resume")
+    if now == state.UNKNOWN:
+        raise ConfigError(f"cannot tell whether run {spec.name} still runs: {reason}")
+    if now == state.DONE:
+        raise ConfigError(f"run {spec.name} has finished: choose another --name to train again")
+
+
+def _say_submitted(spec: JobSpec, job_id: str, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        if not quiet:
+            print_json({"run": spec.name, "job_id": job_id, "run_dir": spec.run_dir})
+        return
+    place = f"Slurm job {job_id}" if spec.cluster == "slurm" else f"local process {job_id}"
+    note(f"Run {spec.name}: {place}, {ranks_text(spec)}")
+    note(f"Folder: {spec.run_dir}")
+    commands = [f"{verb} {spec.name}" for verb in ("status", "logs -f", "why", "cancel")]
+    note("Next: launcher " + " · ".join(commands))
+
+
+def ranks_text(spec: JobSpec) -> str:
+    """``16 ranks``, and on what where that may be a surprise."""
+    from launcher.local import count_gpus
+
+    text = f"{spec.world_size} rank{'s' if spec.world_size > 1 else ''}"
+    if not spec.request_gpus:
+        return text + " on CPUs over gloo (--device cpu)"
+    if spec.cluster == "local" and count_gpus() == 0:
+        return text + " on CPUs over gloo (no GPU here)"
+    return text
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands to the application."""
+    app.command()(submit)
+    app.command()(run)

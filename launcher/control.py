@@ -1,0 +1,76 @@
+"""Cancelling and continuing runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from launcher import causes, local, slurm, state
+from launcher.runs import Final, RunFolder
+from launcher.submission import SubmissionError, submit_prepared
+from minimind.errors import ConfigError
+
+
+def cancel_run(run: RunFolder) -> str:
+    """Stops a run for good and says what was done.
+
+    Raises:
+        SubmissionError: Slurm refused.
+    """
+    final = run.final()
+    if final is not None:
+        return f"{run.name} is over already: {final.reason}"
+    run.append("cancel_requested")
+    spec = run.spec()
+    if spec.cluster == "local":
+        pid = local.supervisor_pid(run)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            return f"{run.name} saves a checkpoint and stops"
+    else:
+        job_id = run.job_id()
+        jobs = slurm.job_states()
+        if jobs is None:
+            raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
+        job = jobs.get(job_id or "")
+        if job is not None and job.get("JobState") in ("RUNNING", "COMPLETING"):
+            _scancel(str(job_id))
+            return f"{run.name} saves a checkpoint and stops"
+        if job is not None and job.get("JobState") in ("PENDING", "SUSPENDED", "CONFIGURING"):
+            _scancel(str(job_id))
+    run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
+    return f"{run.name} is cancelled"
+
+
+def _scancel(*arguments: str) -> None:
+    answer = slurm.run("scancel", *arguments)
+    if answer.returncode != 0:
+        raise SubmissionError(f"scancel: {answer.stderr.strip()}")
+
+
+def requeue_run(run: RunFolder) -> str:
+    """Lets a run go on from its newest checkpoint; returns the job id.
+
+    Raises:
+        ConfigError: it has finished, or it runs.
+        SubmissionError: Slurm refused.
+    """
+    final = run.final()
+    if final is not None and final.cause == causes.DONE:
+        raise ConfigError(f"{run.name} has finished; there is nothing left to train")
+    spec = run.spec()
+    jobs = slurm.job_states() if spec.cluster == "slurm" else {}
+    now, reason, _ = state.job_state(run, jobs)
+    if now == state.UNKNOWN:
+        raise ConfigError(f"cannot tell whether {run.name} still runs: {reason}")
+    if now == state.HELD:
+        job_id = str(run.job_id())
+        answer = slurm.run("scontrol", "release", job_id)
+        if answer.returncode != 0:
+            raise SubmissionError(f"scontrol release: {answer.stderr.strip()}")
+        run.append("released", job_id=job_id)
+        return job_id
+    if now in state.ACTIVE:
+        raise ConfigError(f"{run.name} is {now} (job {run.job_id()}); nothing to requeue")
+    run.reopen()
+    return submit_prepared(run, spec)

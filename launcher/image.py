@@ -1,0 +1,163 @@
+"""``image import``: from an OCI image to what a site's runtime starts, with its origin beside it.
+
+enroot and pyxis start a squashfs file, apptainer a SIF file, charliecloud a folder. The tools
+of the runtimes do the work; here is which, and what they were given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from minimind.errors import ConfigError
+
+SUFFIXES = {"enroot": ".sqsh", "pyxis": ".sqsh", "apptainer": ".sif", "charliecloud": ""}
+"""Runtimes that need an import → the end of the file's name; docker and podman need none."""
+
+TOOLS = {
+    "enroot": "enroot",
+    "pyxis": "enroot",
+    "apptainer": "apptainer",
+    "charliecloud": "ch-convert",
+}
+RECORD_SUFFIX = ".origin.json"
+
+_PINNED = re.compile(r"@(sha256:[0-9a-f]{64})$")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an imported image came from."""
+
+    reference: str
+    runtime: str
+    digest: str | None
+    """The OCI image's own digest, where docker or the reference tells it."""
+
+    sha256: str | None
+    """The imported file's; none for a folder."""
+
+
+def import_image(
+    reference: str,
+    runtime: str,
+    target: Path | None = None,
+    which: Callable[[str], str | None] = shutil.which,
+) -> tuple[Path, Origin]:
+    """Imports ``reference`` for ``runtime`` to ``target``, and writes its origin beside it.
+
+    An image that the local docker engine has is taken from there, any other from its registry.
+    The target appears only when it is complete.
+
+    Raises:
+        ConfigError: the runtime needs no import, its tool is missing or fails, or the target is
+            there already.
+    """
+    if runtime not in SUFFIXES:
+        raise ConfigError(f"--container {runtime}: nothing to import; choose {', '.join(SUFFIXES)}")
+    tool = TOOLS[runtime]
+    if which(tool) is None:
+        raise ConfigError(f"--container {runtime}: {tool} is not installed on this machine")
+    target = Path(os.path.abspath(target or default_name(reference) + SUFFIXES[runtime]))
+    if target.exists():
+        raise ConfigError(f"{target} exists: remove it, or name another with --out")
+    engine = which("docker")
+    local = local_digest(engine, reference) if engine else None
+    if runtime == "charliecloud" and local is None:
+        raise ConfigError(f"{reference}: not in the local docker engine; docker pull it first")
+    partial = target.with_name(f".partial-{target.name}")
+    _remove(partial)
+    try:
+        done = subprocess.run(import_command(reference, runtime, partial, local is not None))
+        if done.returncode:
+            raise ConfigError(
+                f"{tool} could not import {reference} (exit status {done.returncode})"
+            )
+        pinned = _PINNED.search(reference)
+        origin = Origin(
+            reference=reference,
+            runtime=runtime,
+            digest=local or (pinned[1] if pinned else None),
+            sha256=file_digest(partial) if partial.is_file() else None,
+        )
+        record_path(target).write_text(json.dumps(asdict(origin), indent=2) + "\n")
+        partial.rename(target)
+    finally:
+        _remove(partial)
+    return target, origin
+
+
+def import_command(reference: str, runtime: str, target: Path, local: bool) -> list[str]:
+    """The command that makes ``target``; ``local``: from the docker engine of this machine."""
+    if runtime == "charliecloud":
+        return ["ch-convert", "-i", "docker", "-o", "dir", reference, str(target)]
+    if runtime == "apptainer":
+        source = f"docker-daemon:{with_tag(reference)}" if local else f"docker://{reference}"
+        return ["apptainer", "build", str(target), source]
+    source = f"dockerd://{reference}" if local else f"docker://{_enroot_name(reference)}"
+    return ["enroot", "import", "--output", str(target), source]
+
+
+def _enroot_name(reference: str) -> str:
+    """enroot separates a registry from the image by ``#``, not by a slash."""
+    registry, slash, rest = reference.partition("/")
+    has_registry = slash and ("." in registry or ":" in registry or registry == "localhost")
+    return f"{registry}#{rest}" if has_registry else reference
+
+
+def with_tag(reference: str) -> str:
+    """``reference`` with the tag that docker means where none is given."""
+    last = reference.rpartition("/")[2]
+    return reference if ":" in last or "@" in last else f"{reference}:latest"
+
+
+def default_name(reference: str) -> str:
+    """A file name for ``reference``: ``host/team/minimind:1.0`` → ``minimind-1.0``."""
+    last = _PINNED.sub("", reference).rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]", "-", last)
+
+
+def local_digest(docker: str, reference: str) -> str | None:
+    """The digest of an image in the local docker engine; None: it has no such image."""
+    answer = subprocess.run(
+        [docker, "image", "inspect", "--format", "{{.Id}}", reference],
+        capture_output=True,
+        text=True,
+    )
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, as ``sha256:…``."""
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+    return f"sha256:{state.hexdigest()}"
+
+
+def record_path(image: Path) -> Path:
+    """Where the origin of an imported image is written."""
+    return image.with_name(image.name + RECORD_SUFFIX)
+
+
+def read_origin(image: Path) -> Origin | None:
+    """What ``import_image`` wrote beside ``image``; None where there is nothing to read."""
+    try:
+        return Origin(**json.loads(record_path(image).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

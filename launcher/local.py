@@ -1,0 +1,223 @@
+"""The same run on this machine: all ranks as processes here, and the supervisor's whole loop.
+
+submitit's local executor starts ``LocalRun`` in a process of its own. That process keeps on
+starting attempts until the run is over. SIGTERM, SIGINT: checkpoint and stop, resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from launcher import attempt, causes, container
+from launcher.runs import RunFolder, of_attempt
+from launcher.spec import JobSpec
+from launcher.watch import Progress, watch
+
+RESTART_SECONDS = 1.0
+
+
+class LocalRanks:
+    """All ranks of an attempt as child processes."""
+
+    def __init__(self, run: RunFolder, spec: JobSpec, number: int, port: int) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        for rank in range(spec.world_size):
+            environment = rank_environment(run, spec, number, rank, port)
+            with run.rank_log(number, rank).open("ab") as log:
+                self._processes.append(
+                    subprocess.Popen(
+                        rank_command(spec),
+                        env=environment,
+                        cwd=run.code if spec.container == "none" else run.submitit,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                )
+
+    def codes(self) -> list[int | None]:
+        """The exit code of every rank, as a shell would give it; None while it runs."""
+        polled = [process.poll() for process in self._processes]
+        return [128 - code if code is not None and code < 0 else code for code in polled]
+
+    def poll(self) -> int | None:
+        codes = self.codes()
+        if any(code is None for code in codes):
+            return None
+        return max(code for code in codes if code is not None)
+
+    def crashed(self) -> bool:
+        return any(code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) for code in self.codes())
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to every rank that runs."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def dump_stacks(self) -> None:
+        self.send(signal.SIGQUIT)
+
+    def kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                # The rank leads a session: its loader workers go with it.
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def rank_command(spec: JobSpec) -> list[str]:
+    """The command of one local rank, inside its container where there is one."""
+    prefix = container.command_prefix(spec)
+    return [*prefix, spec.python, "-u", "-m", "launcher.task", spec.run_dir]
+
+
+def rank_environment(
+    run: RunFolder, spec: JobSpec, number: int, rank: int, port: int
+) -> dict[str, str]:
+    """The variables of one local rank."""
+    environment = dict(os.environ)
+    environment.pop("PYTHONSAFEPATH", None)
+    environment.update(spec.env)
+    environment.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(spec.world_size),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE=str(spec.world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        MINIMIND_EVENTS=str(run.events_file),
+        LAUNCHER_ATTEMPT=str(number),
+    )
+    return environment
+
+
+@dataclass
+class LocalSupervisor:
+    """Runs attempt after attempt of ``run`` until it is over or this process is told to stop."""
+
+    run: RunFolder
+    stop_signal: int | None = None
+
+    def main(self) -> int:
+        """Returns the run's exit status; 75 when it was stopped and can be resumed."""
+        spec = self.run.spec()
+        self.run.append("supervisor_started", pid=os.getpid())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        # submitit's handler would end this process; here the signal means nothing.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        self._close_lost_attempt(spec)
+        while (final := self.run.final()) is None:
+            code = self._attempt(spec)
+            if self.stop_signal is not None and self.run.final() is None:
+                return code
+            time.sleep(RESTART_SECONDS)
+        return final.exit_code
+
+    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stop_signal = signum
+
+    def _close_lost_attempt(self, spec: JobSpec) -> None:
+        number = attempt.unfinished(self.run.events())
+        if number is not None:
+            attempt.end(self.run, spec, number, causes.LOST, None)
+
+    def _attempt(self, spec: JobSpec) -> int:
+        number = attempt.begin(self.run, job_id=str(os.getpid()), nodes=[socket.gethostname()])
+        self._sweep(spec)
+        ranks = LocalRanks(self.run, spec, number, free_port())
+        started, told = time.monotonic(), False
+
+        def pass_on() -> None:
+            nonlocal told
+            expired = (
+                spec.time_minutes is not None
+                and time.monotonic() - started > spec.time_minutes * 60
+            )
+            if not told and (self.stop_signal is not None or expired):
+                told = True
+                ranks.send(signal.SIGTERM)
+
+        progress = Progress([self.run.events_file, Path(spec.save_dir) / "metrics.jsonl"])
+        outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=pass_on)
+        self._sweep(spec)
+        cause = causes.classify(
+            causes.Evidence(
+                exit_code=outcome.exit_code,
+                events=tuple(of_attempt(self.run.events(), number)),
+                killed_for_hang=outcome.hung,
+            )
+        )
+        if told and self.stop_signal is None and cause == causes.STOP_REQUESTED:
+            cause = causes.TIME_LIMIT
+        decision = attempt.end(self.run, spec, number, cause, outcome.exit_code)
+        if decision.final is None and self.stop_signal is None:
+            self.run.append("requeued", attempt=number, by="launcher", cause=cause)
+        return outcome.exit_code
+
+    def _sweep(self, spec: JobSpec) -> None:
+        command = container.sweep_command(spec)
+        if command:
+            subprocess.run(command, check=False, capture_output=True)
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """The callable for submitit's local executor: one run after the other."""
+
+    run_dirs: tuple[str, ...]
+
+    def __call__(self) -> int:
+        worst = 0
+        for run_dir in self.run_dirs:
+            supervisor = LocalSupervisor(RunFolder(run_dir))
+            worst = max(worst, supervisor.main())
+            if supervisor.stop_signal is not None and len(self.run_dirs) > 1:
+                cancelled = supervisor.run.final()
+                if cancelled is None:
+                    break
+        if worst:
+            sys.exit(worst)
+        return worst
+
+
+def count_gpus() -> int:
+    """The NVIDIA GPUs of this machine; 0 where there is no driver."""
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+
+
+def alive(pid: int) -> bool:
+    """True while ``pid`` runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def supervisor_pid(run: RunFolder) -> int | None:
+    """The local supervisor of ``run``, while it lives on this host."""
+    for event in reversed(run.events()):
+        if event["event"] == "supervisor_started":
+            return int(event["pid"]) if alive(int(event["pid"])) else None
+    return None
+
+
+def free_port() -> int:
+    """A TCP port of this host that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,62 @@
+"""Finding and following the ranks' logs."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+from launcher import slurm, state
+from launcher.runs import RunFolder
+
+POLL_SECONDS = 0.5
+_RANK = re.compile(r"rank-(\d+)\.log")
+
+
+def log_files(run: RunFolder, attempt: int | None = None) -> dict[int, Path]:
+    """Rank → log of one attempt, by default the newest."""
+    number = attempt or (run.attempt_numbers() or [0])[-1]
+    folder = run.attempt_dir(number)
+    if not folder.is_dir():
+        return {}
+    found = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := _RANK.fullmatch(path.name)) is not None
+    }
+    return dict(sorted(found.items()))
+
+
+def print_log(run: RunFolder, rank: int, attempt: int | None, *, follow: bool) -> None:
+    """Prints a log; with ``follow`` goes on through later attempts until the run has ended."""
+    first = attempt or (run.attempt_numbers() or [1])[-1]
+    shown: dict[int, int] = {}
+    while True:
+        # Asked first: what was written up to the end is then sure to be printed.
+        last_look = not follow or _over(run)
+        for number in [attempt] if attempt else run.attempt_numbers():
+            if number >= first:
+                shown[number] = _print_from(run.rank_log(number, rank), shown.get(number, 0))
+        if last_look:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _print_from(path: Path, offset: int) -> int:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except OSError:
+        return offset
+    sys.stdout.write(data.decode(errors="replace"))
+    sys.stdout.flush()
+    return offset + len(data)
+
+
+def _over(run: RunFolder) -> bool:
+    if run.final() is not None:
+        return True
+    jobs = slurm.job_states() if run.spec().cluster == "slurm" else {}
+    return state.job_state(run, jobs)[0] not in (*state.ACTIVE, state.UNKNOWN)

@@ -1,0 +1,251 @@
+"""What Slurm says: jobs, nodes, partitions, configuration. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+JobInfo = dict[str, str]
+"""The fields of ``scontrol show job``, e.g. ``JobState``, ``Reason``, ``Restarts``."""
+
+SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
+
+
+def available() -> bool:
+    """True where jobs can be submitted to Slurm."""
+    return shutil.which("sbatch") is not None and shutil.which("scontrol") is not None
+
+
+def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Runs one of Slurm's commands; a command that cannot run or hangs is a failed one."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 255, "", str(error))
+
+
+def outer_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without the variables of a surrounding job.
+
+    A job submitted from inside a job would inherit its task counts and CPU binding.
+    ``SLURM_CONF`` says which cluster is meant, so it stays.
+    """
+    return {
+        key: value
+        for key, value in environment.items()
+        if key == "SLURM_CONF" or not key.startswith(SCRUBBED)
+    }
+
+
+@contextmanager
+def submission_environment(hidden: tuple[str, ...] = ()) -> Iterator[None]:
+    """``os.environ`` as sbatch may see it: no outer job, and none of the ``hidden`` secrets."""
+    before = dict(os.environ)
+    clean = {k: v for k, v in outer_environment(before).items() if k not in hidden}
+    os.environ.clear()
+    os.environ.update(clean)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def parse_fields(text: str) -> JobInfo:
+    """``Key=value Key=value …`` of a one-line scontrol answer, as a dict."""
+    return dict(re.findall(r"(?:^|\s)([A-Za-z:/]+)=(\S*)", text))
+
+
+def show_job(job_id: str) -> JobInfo | None:
+    """The controller's record of a job; None once it has forgotten it or does not answer."""
+    answer = run("scontrol", "show", "job", "--oneliner", job_id)
+    return parse_fields(answer.stdout) if answer.returncode == 0 and answer.stdout else None
+
+
+def job_states() -> dict[str, JobInfo] | None:
+    """All jobs that the controller knows, by id; array tasks as ``A_T``. None: no answer."""
+    answer = run("scontrol", "show", "job", "--oneliner", "--all")
+    if answer.returncode != 0:
+        return None
+    jobs = {}
+    for line in answer.stdout.splitlines():
+        info = parse_fields(line)
+        if "ArrayJobId" in info:
+            for index in array_indices(info.get("ArrayTaskId", "")):
+                jobs[f"{info['ArrayJobId']}_{index}"] = info
+        if "JobId" in info:
+            jobs[info["JobId"]] = info
+    return jobs
+
+
+def array_indices(text: str) -> list[int]:
+    """``0-2,5%4`` → ``[0, 1, 2, 5]``: tasks that wait have one record together."""
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
+        if match is not None:
+            first, last, step = match[1], match[2] or match[1], match[3] or 1
+            found += range(int(first), int(last) + 1, int(step))
+    return found
+
+
+def show_config() -> JobInfo:
+    """``scontrol show config`` as a dict of raw strings; empty when there is no answer."""
+    found = {}
+    for line in run("scontrol", "show", "config").stdout.splitlines():
+        key, equals, value = line.partition("=")
+        if equals:
+            found[key.strip()] = value.strip()
+    return found
+
+
+def seconds(value: str, default: int) -> int:
+    """``"30 sec"`` → 30."""
+    match = re.match(r"(\d+)", value)
+    return int(match[1]) if match else default
+
+
+def node_address(node: str) -> str:
+    """The address that other nodes reach ``node`` by; the name itself where Slurm has no other."""
+    info = parse_fields(run("scontrol", "show", "node", "--oneliner", node).stdout)
+    return info.get("NodeAddr") or node
+
+
+def down_nodes(nodelist: str) -> list[str]:
+    """The nodes of ``nodelist`` that are down, failed or silent."""
+    if not nodelist:
+        return []
+    bad = []
+    answer = run("scontrol", "show", "node", "--oneliner", nodelist)
+    for line in answer.stdout.splitlines():
+        info = parse_fields(line)
+        state = info.get("State", "")
+        if any(word in state for word in ("DOWN", "FAIL", "NOT_RESPONDING")) or state.endswith("*"):
+            bad.append(info.get("NodeName", "?"))
+    return bad
+
+
+def expand_nodes(nodelist: str) -> list[str]:
+    """``n[1-2]`` → ``["n1", "n2"]``."""
+    return run("scontrol", "show", "hostnames", nodelist).stdout.split()
+
+
+def signal_steps(job_id: str, name: str) -> None:
+    """Sends a signal to the job's steps, not to its batch script.
+
+    ``scancel --signal=KILL JOB`` would end the whole job, so each step is named.
+    """
+    listed = run("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i")
+    steps = [step for step in listed.stdout.split() if step.rpartition(".")[2].isdigit()]
+    if steps:
+        run("scancel", f"--signal={name}", *steps)
+
+
+def requeue(job_id: str) -> str | None:
+    """Asks Slurm to run the job again. Returns None when it will, else Slurm's complaint.
+
+    A job that is pending already, because Slurm itself was faster, is what was wanted.
+    """
+    answer = run("scontrol", "requeue", job_id)
+    if answer.returncode == 0 or "pending" in answer.stderr.lower():
+        return None
+    info = show_job(job_id) or {}
+    if info.get("JobState") in ("PENDING", "REQUEUED"):
+        return None
+    return answer.stderr.strip() or f"scontrol requeue returned {answer.returncode}"
+
+
+def parse_stamp(text: str | None) -> float | None:
+    """``2026-11-24T03:29:12`` → Unix seconds; ``None``, ``Unknown`` → None."""
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition as sinfo shows it; ``max_minutes`` None is no limit."""
+
+    name: str
+    is_default: bool
+    max_minutes: int | None
+    nodes: int
+    gpus: int
+    cpus: int
+    preempt_mode: str = ""
+    grace_time: int = 0
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a submission has to respect here."""
+
+    partitions: dict[str, Partition] = field(default_factory=dict)
+
+    def default(self) -> Partition | None:
+        """The partition of a job that names none."""
+        return next((p for p in self.partitions.values() if p.is_default), None)
+
+
+def read_site() -> Site | None:
+    """Asks sinfo and scontrol; None when the controller does not answer."""
+    answer = run("sinfo", "--noheader", "--format=%P|%l|%D|%G|%c", timeout=30)
+    if answer.returncode != 0:
+        return None
+    details = {}
+    for line in run("scontrol", "show", "partition", "--oneliner").stdout.splitlines():
+        info = parse_fields(line)
+        details[info.get("PartitionName", "")] = info
+    partitions: dict[str, Partition] = {}
+    for line in answer.stdout.splitlines():
+        parts = line.split("|")
+        if len(parts) != 5:
+            continue
+        name = parts[0].rstrip("*")
+        info = details.get(name, {})
+        seen = partitions.get(name)
+        gpus, cpus, nodes = count_gpus(parts[3]), _leading(parts[4]), _leading(parts[2])
+        partitions[name] = Partition(
+            name=name,
+            is_default=parts[0].endswith("*"),
+            max_minutes=parse_limit(parts[1]),
+            nodes=nodes + (seen.nodes if seen else 0),
+            gpus=max(gpus, seen.gpus if seen else 0),
+            cpus=max(cpus, seen.cpus if seen else 0),
+            preempt_mode=info.get("PreemptMode", ""),
+            grace_time=_leading(info.get("GraceTime", "0")),
+        )
+    return Site(partitions)
+
+
+def count_gpus(gres: str) -> int:
+    """``gpu:a100:4(S:0-1),gpu:2`` → 6; other resources count nothing."""
+    total = 0
+    for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
+        parts = entry.split(":")
+        if parts[0] == "gpu" and parts[-1].isdigit():
+            total += int(parts[-1])
+    return total
+
+
+def parse_limit(text: str) -> int | None:
+    """sinfo's time limit (``D-HH:MM:SS``, ``infinite``) → whole minutes, None for no limit."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if match is None:
+        return None
+    days, hours, minutes, _ = (int(part or 0) for part in match.groups())
+    return days * 1440 + hours * 60 + minutes
+
+
+def _leading(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0

@@ -1,0 +1,143 @@
+"""The state of a run, from its folder and one answer of the controller."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher import causes, local
+from launcher.runs import Event, RunFolder, last_step, of_attempt, read_json_lines
+from launcher.slurm import JobInfo
+
+PENDING = "PENDING"
+RUNNING = "RUNNING"
+REQUEUED = "REQUEUED"
+HELD = "HELD"
+DONE = "DONE"
+FAILED = "FAILED"
+CANCELLED = "CANCELLED"
+INTERRUPTED = "INTERRUPTED"
+UNKNOWN = "UNKNOWN"
+
+ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
+"""A job exists that will run or runs: the run must not be submitted a second time."""
+
+_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED")
+_HELD = ("JobHoldMaxRequeue", "launch_failed_requeued_held")
+_ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "SIGNALING", "RESIZING")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run as people want to see it. Steps are optimiser steps, times are seconds."""
+
+    name: str
+    state: str
+    job_id: str | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    nodes: tuple[str, ...] = ()
+    attempt: int = 0
+    epoch: int | None = None
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    restarts: dict[str, int] = field(default_factory=dict)
+    run_dir: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    @property
+    def percent(self) -> float | None:
+        """How much of the run is done."""
+        return 100 * self.step / self.total_steps if self.total_steps else None
+
+
+def job_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> tuple[str, str, int | None]:
+    """``(state, reason, exit code)``; ``jobs`` None: the controller does not answer."""
+    final = run.final()
+    if final is not None:
+        state = {causes.DONE: DONE, causes.CANCELLED: CANCELLED}.get(final.cause, FAILED)
+        return state, final.reason, final.exit_code
+    events = run.events()
+    submitted = next((e for e in reversed(events) if e["event"] == "submitted"), None)
+    if submitted is None:
+        return INTERRUPTED, "prepared, but never submitted", None
+    started = any(e["event"] == "attempt_started" for e in events)
+    if submitted.get("cluster") == "local":
+        if local.supervisor_pid(run) is not None:
+            return RUNNING, "", None
+        if not started and local.alive(int(submitted["job_id"])):
+            return PENDING, "", None
+        return INTERRUPTED, "its supervisor does not run", causes.EXIT_RUN_ME_AGAIN
+    if jobs is None:
+        return UNKNOWN, "Slurm does not answer", None
+    job = jobs.get(str(submitted["job_id"]))
+    if job is None:
+        return INTERRUPTED, "Slurm has no record of its job", None
+    return slurm_state(job, started)
+
+
+def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
+    """The state of a run whose job the controller knows and whose folder has no end."""
+    state, reason = job.get("JobState", ""), job.get("Reason", "")
+    if state in _QUEUED:
+        if reason.startswith("JobHeld") or reason in _HELD:
+            return HELD, reason, None
+        return (REQUEUED if started else PENDING), reason, None
+    if state in _ALIVE:
+        return RUNNING, "", None
+    if state.startswith("CANCELLED"):
+        return CANCELLED, "cancelled in Slurm", causes.EXIT_CANCELLED
+    return INTERRUPTED, f"Slurm says {state} ({reason})", None
+
+
+def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> RunState:
+    """Everything that ``status`` shows of one run."""
+    state, reason, exit_code = job_state(run, jobs)
+    events = run.events()
+    attempts = run.attempt_numbers()
+    number = attempts[-1] if attempts else 0
+    mine = of_attempt(events, number)
+    metrics = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
+    newest = next((point for point in reversed(metrics) if "loss" in point), {})
+    step = max(last_step(events), int(newest.get("global_step", 0)))
+    total = newest.get("total_steps")
+    requeues = Counter(e["cause"] for e in events if e["event"] == "requeued")
+    return RunState(
+        name=run.name,
+        state=state,
+        job_id=run.job_id(),
+        reason=reason,
+        exit_code=exit_code,
+        nodes=tuple(mine[0].get("nodes", ())) if mine else (),
+        attempt=number,
+        epoch=newest.get("epoch"),
+        step=step,
+        total_steps=total,
+        loss=newest.get("loss"),
+        tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
+        eta_seconds=_eta(mine, metrics, total) if state == RUNNING else None,
+        restarts=dict(requeues),
+        run_dir=str(run.root),
+    )
+
+
+def _eta(mine: list[Event], metrics: list[Event], total: int | None) -> float | None:
+    """Seconds to the last step at this attempt's pace."""
+    began = next((e for e in mine if e["event"] in ("started", "resumed")), None)
+    points = [p for p in metrics if "time" in p and "global_step" in p]
+    if began is None or total is None or not points:
+        return None
+    newest = points[-1]
+    steps = newest["global_step"] - began.get("step", 0)
+    elapsed = newest["time"] - began["time"]
+    if steps <= 0 or elapsed <= 0:
+        return None
+    return float((total - newest["global_step"]) * elapsed / steps)

@@ -1,0 +1,253 @@
+"""The host-side half on Slurm: ``python -m launcher.supervise RUN -- srun …`` in the batch script.
+
+Here scontrol exists, which a container does not have. One process is one attempt: it starts
+the ranks, watches them, classifies their end, and asks Slurm to run the job again within the
+budget of that cause. The batch shell ignores SIGTERM, so this process outlives the signals
+that stop the ranks. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from launcher import attempt, causes, container, slurm
+from launcher.policy import Decision
+from launcher.runs import RunFolder, of_attempt
+from launcher.spec import JobSpec
+from launcher.watch import Progress, watch
+
+FENCE_SECONDS = 6.0
+"""How long ranks of a lost attempt get to notice that a newer one has begun (see task.py)."""
+
+_TASK_ENDED = re.compile(
+    r"srun: error: .*tasks? [\d,\- ]+: (?:Exited with exit code (?P<code>\d+)|(?P<signal>\S.*))"
+)
+
+
+class StepRanks:
+    """The ranks as one Slurm step behind an srun process."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        # srun inherits the batch shell's ignored SIGTERM: it must outlive its tasks' last save.
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def poll(self) -> int | None:
+        code = self._process.poll()
+        return 128 - code if code is not None and code < 0 else code
+
+    def crashed(self) -> bool:
+        return any(
+            match["signal"] or int(match["code"]) not in (0, causes.EXIT_RUN_ME_AGAIN)
+            for match in _TASK_ENDED.finditer(self.said())
+        )
+
+    def said(self) -> str:
+        """What srun wrote so far."""
+        return self._log.read_text(errors="replace")
+
+    def dump_stacks(self) -> None:
+        slurm.signal_steps(os.environ["SLURM_JOB_ID"], "QUIT")
+
+    def kill(self) -> None:
+        slurm.signal_steps(os.environ["SLURM_JOB_ID"], "KILL")
+
+
+class Supervisor:
+    """One attempt of one run inside the job that this process belongs to."""
+
+    def __init__(self, run: RunFolder, command: list[str]) -> None:
+        self.run = run
+        self.command = command
+        self.spec: JobSpec = run.spec()
+        self.job_id = os.environ["SLURM_JOB_ID"]
+        self.kill_wait = slurm.seconds(slurm.show_config().get("KillWait", ""), 30)
+        self.warned_at: float | None = None
+        self.number = 0
+        self._log_offset = 0
+        self._handed_over = False
+
+    def main(self) -> int:
+        """Runs the attempt and returns the batch script's exit status."""
+        final = self.run.final()
+        if final is not None:
+            print(f"launcher: this run is over ({final.reason}); nothing to do", flush=True)
+            return final.exit_code
+        decision = self._close_lost_attempt()
+        if decision is not None and decision.final is not None:
+            return decision.final.exit_code
+        self._begin()
+        if decision is not None:
+            # The lost attempt's ranks may still live where Slurm cannot reach them. They stop on
+            # seeing a newer attempt, and get the time for it before this one writes anything.
+            time.sleep(FENCE_SECONDS)
+        environment = self._environment()
+        self._sweep()
+        folder = self.run.attempt_dir(self.number)
+        ranks = StepRanks(self._resolved(self.command), environment, folder / "srun.log")
+        # Only now: a handler set before would give srun the default action, death, to inherit.
+        signal.signal(signal.SIGTERM, self._on_warning)
+        outcome = watch(
+            ranks,
+            Progress([self.run.events_file, Path(self.spec.save_dir) / "metrics.jsonl"]),
+            hang_timeout=self.spec.hang_timeout,
+            each_tick=self._requeue_before_the_kill,
+        )
+        return self._end(outcome.exit_code, outcome.hung, ranks.said())
+
+    def _on_warning(self, signum: int, frame: FrameType | None) -> None:
+        self.warned_at = self.warned_at or time.monotonic()
+
+    def _begin(self) -> None:
+        nodelist = os.environ.get("SLURM_JOB_NODELIST", "")
+        self._log_offset = self._log_size()
+        self.number = attempt.begin(
+            self.run,
+            job_id=self.job_id,
+            nodes=slurm.expand_nodes(nodelist),
+            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            log_offset=self._log_offset,
+        )
+        print(f"launcher: attempt {self.number} on {nodelist}", flush=True)
+
+    def _close_lost_attempt(self) -> Decision | None:
+        events = self.run.events()
+        number = attempt.unfinished(events)
+        if number is None:
+            return None
+        began = of_attempt(events, number)[0]
+        log = self._slurm_log(began.get("log_offset", 0), number)
+        down = tuple(slurm.down_nodes(",".join(began.get("nodes", []))))
+        cause = attempt.cause_of_lost(self.run, number, log, down)
+        if cause == causes.LOST and int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+            # Slurm ran the job again and nothing warned us before: the batch node was gone.
+            cause = causes.NODE_FAILURE
+        if cause == causes.NODE_FAILURE:
+            self.run.append("node_failed", attempt=number, nodes=list(down))
+        decision = attempt.end(self.run, self.spec, number, cause, None)
+        if decision.final is None:
+            self.run.append("requeued", attempt=number, by="slurm", cause=cause)
+        return decision
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        environment.pop("PYTHONSAFEPATH", None)
+        environment.update(self.spec.env)
+        environment.update(
+            MASTER_ADDR=slurm.node_address(os.environ.get("SLURMD_NODENAME", socket.gethostname())),
+            MASTER_PORT=str(free_port()),
+            MINIMIND_EVENTS=str(self.run.events_file),
+            LAUNCHER_ATTEMPT=str(self.number),
+            # srun's way to say --output; "%t" is the rank.
+            SLURM_STDOUTMODE=str(self.run.attempt_dir(self.number) / "rank-%t.log"),
+        )
+        environment.pop("SLURM_STDERRMODE", None)
+        if self.spec.cpus_per_gpu:
+            environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
+        return environment
+
+    def _resolved(self, command: list[str]) -> list[str]:
+        # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
+        return [shutil.which(command[0]) or command[0], *command[1:]]
+
+    def _sweep(self) -> None:
+        sweep = container.sweep_command(self.spec)
+        if sweep:
+            nodes = str(self.spec.nodes)
+            srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+            slurm.run(*srun, "--output=none", "--error=none", *sweep, timeout=120)
+
+    def _log_size(self) -> int:
+        return self.run.batch_log.stat().st_size if self.run.batch_log.exists() else 0
+
+    def _slurm_log(self, offset: int, number: int) -> str:
+        """What slurmstepd and srun wrote about an attempt."""
+        text = ""
+        if self.run.batch_log.exists():
+            with self.run.batch_log.open("rb") as file:
+                file.seek(offset)
+                text = file.read().decode(errors="replace")
+        srun_log = self.run.attempt_dir(number) / "srun.log"
+        return text + (srun_log.read_text(errors="replace") if srun_log.exists() else "")
+
+    def _evidence(self, exit_code: int | None, hung: bool) -> causes.Evidence:
+        return causes.Evidence(
+            exit_code=exit_code,
+            log=self._slurm_log(self._log_offset, self.number),
+            events=tuple(of_attempt(self.run.events(), self.number)),
+            job=slurm.show_job(self.job_id),
+            down_nodes=tuple(slurm.down_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))),
+            killed_for_hang=hung,
+            signal_lead=self.spec.signal_lead,
+            now=time.time(),
+        )
+
+    def _superseded(self) -> bool:
+        """True when Slurm thought this node dead and another attempt runs elsewhere."""
+        return self.run.current_attempt() != self.number
+
+    def _requeue_before_the_kill(self) -> None:
+        """Asks for the next attempt while the ranks still save, if this process is about to die.
+
+        A time limit is not requeued by Slurm itself. Once the job is on its way out, asking
+        early does not shorten the ranks' time, but asking too late is asking never.
+        """
+        if self.warned_at is None or self._handed_over or self._superseded():
+            return
+        if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
+            return
+        self._handed_over = True
+        cause = causes.classify(self._evidence(None, False))
+        if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
+            slurm.requeue(self.job_id)
+
+    def _end(self, exit_code: int, hung: bool, srun_said: str) -> int:
+        if self._superseded():
+            print("launcher: a newer attempt has begun elsewhere; this one stands back", flush=True)
+            return causes.EXIT_RUN_ME_AGAIN
+        evidence = self._evidence(exit_code, hung)
+        cause = causes.classify(evidence)
+        if cause == causes.NODE_FAILURE:
+            self.run.append("node_failed", attempt=self.number, nodes=list(evidence.down_nodes))
+        decision = attempt.end(self.run, self.spec, self.number, cause, exit_code)
+        print(f"launcher: attempt {self.number} ended: {decision.reason}", flush=True)
+        if decision.final is not None:
+            return decision.final.exit_code
+        self.run.append("requeued", attempt=self.number, by="launcher", cause=cause)
+        complaint = slurm.requeue(self.job_id)
+        if complaint is not None:
+            self.run.append("requeue_failed", attempt=self.number, reason=complaint)
+            print(f"launcher: Slurm refuses to run the job again: {complaint}", flush=True)
+        return exit_code
+
+
+def free_port() -> int:
+    """A TCP port that is free on this host now: the job's first node, where rank 0 runs."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def main(argv: list[str]) -> int:
+    """``RUN_DIR -- COMMAND…``; in an array ``RUN_DIR`` holds one run a task, named by index."""
+    folder, separator, *command = argv
+    if separator != "--" or not command:
+        raise SystemExit("usage: python -m launcher.supervise RUN_DIR -- srun …")
+    index = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return Supervisor(RunFolder(Path(folder) / index if index else folder), command).main()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""What runs on each rank: the job's environment becomes the training's, then the training runs.
+
+submitit calls ``RankTask``; the local supervisor runs ``python -m launcher.task RUN_DIR``. The
+training runs in this very process, as ``__main__``, so that signals reach it directly. Standard
+library only: torch comes with the training.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+from launcher.runs import RunFolder
+from launcher.spec import JobSpec
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+FENCE_POLL_SECONDS = 2.0
+SIGNAL_POLL_SECONDS = 0.1
+EXIT_SUPERSEDED = 143
+
+
+@dataclass(frozen=True)
+class RankTask:
+    """The callable that submitit pickles: by name and folder, so the pickle holds no secret."""
+
+    run_dir: str
+
+    def __call__(self) -> int:
+        return run_rank(RunFolder(self.run_dir))
+
+
+def run_rank(run: RunFolder) -> int:
+    """Runs the training as this rank.
+
+    Returns 0 when it is done; any other ending leaves as SystemExit with the training's code
+    or as the training's own exception.
+    """
+    spec = run.spec()
+    faulthandler.enable()
+    # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.
+    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
+    os.environ.update(rank_variables(os.environ, spec))
+    os.environ.update(run.secrets())
+    _hold_early_signals()
+    _stand_back_when_superseded(run)
+    os.chdir(spec.workdir)
+    sys.argv = [spec.module, *spec.train_args]
+    try:
+        runpy.run_module(spec.module, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+    return 0
+
+
+def rank_variables(environment: os._Environ[str] | dict[str, str], spec: JobSpec) -> dict[str, str]:
+    """torchrun's variables for this rank, from Slurm's; none where they are set already."""
+    if "RANK" in environment or "SLURM_PROCID" not in environment:
+        return {}
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_NTASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(spec.gpus),
+    }
+
+
+def _hold_early_signals() -> None:
+    """Keeps a stop signal that comes before the training listens, and hands it on when it does.
+
+    Imports take seconds. submitit's own handlers would requeue the job from in here, and the
+    default action would kill this rank while others already wait for it.
+    """
+    pending: list[signal.Signals] = []
+
+    def hold(signum: int, frame: FrameType | None) -> None:
+        pending.append(signal.Signals(signum))
+
+    def hand_on() -> None:
+        while any(signal.getsignal(number) is hold for number in STOP_SIGNALS):
+            for number in [n for n in pending if signal.getsignal(n) is not hold]:
+                pending.remove(number)
+                os.kill(os.getpid(), number)
+            time.sleep(SIGNAL_POLL_SECONDS)
+        for number in pending:
+            os.kill(os.getpid(), number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, hold)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    threading.Thread(target=hand_on, name="early-signals", daemon=True).start()
+
+
+def _stand_back_when_superseded(run: RunFolder) -> None:
+    """Ends this process once a newer attempt has begun.
+
+    A rank on a node that Slurm lost lives on, and must not write where its successor does.
+    """
+    attempt = int(os.environ.get("LAUNCHER_ATTEMPT", "0"))
+
+    def fence() -> None:
+        while True:
+            current = run.current_attempt()
+            if current is not None and attempt and current > attempt:
+                message = f"launcher: attempt {current} has begun; this rank is of {attempt}\n"
+                os.write(2, message.encode())
+                os._exit(EXIT_SUPERSEDED)
+            time.sleep(FENCE_POLL_SECONDS)
+
+    threading.Thread(target=fence, name="fence", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(run_rank(RunFolder(sys.argv[1])))

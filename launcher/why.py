@@ -1,0 +1,141 @@
+"""``why``: the state of a run in plain words, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher import causes, slurm, state
+from launcher.logs import log_files
+from launcher.output import cause_text
+from launcher.runs import Event, RunFolder
+
+PENDING_WORDS = {
+    "Priority": "other jobs come first",
+    "Resources": "it waits for nodes to become free",
+    "BeginTime": "Slurm lets a requeued job wait a little before it starts again",
+    "Dependency": "it waits for another job",
+    "PartitionTimeLimit": "its --time is more than the partition allows",
+    "PartitionNodeLimit": "it asks for more nodes than the partition gives one job",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+    "ReqNodeNotAvail": "a node it needs is down, drained or reserved",
+    "NodeDown": "a node it needs is down",
+    "Reservation": "its reservation has not begun, or has ended",
+    "QOSMaxJobsPerUserLimit": "you run as many jobs as your QOS allows",
+    "QOSMaxGRESPerUser": "you use as many GPUs as your QOS allows",
+    "AssocGrpGRES": "your account uses as many GPUs as it may",
+    "AssocMaxJobsLimit": "your account runs as many jobs as it may",
+    "JobHeldUser": "a user holds it",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobHoldMaxRequeue": "Slurm has requeued it as often as MaxBatchRequeue allows, and holds it",
+    "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
+}
+_TRACEBACK = re.compile(
+    r"Traceback \(most recent call last\):\n(?:.*\n)*?(?P<error>[A-Za-z_][\w.]*(?:: .*)?)(?:\n|$)"
+)
+LOG_TAIL_LINES = 15
+
+
+@dataclass
+class Explanation:
+    """What ``why`` prints."""
+
+    run: str
+    state: str
+    summary: str = ""
+    attempts: list[str] = field(default_factory=list)
+    traceback: str = ""
+    advice: list[str] = field(default_factory=list)
+    estimated_start: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def explain(run: RunFolder) -> Explanation:
+    """Looks at the run folder and asks Slurm about its job."""
+    jobs = slurm.job_states() if run.spec().cluster == "slurm" and slurm.available() else None
+    now, reason, _ = state.job_state(run, jobs)
+    found = Explanation(run.name, now, summary=pending_words(reason))
+    events = run.events()
+    ended = [event for event in events if event["event"] == "attempt_ended"]
+    found.attempts = [attempt_line(event) for event in ended]
+    bad = [e for e in ended if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
+    if bad:
+        found.traceback = first_error(run, bad[0]["attempt"])
+    if now in (state.PENDING, state.REQUEUED):
+        found.estimated_start = estimated_start(run.job_id() or "")
+        if found.estimated_start:
+            found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
+    found.advice += advice(run, now, reason, events)
+    return found
+
+
+def pending_words(reason: str) -> str:
+    """Slurm's reason, in plain words where we have some."""
+    key = reason.split(",")[0].strip("()")
+    words = PENDING_WORDS.get(key)
+    return f"{words} ({key})" if words else ("" if reason in ("None", "") else reason)
+
+
+def attempt_line(event: Event) -> str:
+    """One line about how an attempt ended."""
+    code = event.get("exit_code")
+    status = f", exit status {code}" if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else ""
+    return (
+        f"attempt {event['attempt']} {cause_text(event['cause'])} at step {event['step']}{status}"
+    )
+
+
+def estimated_start(job_id: str) -> str | None:
+    """Slurm's guess when a pending job starts."""
+    answer = slurm.run("squeue", "--noheader", "--start", "--format=%S", f"--jobs={job_id}")
+    text = answer.stdout.strip()
+    return text if answer.returncode == 0 and text and text != "N/A" else None
+
+
+def first_error(run: RunFolder, attempt: int) -> str:
+    """The first traceback of an attempt; where none was written, the end of what was.
+
+    Of many ranks the one that fell first stopped writing first: the others waited for it.
+    """
+    logs = [path for path in log_files(run, attempt).values() if path.stat().st_size]
+    by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
+    trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
+    for path in [*by_age, *trained]:
+        match = _TRACEBACK.search(path.read_text(errors="replace"))
+        if match is not None:
+            return f"[{path}]\n{match[0]}"
+    for path in [run.attempt_dir(attempt) / "srun.log", *by_age]:
+        if path.exists() and (text := path.read_text(errors="replace").strip()):
+            return f"[{path}]\n" + "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+    return ""
+
+
+def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[str]:
+    """What a person can do next."""
+    name = run.name
+    if now == state.HELD:
+        return [f"release it: launcher requeue {name}"]
+    if now == state.INTERRUPTED:
+        failed = [e for e in events if e["event"] == "requeue_failed"]
+        said = [f"Slurm refused to requeue it: {failed[-1]['reason']}"] if failed else []
+        return [*said, f"continue it from its newest checkpoint: launcher requeue {name}"]
+    if now == state.FAILED:
+        final = run.final()
+        assert final is not None
+        if final.cause == causes.CONFIG:
+            return [f"correct the flags: launcher submit --name {name} --resume … -- FLAGS"]
+        return [
+            f"the logs: launcher logs {name}",
+            f"when the cause is removed, continue: launcher requeue {name}",
+        ]
+    if now == state.CANCELLED:
+        return [f"continue it from its newest checkpoint: launcher requeue {name}"]
+    if now == state.UNKNOWN:
+        return ["ask again when Slurm's controller answers (scontrol ping)"]
+    return []

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import main
+from tests.unit.launcher.test_submission import GOLDEN
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("MINIMIND_RUNS", raising=False)
+    return tmp_path
+
+
+def test_importing_the_launcher_imports_no_torch() -> None:
+    code = (
+        "import sys, launcher.cli, launcher.submission, launcher.build, launcher.supervise, "
+        "launcher.local, launcher.why, launcher.control, minimind.config\n"
+        "heavy = {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_command_line_itself_is_light() -> None:
+    """What makes --help slow stays out of it: measured in modules, not in a machine's seconds."""
+    code = (
+        "import sys, launcher.cli\n"
+        "assert not {'submitit', 'cloudpickle', 'rich.table', 'asyncio'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_host_side_needs_the_standard_library_alone(tmp_path: Path) -> None:
+    """It runs with whatever Python the node has: -S leaves out site-packages."""
+    root = Path(__file__).resolve().parents[3]
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); import launcher.supervise, launcher.task"
+    )
+    subprocess.run([sys.executable, "-S", "-E", "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("command", [[], ["submit"], ["status"], ["logs"], ["why"], ["cancel"]])
+def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_unknown_option_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "--nodez", "2"]) == 2
+    assert "--nodez" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_bad_flags_submit_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "--name", "x", "--cluster", "local", "--", "--epochs", "-1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("launcher: error: ")
+    assert "epochs" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_dry_run_prints_the_script_and_leaves_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["submit", "--name", "x", "--cluster", "slurm", "--dry-run", "--nodes", "2"]
+    assert main([*command, "--", "--device", "cpu"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#!/bin/bash\n")
+    assert f"--output={here}/runs/x/batch.log" in script
+    assert main([*command, "--json", "--", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["script"] == script
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_unknown_run_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("why", "logs", "cancel", "requeue", "status"):
+        assert main([command, "nope"]) == 2
+        assert "no run nope" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_nothing_to_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["status"]) == 0
+
+
+def test_golden_folder_is_used() -> None:
+    assert len(list(GOLDEN.glob("*.txt"))) >= 7

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher import slurm
+
+FAKE = """#!/bin/sh
+case "$*" in
+  *"requeue 1"*) exit 0 ;;
+  *"requeue 2"*) echo "Job is pending execution for job 2" >&2; exit 1 ;;
+  *"requeue 3"*) echo "Requested operation is presently disabled for job 3" >&2; exit 1 ;;
+  *"show job --oneliner 3"*) echo "JobId=3 JobState=RUNNING Reason=None" ;;
+  *"show job --oneliner --all"*)
+    echo "JobId=7 ArrayJobId=5 ArrayTaskId=2 JobState=RUNNING"
+    echo "JobId=8 JobName=a=b JobState=PENDING Reason=Priority" ;;
+  *"show node"*) echo "NodeName=n1 NodeAddr=10.0.0.1 State=IDLE"
+    echo "NodeName=n2 NodeAddr=n2 State=DOWN*+DRAIN"; echo "NodeName=n3 State=MIXED*" ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller with known answers: the real one is asked in tests/e2e."""
+    (tmp_path / "scontrol").write_text(FAKE)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_requeue_is_idempotent() -> None:
+    assert slurm.requeue("1") is None
+    assert slurm.requeue("2") is None, "already pending is what was wanted"
+    assert slurm.requeue("3") == "Requested operation is presently disabled for job 3"
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_jobs_and_nodes() -> None:
+    jobs = slurm.job_states()
+    assert jobs is not None
+    assert jobs["5_2"]["JobState"] == "RUNNING"
+    assert jobs["8"]["Reason"] == "Priority"
+    assert slurm.down_nodes("n[1-3]") == ["n2", "n3"]
+    assert slurm.down_nodes("") == []
+
+
+def test_no_slurm_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not slurm.available()
+    assert slurm.show_job("1") is None
+    assert slurm.job_states() is None
+    assert slurm.read_site() is None
+    assert slurm.show_config() == {}
+
+
+def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
+    outer = {
+        "SLURM_CONF": "/c",
+        "SLURM_CPU_BIND": "mask",
+        "SLURM_NTASKS": "4",
+        "SLURMD_NODENAME": "n1",
+        "SBATCH_PARTITION": "x",
+        "SRUN_CPUS_PER_TASK": "1",
+        "SUBMITIT_EXECUTOR": "slurm",
+        "HOME": "/h",
+    }
+    assert slurm.outer_environment(outer) == {"SLURM_CONF": "/c", "HOME": "/h"}
+
+
+def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with slurm.submission_environment(hidden=("TOKEN",)):
+        assert "TOKEN" not in os.environ
+        assert "SLURM_JOB_ID" not in os.environ
+    assert os.environ["TOKEN"] == "s"
+    assert os.environ["SLURM_JOB_ID"] == "1"
+
+
+@pytest.mark.parametrize(
+    "gres, count",
+    [
+        ("(null)", 0),
+        ("gpu:8", 8),
+        ("gpu:a100:4(S:0-1)", 4),
+        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", 6),
+        ("gpu", 0),
+    ],
+)
+def test_count_gpus(gres: str, count: int) -> None:
+    assert slurm.count_gpus(gres) == count
+
+
+@pytest.mark.parametrize(
+    "text, minutes",
+    [("infinite", None), ("30:00", 30), ("1:00:00", 60), ("2-00:00:00", 2880), ("n/a", None)],
+)
+def test_parse_limit(text: str, minutes: int | None) -> None:
+    assert slurm.parse_limit(text) == minutes
+
+
+def test_stamps_and_seconds() -> None:
+    assert slurm.parse_stamp("Unknown") is None
+    assert slurm.parse_stamp(None) is None
+    assert slurm.parse_stamp("2026-01-01T00:00:01") is not None
+    assert slurm.seconds("30 sec", 5) == 30
+    assert slurm.seconds("", 5) == 5

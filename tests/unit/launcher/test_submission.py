@@ -1,0 +1,112 @@
+"""The batch script of every container runtime, against files that a person has read."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.spec import JobSpec, Mount
+from launcher.submission import batch_script, snapshot_code, srun_command
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "pyxis": {"image": "registry.example/minimind:1"},
+    "enroot": {"image": "/shared/minimind.sqsh"},
+    "apptainer": {"image": "/shared/minimind.sif"},
+    "docker": {"image": "minimind:1", "user": "1000:1000"},
+    "podman": {"image": "minimind:1"},
+    "charliecloud": {"image": "/shared/minimind"},
+    "everything": {
+        "name": "all-options",
+        "run_dir": "/shared/my runs/it's $(here)",
+        "partition": "low",
+        "account": "lab",
+        "qos": "normal",
+        "time_minutes": 1440,
+        "mem": "64G",
+        "cpus_per_gpu": 6,
+        "constraint": "a100",
+        "exclude": "n7",
+        "reservation": "course",
+        "sbatch": {"exclusive": True, "mail-type": "END"},
+        "setup": ("module load cuda",),
+        "container": "docker",
+        "image": "minimind:1",
+        "container_args": ("--shm-size=8g",),
+        "mounts": (Mount("/data", "/data", read_only=True),),
+        "env": {"NCCL_DEBUG": "a 'b' $(c)"},
+        "secret_env": ("SWANLAB_API_KEY",),
+    },
+    "cpu": {"request_gpus": False, "time_minutes": 5},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batch_script_is_the_golden_one(case: str, make_spec: Callable[..., JobSpec]) -> None:
+    changes = dict(CASES[case])
+    if "image" in changes:
+        changes.setdefault("container", case)
+    text = batch_script(make_spec(**changes))
+    path = GOLDEN / f"{case}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "run with UPDATE_GOLDEN=1, and read the difference"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batch_script_is_valid_shell(case: str) -> None:
+    path = GOLDEN / f"{case}.txt"
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    checker = shutil.which("shellcheck")
+    if checker:
+        # SC2096 and the like are about sbatch's comments; quoting is what matters.
+        subprocess.run([checker, "--severity=warning", str(path)], check=True)
+
+
+def test_secrets_and_env_values_are_not_in_the_script(make_spec: Callable[..., JobSpec]) -> None:
+    spec = make_spec(
+        container="docker", image="i", env={"KEY": "value-of-key"}, secret_env=("TOKEN",)
+    )
+    text = batch_script(spec)
+    assert "value-of-key" not in text
+    assert "TOKEN" not in text
+    assert "--env KEY" in text
+
+
+WORDS = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="%\\:,"), min_size=1
+).map(lambda text: f"/{text}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(run_dir=WORDS, workdir=WORDS)
+def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> None:
+    """What a shell makes of the script's last line is the command that was meant."""
+    spec = JobSpec(
+        name="n", run_dir=run_dir, workdir=workdir, container="podman", image="i", python="py"
+    )
+    line = next(x for x in batch_script(spec).split("\n") if "launcher.supervise" in x)
+    words = shlex.split(line)
+    assert words[3] == run_dir
+    assert words[words.index("--") + 1 :][: len(srun_command(spec))] == srun_command(spec)
+    assert f"{workdir}:{workdir}" in words
+
+
+def test_snapshot_is_the_code_and_nothing_else(tmp_path: Path) -> None:
+    snapshot_code(tmp_path / "code")
+    assert (tmp_path / "code" / "minimind" / "train_pretrain.py").exists()
+    assert (tmp_path / "code" / "launcher" / "supervise.py").exists()
+    assert not list((tmp_path / "code").rglob("__pycache__"))
+    (tmp_path / "code" / "stale").touch()
+    snapshot_code(tmp_path / "code")
+    assert not (tmp_path / "code" / "stale").exists()
