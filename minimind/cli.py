@@ -12,6 +12,9 @@ from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
     "generate": ("minimind.generate", "write text with a trained model"),
+    "eval": ("minimind.evaluate_cli", "score text that the model has not seen"),
+    "inspect": ("minimind.inspect", "say what a file or folder is, and whether it verifies"),
+    "export": ("minimind.export.cli", "write weights for other programs"),
     "data": ("minimind.data.cli", "make the sample corpus, or download a data set"),
     "tokenizer": ("minimind.data.tokenizer_cli", "train a tokenizer"),
     "track": ("minimind.training.tracking_cli", "send offline SwanLab records"),

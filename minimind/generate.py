@@ -4,59 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from minimind.data.tokenizer import load_tokenizer
-from minimind.errors import EXIT_DONE, ConfigError, WeightsError
-from minimind.model import MiniMindForCausalLM
-from minimind.weights import (
-    infer_config,
-    load_state_into,
-    read_folder_settings,
-    read_state_dict,
-)
-
-
-def load_weights(
-    path: str | Path,
-    device: torch.device | str = "cpu",
-    tokenizer_path: str = "",
-    num_experts_per_tok: int | None = None,
-) -> tuple[MiniMindForCausalLM, Any]:
-    """Load a ``.pth``, a ``.pt`` or a Hugging Face folder as a model in float32, and a tokenizer.
-
-    The shape of the model is read off the tensors.
-
-    Args:
-        tokenizer_path: a tokenizer folder; empty: the one in the weight folder, or else the
-            shipped one.
-        num_experts_per_tok: experts that each token visits, which a file does not tell
-            (default: what the folder's configuration says, or 1).
-
-    Raises:
-        WeightsError: the weights cannot be used, or have another vocabulary.
-        DataError: the tokenizer cannot be used.
-    """
-    path = Path(path)
-    state_dict = read_state_dict(path)
-    settings = read_folder_settings(path)
-    if num_experts_per_tok is not None:
-        settings["num_experts_per_tok"] = num_experts_per_tok
-    config = infer_config(state_dict, **settings)
-    if not tokenizer_path and (path / "tokenizer.json").is_file():
-        tokenizer_path = str(path)
-    tokenizer = load_tokenizer(tokenizer_path)
-    if len(tokenizer) > config.vocab_size:
-        raise WeightsError(
-            f"{path} knows {config.vocab_size} tokens, the tokenizer {len(tokenizer)}; "
-            "name the one it was trained with by --tokenizer_path"
-        )
-    model = MiniMindForCausalLM(config)
-    load_state_into(model, state_dict, path)
-    return model.to(device).eval(), tokenizer
+from minimind.errors import EXIT_DONE, ConfigError
+from minimind.pretrained import load_weights
 
 
 def generate(

@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         WeightsError: the file is missing, damaged, holds no weights, or carries code.
     """
     path = Path(path)
-    found = _read_folder(path) if path.is_dir() else _read_file(path)
+    return _tensors_of(_read_folder(path) if path.is_dir() else _read_file(path), path)
+
+
+def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         found = found["model"]
     if not isinstance(found, Mapping):
@@ -54,6 +58,44 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         what = f"but {_list(map(str, foreign))}" if foreign else "it is empty"
         raise WeightsError(f"{path} holds no weights (names and tensors), {what}")
     return {_WRAPPER.sub(r"\1", str(name)): tensor for name, tensor in found.items()}
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a checkpoint ``.pt`` of this program holds, besides the optimiser.
+
+    Attributes:
+        state: the weights, in full precision.
+        settings: keyword arguments for ``infer_config``, as ``read_folder_settings`` gives them.
+        flags: the run's flags.
+        progress: ``epoch``, ``step``, ``global_step``, ``tokens`` … at the time.
+    """
+
+    state: dict[str, Tensor]
+    settings: dict[str, Any]
+    flags: dict[str, Any]
+    progress: dict[str, Any]
+
+
+def read_checkpoint(path: str | Path) -> CheckpointContent | None:
+    """Read a checkpoint ``.pt``; None for a folder, or a file that holds plain weights.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or carries code.
+    """
+    path = Path(path)
+    if path.suffix != ".pt" or path.is_dir():
+        return None
+    found = _read_file(path)
+    if not isinstance(found, Mapping) or not isinstance(found.get("model_config"), Mapping):
+        return None
+    plain = (int, float, str)
+    return CheckpointContent(
+        state=_tensors_of(found, path),
+        settings=_settings_of(found["model_config"]),
+        flags=dict(found.get("config") or {}),
+        progress={key: value for key, value in found.items() if isinstance(value, plain)},
+    )
 
 
 def _read_file(path: Path) -> Any:
@@ -120,6 +162,10 @@ def read_folder_settings(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{folder} is no Hugging Face model folder: no config.json") from None
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    return _settings_of(config)
+
+
+def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config[key] for key in _FOLDER_SETTINGS if config.get(key) is not None}
 
 

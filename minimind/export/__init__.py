@@ -1,0 +1,1 @@
+"""Writes trained weights in the forms that other programs read."""

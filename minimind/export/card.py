@@ -1,0 +1,83 @@
+"""The model card: what an exported model is, and how to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimind import __version__
+from minimind.command import count_text
+from minimind.pretrained import Pretrained
+
+
+def model_card(source: Pretrained, model: Any, form: str) -> str:
+    """The ``README.md`` of an exported folder, in the Hugging Face hub's format."""
+    config = model.config
+    rows = [
+        ("parameters", count_text(sum(p.numel() for p in model.parameters()))),
+        ("layers, width", f"{config.num_hidden_layers}, {config.hidden_size}"),
+        ("heads (query, key/value)", f"{config.num_attention_heads}, {config.num_key_value_heads}"),
+        ("vocabulary", f"{config.vocab_size}"),
+        ("embeddings", "tied" if config.tie_word_embeddings else "untied"),
+        ("RoPE", _rope(config)),
+    ]
+    if config.use_moe:
+        experts = f"{config.num_experts}, {config.num_experts_per_tok} a token"
+        rows.insert(3, ("experts", experts))
+    rows += _training(source)
+    family = "Qwen3-MoE" if config.use_moe else "Qwen3"
+    remote = ", trust_remote_code=True" if form == "hf-minimind" else ""
+    shape = (
+        f"The architecture is {family}: it loads without remote code."
+        if form == "hf"
+        else f"The folder carries MiniMind's own code (the architecture is {family}'s)."
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [minimind, {"qwen3_moe" if config.use_moe else "qwen3"}, pretrained]
+---
+
+# MiniMind, {rows[0][1]} parameters
+
+A base language model, pretrained with MiniMind {__version__}. {shape}
+
+| | |
+|---|---|
+{chr(10).join(f"| {name} | {value} |" for name, value in rows)}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER"{remote})
+# In pretraining every document began with this token.
+text = tokenizer.bos_token + "The"
+inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
+```
+
+It continues text. It was not trained to follow instructions or to be safe, and what it writes
+may be wrong.
+"""
+
+
+def _rope(config: Any) -> str:
+    parameters = config.rope_parameters
+    text = f"theta {parameters['rope_theta']:g}"
+    if parameters.get("rope_type", "default") != "default":
+        original = parameters.get("original_max_position_embeddings")
+        text += f", {parameters['rope_type']} × {parameters.get('factor'):g} from {original} tokens"
+    return text
+
+
+def _training(source: Pretrained) -> list[tuple[str, str]]:
+    rows = []
+    if "global_step" in source.progress:
+        rows.append(("optimiser steps", f"{source.progress['global_step']:,}"))
+        rows.append(("tokens trained", count_text(source.progress.get("tokens", 0))))
+    flags = source.flags
+    if flags:
+        rows.append(("row length in training", f"{flags.get('max_seq_len')} tokens"))
+        peak = f"{flags.get('optimizer')}, peak rate {flags.get('learning_rate'):g}"
+        rows.append(("optimiser", peak))
+    return rows

@@ -1,0 +1,176 @@
+"""Hugging Face folders: vanilla Qwen3 (``hf``), or MiniMind with its own code (``hf-minimind``)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3MoeConfig
+
+from minimind.export.card import model_card
+from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.pretrained import Pretrained
+from minimind.weights import HEAD
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+_SHARED = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "attention_dropout",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+_OF_EXPERTS = (
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "router_aux_loss_coef",
+)
+
+
+def qwen3_config(config: MiniMindConfig) -> Qwen3Config | Qwen3MoeConfig:
+    """The same model, as Qwen3 or Qwen3-MoE describes it."""
+    values = {name: getattr(config, name) for name in _SHARED}
+    if config.use_moe:
+        values |= {name: getattr(config, name) for name in _OF_EXPERTS}
+        return Qwen3MoeConfig(**values, architectures=["Qwen3MoeForCausalLM"])
+    return Qwen3Config(**values, architectures=["Qwen3ForCausalLM"])
+
+
+def write_qwen3(
+    source: Pretrained,
+    model: MiniMindForCausalLM,
+    folder: Path,
+    dtype: torch.dtype,
+    max_shard_size: str,
+) -> None:
+    """Write a folder that plain transformers, vLLM and llama.cpp load without our code."""
+    from huggingface_hub import save_torch_state_dict
+
+    config = qwen3_config(model.config)
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    _add_older_names(folder / "config.json", config)
+    # Qwen3's files name every tensor as MiniMind does, experts included.
+    save_torch_state_dict(
+        weights_to_save(model, dtype), folder, max_shard_size=max_shard_size, metadata=None
+    )
+    _write_companions(source, model, folder, "hf")
+
+
+def write_minimind(
+    source: Pretrained,
+    model: MiniMindForCausalLM,
+    folder: Path,
+    dtype: torch.dtype,
+    max_shard_size: str,
+) -> None:
+    """Write a folder that carries MiniMind's own code, for ``trust_remote_code=True``."""
+    model.config.dtype = dtype
+    model.save_pretrained(
+        folder, state_dict=weights_to_save(model, dtype), max_shard_size=max_shard_size
+    )
+    _write_companions(source, model, folder, "hf-minimind")
+
+
+def round_weights(model: MiniMindForCausalLM, dtype: torch.dtype) -> None:
+    """Round the weights to what ``dtype`` can hold, and keep the model in float32.
+
+    Casting the model itself would round its rotary tables too.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
+
+
+def weights_to_save(model: MiniMindForCausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The state dict in ``dtype``; a tied head is left out, as Hugging Face folders do."""
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state[HEAD]
+    return {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+
+
+def _add_older_names(file: Path, config: Any) -> None:
+    """Say in the words of transformers 4 too what it would otherwise take from Qwen3's defaults.
+
+    vLLM, llama.cpp's converter and others read these names as well.
+    """
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    parameters = dict(config.rope_parameters)
+    stored["rope_theta"] = parameters.pop("rope_theta")
+    if parameters.get("rope_type", "default") != "default":
+        stored["rope_scaling"] = parameters
+    if isinstance(config, Qwen3MoeConfig):
+        stored["num_experts"] = config.num_experts
+    stored["torch_dtype"] = stored["dtype"]
+    file.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_companions(
+    source: Pretrained, model: MiniMindForCausalLM, folder: Path, form: str
+) -> None:
+    copy_tokenizer(source.tokenizer_folder, folder)
+    GenerationConfig(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=model.config.eos_token_id,
+        pad_token_id=model.config.pad_token_id,
+        do_sample=True,
+        temperature=0.8,
+        top_p=0.9,
+    ).save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(source, model, form), encoding="utf-8")
+
+
+def copy_tokenizer(tokenizer_folder: Path, folder: Path) -> None:
+    """Copy a tokenizer's files, under a class name that transformers 4 and 5 both know."""
+    for name in _TOKENIZER_FILES:
+        if (tokenizer_folder / name).is_file():
+            shutil.copyfile(tokenizer_folder / name, folder / name)
+    file = folder / "tokenizer_config.json"
+    if file.is_file():
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if settings.get("tokenizer_class") == "TokenizersBackend":
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+            file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def load_exported(folder: Path) -> Any:
+    """The exported model as transformers itself loads it: float32, on the CPU."""
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    ).eval()
+
+
+@torch.inference_mode()
+def largest_logit_difference(ours: Any, theirs: Any) -> float:
+    """The largest difference of two models' logits over two rows of random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, ours.config.vocab_size, (2, 48), generator=generator)
+    return float((ours(input_ids=ids).logits - theirs(input_ids=ids).logits).abs().max())

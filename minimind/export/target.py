@@ -1,0 +1,60 @@
+"""Where an export goes: whole or absent, and never over something else by chance."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from minimind.errors import ConfigError
+from minimind.training.durable import sync_folder, temporary_name
+
+_WEIGHTS = ("*.safetensors", "*.onnx")
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Find out before the work whether ``target`` may be written.
+
+    Raises:
+        ConfigError: it exists and ``force`` is not given, or is no earlier export.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not force:
+        raise ConfigError(f"--out {target} exists; choose another, or replace it with --force")
+    if target.is_dir() and not _is_export(target):
+        raise ConfigError(
+            f"--out {target} is a folder with other things in it; --force replaces only exports"
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    has_weights = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
+    return has_weights and (folder / "config.json").is_file()
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, force: bool) -> Iterator[Path]:
+    """Yield a folder to fill; it takes the name ``target`` when the body is done.
+
+    Raises:
+        ConfigError: as :func:`check_target`, or the place cannot be written.
+    """
+    check_target(target, force)
+    building = temporary_name(target)
+    try:
+        building.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--out {target} cannot be written: {error.strerror}") from None
+    try:
+        yield building
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        os.rename(building, target)
+        sync_folder(target.parent.absolute())
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
