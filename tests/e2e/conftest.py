@@ -1,0 +1,66 @@
+"""One real Slurm for all end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import REPOSITORY, Lab, lab_environment
+
+sys.path.insert(0, str(REPOSITORY / "slurm"))
+
+CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5")
+
+
+def slurm_or_skip(*, netns: bool = False) -> None:
+    """Installs Slurm where that is possible; in CI its absence is a failure."""
+    from devcluster.install import install, missing_packages
+    from devcluster.options import DevClusterError
+
+    if not missing_packages(netns=netns):
+        return
+    try:
+        install(netns=netns)
+    except DevClusterError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no Slurm in CI: {error}")
+        pytest.skip(f"no Slurm: {error}")
+
+
+def base_port() -> str:
+    """Ports of its own for every session on this machine."""
+    return str(17000 + os.getpid() % 500 * 20)
+
+
+def make_lab(folder: Path, *options: str) -> Lab:
+    environment = lab_environment() | {"SLURM_CONF": str(folder / "slurm" / "slurm.conf")}
+    lab = Lab(folder, environment, options)
+    lab.devcluster("up")
+    return lab
+
+
+@pytest.fixture(scope="session")
+def slurm_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    slurm_or_skip()
+    folder = tmp_path_factory.mktemp("lab")
+    # munged wants folders above its socket that others cannot write, but everyone can enter.
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    lab = make_lab(folder, *CLUSTER, "--base-port", base_port())
+    yield lab
+    lab.devcluster("down")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def slurm(slurm_lab: Lab) -> Iterator[Lab]:
+    """The shared cluster with its default settings and no jobs."""
+    slurm_lab.devcluster("up")
+    yield slurm_lab
+    slurm_lab.command("scancel", f"--user={os.getuid()}")
+    slurm_lab.command("scancel", "--signal=KILL", "--full", f"--user={os.getuid()}")

@@ -1,0 +1,143 @@
+"""Attempts that end in every way there is, on real Slurm with real processes.
+
+The training is the test double: what is tested is the launcher. ``test_training.py`` has the
+real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.lab import FAKE, Lab, poll
+
+SMALL = ("--nodes", "2", "--gpus", "2", *FAKE)
+
+
+def expected_weights(steps: int) -> str:
+    weights = ""
+    for step in range(1, steps + 1):
+        weights = hashlib.sha256(f"{weights}{step}".encode()).hexdigest()
+    return weights
+
+
+def assert_whole(lab: Lab, name: str, steps: int) -> None:
+    """The run is done, trained every step once in order, and its weights say so."""
+    assert lab.wait(name)["state"] == "DONE"
+    stored = json.loads((lab.runs / name / "out" / "weights.json").read_text())
+    assert stored == expected_weights(steps)
+
+
+def test_node_set_down_is_a_node_failure(slurm: Lab) -> None:
+    train = ("--max_steps", "150", "--step_seconds", "0.1", "--save_interval", "10")
+    slurm.submit("downed", *SMALL, train=train)
+    slurm.wait_for_step("downed", 30)
+    node = ("scontrol", "update", "nodename=n2")
+    slurm.command(*node, "state=down", "reason=test")
+    poll(lambda: slurm.causes("downed"), "the attempt to end")
+    slurm.command(*node, "state=resume")
+    assert_whole(slurm, "downed", 150)
+    assert slurm.causes("downed") == ["node_failure", "done"]
+    assert "lost a node" in slurm.why("downed")
+
+
+@pytest.mark.parametrize("victim", ["n1", "n2"])
+def test_lost_node_whose_ranks_live_on(slurm: Lab, victim: str) -> None:
+    """n1 is the batch node: there the supervisor itself is lost, and lives on."""
+    name = f"lost-{victim}"
+    train = ("--max_steps", "250", "--step_seconds", "0.2", "--save_interval", "10")
+    slurm.submit(name, *SMALL, train=train)
+    slurm.wait_for_step(name, 15)
+    pid = int((slurm.folder / "slurm" / "pids" / f"slurmd-{victim}.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    poll(lambda: slurm.events(name, "node_failed") or slurm.causes(name), "the loss to be seen")
+    slurm.devcluster("up")
+    assert_whole(slurm, name, 250)
+    assert slurm.causes(name) == ["node_failure", "done"]
+    resumed = slurm.events(name, "resumed")
+    before = slurm.steps(name)
+    lost = before[before.index(resumed[0]["step"]) + 1 :].count(resumed[0]["step"] + 1) - 1
+    assert lost in (0, 1), "steps after the last save may be trained twice, no more than that"
+
+
+def test_rank_that_crashes_once_is_restarted(slurm: Lab) -> None:
+    train = ("--max_steps", "30", "--crash_at", "12", "--crash_rank", "1")
+    slurm.submit("crash-once", *SMALL, train=train)
+    assert_whole(slurm, "crash-once", 30)
+    assert slurm.causes("crash-once") == ["crash", "done"]
+
+
+def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:
+    train = ("--max_steps", "30", "--crash_at", "7", "--crash_rank", "3", "--crash", "always")
+    done = slurm.launcher(
+        *("submit", "--name", "crash-loop", *SMALL, "--max-restarts", "1", "--wait", "--", *train)
+    )
+    assert done.returncode == 1
+    assert slurm.causes("crash-loop") == ["crash", "crash"]
+    assert slurm.state("crash-loop")["state"] == "FAILED"
+    said = slurm.why("crash-loop")
+    assert "RuntimeError: boom at step 7" in said
+    assert "rank-3.log" in said
+    assert "--max-restarts allows 1" in said
+
+
+def test_hang_dumps_stacks_and_restarts(slurm: Lab) -> None:
+    train = ("--max_steps", "20", "--hang_at", "8")
+    slurm.submit("hang", *SMALL, "--hang-timeout", "6", train=train)
+    assert_whole(slurm, "hang", 20)
+    assert slurm.causes("hang") == ["hang", "done"]
+    first = slurm.runs / "hang" / "attempts" / "1"
+    assert "hang_here" in (first / "rank-0.log").read_text()
+
+
+def test_cancelled_run_is_saved_and_not_requeued(slurm: Lab) -> None:
+    slurm.submit("cancelled", *SMALL, train=("--max_steps", "5000", "--save_interval", "10000"))
+    slurm.wait_for_step("cancelled", 5)
+    slurm.ok("cancel", "cancelled")
+    assert slurm.wait("cancelled", "CANCELLED")["exit_code"] == 130
+    job = slurm.events("cancelled", "submitted")[0]["job_id"]
+    poll(
+        lambda: "JobState=CANCELLED" in slurm.command("scontrol", "show", "job", job).stdout,
+        "Slurm to be done with the job",
+    )
+    assert slurm.events("cancelled", "preempted"), "no checkpoint was saved"
+    assert not slurm.events("cancelled", "requeued")
+
+
+def test_plain_scancel_counts_as_cancelled(slurm: Lab) -> None:
+    job = slurm.submit("scancelled", *SMALL, train=("--max_steps", "5000"))
+    slurm.wait_for_step("scancelled", 5)
+    slurm.command("scancel", job)
+    assert slurm.wait("scancelled", "CANCELLED")["state"] == "CANCELLED"
+    poll(lambda: slurm.causes("scancelled"), "the end to be recorded")
+    assert slurm.causes("scancelled") == ["cancelled"]
+
+
+def test_finished_run_is_never_run_again(slurm: Lab) -> None:
+    job = slurm.submit("again", *SMALL, train=("--max_steps", "5"))
+    slurm.wait("again")
+    poll(lambda: "COMPLETED" in slurm.command("scontrol", "show", "job", job).stdout, "the end")
+    assert slurm.command("scontrol", "requeue", job).returncode == 0
+    log = slurm.runs / "again" / "batch.log"
+    poll(lambda: "this run is over" in log.read_text(), "the second start to see the marker", 90)
+    assert len(slurm.events("again", "attempt_started")) == 1
+
+
+def test_ranks_need_no_scontrol(slurm: Lab, tmp_path: Path) -> None:
+    """Ranks in a container have no Slurm: here their PATH has none."""
+    options = (*SMALL, "--env", f"PATH={tmp_path}")
+    slurm.devcluster("up", "--grace-time", "20")
+    train = ("--max_steps", "60", "--step_seconds", "0.1", "--print_env", "PATH")
+    slurm.submit("no-scontrol", *options, train=train)
+    slurm.wait_for_step("no-scontrol", 5)
+    slurm.preempt("no-scontrol", 1)
+    assert_whole(slurm, "no-scontrol", 60)
+    assert slurm.causes("no-scontrol") == ["preempted", "done"]
+    log = (slurm.runs / "no-scontrol/attempts/1/rank-0.log").read_text()
+    seen = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
+    assert seen["env"]["PATH"] == str(tmp_path)
