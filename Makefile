@@ -7,9 +7,14 @@ STAMP := $(VENV)/.installed
 
 SAMPLE := data/sample
 RUN := runs/sample
+IMAGE ?= minimind
+DEVCLUSTER := $(BIN)/python slurm/devcluster
+# A GPU takes more steps in the same two minutes.
+STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e lock clean
+.PHONY: help setup train test lint format types unit integration e2e test-transformers lock clean \
+	slurm-up slurm-down slurm-status build-image image-test push-image
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,16 +28,16 @@ $(STAMP): pyproject.toml requirements.lock
 
 setup: $(STAMP) ## make .venv with everything that the project needs
 
-train: $(STAMP) ## pretrain a small MiniMind on this machine for about two minutes, and let it write
+train: $(STAMP) ## pretrain a small MiniMind on this machine about two minutes, then let it write
 	$(BIN)/minimind data sample --out $(SAMPLE)
 	$(BIN)/minimind pretrain --config configs/sample.toml --save_dir $(RUN)/out \
-		--checkpoint_dir $(RUN)/checkpoints $(TRAIN_FLAGS)
+		--checkpoint_dir $(RUN)/checkpoints --max_steps $(STEPS) $(TRAIN_FLAGS)
 	@echo
 	$(BIN)/minimind generate --weight $(RUN)/out/pretrain_256.pth --max_new_tokens 40 --seed 1 \
 		--prompt "The function returns" --prompt "A list is" --prompt "If the file"
 	@echo
-	@echo "Next: go on where it stopped, for another epoch:"
-	@echo "  make train TRAIN_FLAGS='--from_resume 1 --epochs 2 --max_minutes 4'"
+	@echo "Next, the whole of it on your own text:"
+	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --batch_size 16"
 
 test: lint types unit integration ## lint, types, unit and integration tests
 
@@ -40,6 +45,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	git ls-files '*.sh' '*.sbatch' .ci/run | xargs --no-run-if-empty $(BIN)/shellcheck
+	$(BIN)/hadolint docker/Dockerfile
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -49,6 +55,26 @@ unit: $(STAMP)
 
 integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
+
+slurm-up: $(STAMP) ## a real Slurm of two nodes on this machine; SLURM_FLAGS='--nodes 4 --netns'
+	$(DEVCLUSTER) up $(SLURM_FLAGS)
+
+slurm-down: $(STAMP) ## stop that cluster and remove all of it
+	$(DEVCLUSTER) down
+
+slurm-status: $(STAMP) ## say what of that cluster runs
+	$(DEVCLUSTER) status
+
+build-image: ## build the container image; docs/docker.md has the variables
+	docker/build.sh $(IMAGE)
+
+image-test: $(STAMP) ## test the image that build-image built
+	MINIMIND_TEST_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/e2e/docker/test_image.py
+
+push-image: ## push the image; REGISTRY=registry.example.org/team
+	@test -n "$(REGISTRY)" || { echo "REGISTRY= is empty; say where to push" >&2; exit 2; }
+	docker tag $(IMAGE) $(REGISTRY)/$(IMAGE)
+	docker push $(REGISTRY)/$(IMAGE)
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
 	$(BIN)/python -m pytest tests/e2e
