@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from launcher import cli_runs, cli_site, cli_submit, cli_sweep
+from launcher import cli_image, cli_runs, cli_site, cli_submit, cli_sweep
 from minimind.errors import EXIT_USER_ERROR, MiniMindError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ cli_submit.register(app)
 cli_sweep.register(app)
 cli_runs.register(app)
 cli_site.register(app)
+cli_image.register(app)
 
 
 def main(argv: list[str] | None = None) -> int | None:

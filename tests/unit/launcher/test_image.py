@@ -114,3 +114,22 @@ def test_no_record_no_origin(tmp_path: Path) -> None:
     assert image.read_origin(tmp_path / "mm.sif") is None
     image.record_path(tmp_path / "mm.sif").write_text("[]")
     assert image.read_origin(tmp_path / "mm.sif") is None
+
+
+def test_the_command_line_makes_an_image_and_says_what_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from launcher.cli import main
+
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    fake = tools / "apptainer"
+    fake.write_text('#!/bin/sh\nprintf image > "$2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    target = tmp_path / "minimind.sif"
+    words = ["image", "import", "registry.example.org/minimind:1", "--container", "apptainer"]
+    assert main([*words, "--out", str(target)]) in (None, 0)
+    assert target.read_text() == "image"
+    assert f"launcher submit --image {target} --container apptainer" in capsys.readouterr().out
+    assert main([*words, "--out", str(target)]) == 2
