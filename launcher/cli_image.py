@@ -28,9 +28,8 @@ def import_(
         print_json({"path": str(target), **asdict(origin)})
     else:
         print(f"{target} (digest {origin.digest or 'unknown'})")
-        print(
-            f"Next: launcher submit --image {shlex.quote(str(target))} --container {container} -- FLAGS"
-        )
+        image = shlex.quote(str(target))
+        print(f"Next: launcher submit --image {image} --container {container} -- FLAGS")
 
 
 def register(app: typer.Typer) -> None:

@@ -14,6 +14,8 @@ from launcher.spec import JobSpec, Mount
 
 RANK_VARIABLES = (
     "SLURM_JOB_ID",
+    # Tells a later attempt from an earlier one whose containers outlived their client.
+    "SLURM_RESTART_COUNT",
     "SLURM_JOB_NUM_NODES",
     "SLURM_JOB_NODELIST",
     "SLURM_NTASKS",
@@ -30,6 +32,7 @@ RANK_VARIABLES = (
     "LOCAL_WORLD_SIZE",
     "MASTER_ADDR",
     "MASTER_PORT",
+    "OMP_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
     "MINIMIND_EVENTS",
     "LAUNCHER_ATTEMPT",

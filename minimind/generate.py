@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from minimind.command import Parser, add_device_flag, add_weight_flags, find_device, require
 from minimind.errors import EXIT_DONE, ConfigError
 from minimind.pretrained import load_weights
+from minimind.sampling import Sampling, TextStream, add_sampling_flags
+
+EXAMPLES = """\
+Examples:
+  minimind generate --weight out/pretrain_512.pth --prompt "The"
+  minimind generate --weight exported/hf --prompts_file prompts.txt --batch_size 16 --json
+"""
 
 
 def generate(
@@ -22,6 +32,8 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     device: torch.device | str | None = None,
+    repetition_penalty: float = 1.0,
+    stream: TextStream | None = None,
 ) -> list[str]:
     """Continue each prompt; return the continuations, without the prompts.
 
@@ -29,10 +41,9 @@ def generate(
     random state and the model's mode are left as they were.
 
     Args:
-        temperature: 0 takes the likeliest token each time.
-        top_p: sample among the likeliest tokens of this total probability.
-        top_k: sample among so many of the likeliest tokens (0: no limit).
+        temperature, top_p, top_k, repetition_penalty: see :class:`Sampling`.
         device: where the model is (default: asked of the model).
+        stream: is given each token of the one prompt as it comes.
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
     pad = tokenizer.pad_token_id
@@ -43,10 +54,8 @@ def generate(
     width = max(map(len, rows))
     input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty)
 
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
     was_training = model.training
     model.eval()
     try:
@@ -56,71 +65,101 @@ def generate(
             output = model.generate(
                 input_ids=input_ids,
                 attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                top_k=top_k if temperature > 0 else None,
                 pad_token_id=pad,
                 eos_token_id=tokenizer.eos_token_id,
-                **sampling,
+                streamer=stream,
+                **sampling.settings(),
             )
     finally:
         model.train(was_training)
     return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> Parser:
+    parser = Parser(
         prog="minimind generate",
-        description="Write text with trained weights.",
-        epilog='Example: minimind generate --weight out/pretrain_512.pth --prompt "The"',
+        description="Write text with trained weights. One prompt is written as it comes.",
+        epilog=EXAMPLES,
     )
-
-    def flag(name: str, **settings: Any) -> None:
-        parser.add_argument(
-            *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **settings
-        )
-
-    flag("weight", required=True, help="a .pth, a checkpoint .pt or a Hugging Face folder")
-    flag("prompt", required=True, action="append", help="text to continue; may be repeated")
-    flag("max_new_tokens", type=int, default=64, help="length of the continuation (default: 64)")
-    flag("temperature", type=float, default=0.8, help="0: no chance, else more (default: 0.8)")
-    flag("top_p", type=float, default=0.9, help="probability to sample among (default: 0.9)")
-    flag("top_k", type=int, default=0, help="tokens to sample among (default: 0, no limit)")
-    flag("seed", type=int, default=0, help="seed of the sampling (default: 0)")
-    flag("device", default="", help="cuda, cuda:N or cpu (default: cuda if there is one)")
-    flag("tokenizer_path", default="", help="a tokenizer folder (default: the weights' own)")
-    flag("num_experts_per_tok", type=int, help="experts that each token visits (MoE; default: 1)")
+    add_weight_flags(parser)
+    parser.flag("prompt", action="append", default=[], help="text to continue; may be repeated")
+    parser.flag(
+        "prompts_file",
+        type=Path,
+        metavar="FILE",
+        help='more prompts: .jsonl with a field "prompt" (or "text"), else one on each line',
+    )
+    parser.flag("batch_size", type=int, default=8, help="prompts at once (default: 8)")
+    add_sampling_flags(parser)
+    add_device_flag(parser)
+    parser.flag(
+        "json", action="store_true", help='print a line {"prompt": …, "text": …} for each prompt'
+    )
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Raises ConfigError, DataError or WeightsError where the command cannot be done."""
     args = build_parser().parse_args(list(argv))
-    if args.max_new_tokens < 1:
-        raise ConfigError(f"--max_new_tokens must be 1 or more, but is {args.max_new_tokens}")
-    if args.temperature < 0:
-        raise ConfigError(f"--temperature must be 0 or more, but is {args.temperature}")
-    if not 0 < args.top_p <= 1:
-        raise ConfigError(f"--top_p must be above 0 and at most 1, but is {args.top_p}")
-    if args.top_k < 0:
-        raise ConfigError(f"--top_k must be 0 or more, but is {args.top_k}")
-    has_cuda = torch.cuda.is_available()
-    device = args.device or ("cuda" if has_cuda else "cpu")
-    if device != "cpu" and not has_cuda:
-        raise ConfigError(f"--device {device}: torch finds no GPU here; use cpu")
+    sampling = Sampling.from_flags(args)
+    require(args.batch_size > 0, f"--batch_size must be 1 or more, but is {args.batch_size}")
+    prompts = args.prompt + (read_prompts(args.prompts_file) if args.prompts_file else [])
+    require(bool(prompts), "give a --prompt or a --prompts_file")
+    device = find_device(args.device)
     model, tokenizer = load_weights(
         args.weight, device, args.tokenizer_path, args.num_experts_per_tok
     )
-    texts = generate(
-        model,
-        tokenizer,
-        args.prompt,
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        seed=args.seed,
-        device=device,
-    )
-    for prompt, text in zip(args.prompt, texts, strict=True):
-        print(f"{prompt}{text}\n", flush=True)
+    settings = {**vars(sampling), "seed": args.seed, "device": device}
+    if len(prompts) == 1 and not args.json:
+        sys.stdout.write(prompts[0])
+        generate(model, tokenizer, prompts, stream=TextStream(tokenizer, _write), **settings)
+        _write("\n\n")
+        return EXIT_DONE
+    for batch in _batches(prompts, args.batch_size):
+        texts = generate(model, tokenizer, batch, **settings)
+        for prompt, text in zip(batch, texts, strict=True):
+            if args.json:
+                line = json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False)
+                print(line, flush=True)
+            else:
+                print(f"{prompt}{text}\n", flush=True)
     return EXIT_DONE
+
+
+def read_prompts(file: Path) -> list[str]:
+    """The prompts of a file, in order; empty lines are none.
+
+    Raises:
+        ConfigError: the file cannot be read, or a row has no prompt; the message says which.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"--prompts_file {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--prompts_file {file}: not UTF-8 at byte {error.start}") from None
+    if file.suffix != ".jsonl":
+        return [line for line in lines if line.strip()]
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt = row.get("prompt", row.get("text"))
+        except (ValueError, AttributeError):
+            prompt = None
+        if not isinstance(prompt, str):
+            raise ConfigError(f'{file}:{number}: no JSON object with a text "prompt" or "text"')
+        prompts.append(prompt)
+    return prompts
+
+
+def _batches(prompts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

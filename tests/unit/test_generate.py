@@ -1,10 +1,13 @@
+import json
+
 import pytest
 import torch
 
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, WeightsError
-from minimind.generate import generate, load_weights, main
+from minimind.generate import generate, load_weights, main, read_prompts
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.sampling import TextStream
 
 TEXT = ["The cat sat on the mat.", "the dog ate the bone.", "猫坐在垫子上。", "a b c d e f"]
 
@@ -168,8 +171,69 @@ def test_a_tokenizer_of_another_size_is_named(tokenizer_folder, tmp_path):
         ["--top_p", "0"],
         ["--top_p", "1.5"],
         ["--top_k", "-1"],
+        ["--repetition_penalty", "0"],
+        ["--batch_size", "0"],
     ],
 )
 def test_values_out_of_range_are_named(words):
     with pytest.raises(ConfigError, match=words[0]):
         main(["--weight", "absent.pth", "--prompt", "a", *words])
+
+
+def test_a_repetition_penalty_reaches_the_model(tokenizer):
+    """A model that would say one token for ever says it once."""
+    model = make_model(tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        bias = torch.zeros(300)
+        bias[50], bias[60] = 1.0, 0.9
+        model.lm_head.bias = torch.nn.Parameter(bias)
+    calm = generate(model, tokenizer, ["a"], 2, temperature=0)
+    wary = generate(model, tokenizer, ["a"], 2, temperature=0, repetition_penalty=1.5)
+    assert calm == [tokenizer.decode([50, 50])]
+    assert wary == [tokenizer.decode([50, 60])]
+
+
+def test_a_stream_is_the_text_and_never_half_a_character(tokenizer):
+    model = make_model()
+    for seed in range(4):
+        pieces = []
+        stream = TextStream(tokenizer, pieces.append)
+        settings = {"max_new_tokens": 30, "temperature": 1.5, "seed": seed}
+        (text,) = generate(model, tokenizer, ["猫坐在"], stream=stream, **settings)
+        assert "".join(pieces) == text
+        assert len(pieces) > 2
+    pieces = []
+    stream = TextStream(tokenizer, pieces.append)
+    stream.put(torch.tensor([[1]]))
+    for token in tokenizer("a 鱼🙂b", add_special_tokens=False)["input_ids"]:
+        stream.put(torch.tensor([token]))
+    stream.end()
+    assert "".join(pieces) == "a 鱼🙂b"
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_prompts_come_from_a_file(tokenizer, tokenizer_folder, tmp_path, capsys, suffix):
+    model = make_model()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    prompts = ["The cat", "a b", "猫坐", "the dog", "c"]
+    file = tmp_path / f"prompts{suffix}"
+    rows = [json.dumps({"prompt": p}) if suffix == ".jsonl" else p for p in prompts]
+    file.write_text("\n".join([*rows, ""]), encoding="utf-8")
+    words = ["--weight", str(tmp_path / "w.pth"), "--tokenizer_path", str(tokenizer_folder)]
+    words += ["--prompts-file", str(file), "--batch_size", "2", "--temperature", "0"]
+    assert main([*words, "--max_new_tokens", "6", "--device", "cpu", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = [{"prompt": p, "text": greedy(model, tokenizer, p, 6)} for p in prompts]
+    assert lines == expected
+
+
+def test_a_bad_prompts_file_is_named(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": 3}\n')
+    with pytest.raises(ConfigError, match=r"p\.jsonl:2"):
+        read_prompts(tmp_path / "p.jsonl")
+    with pytest.raises(ConfigError, match="absent"):
+        read_prompts(tmp_path / "absent.txt")
+    with pytest.raises(ConfigError, match="--prompt"):
+        main(["--weight", "absent.pth"])

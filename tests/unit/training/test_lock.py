@@ -55,6 +55,22 @@ def test_a_dead_owner_on_this_machine_loses_it_at_once(path: Path) -> None:
     lock.release()
 
 
+def test_a_number_that_another_process_has_now_is_a_dead_owner(path: Path) -> None:
+    owned_by(path, started=1)
+    lock = FolderLock(path)
+    lock.acquire()
+    assert lock.is_mine()
+    lock.release()
+
+
+def test_an_owner_in_another_container_is_judged_by_its_silence(path: Path) -> None:
+    owned_by(path, pid_namespace="pid:[1]")
+    lock = FolderLock(path, stale_seconds=0.2)
+    lock.acquire()
+    assert lock.is_mine()
+    lock.release()
+
+
 def test_a_silent_owner_elsewhere_loses_it_after_a_while(path: Path) -> None:
     owned_by(path, host="lost-node", pid=1)
     lock = FolderLock(path, stale_seconds=0.2)

@@ -1,0 +1,167 @@
+"""The image's entrypoint: a word to say what, and ``minimind``'s or ``launcher``'s own flags.
+
+Runs under tini as PID 1. Where one process is enough it becomes that process, so that signals
+and the exit code have no one in between.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+from ranks import run_ranks
+
+from minimind.cli import COMMANDS
+from minimind.data.cores import available_cores
+
+EXIT_USER_ERROR = 2
+EXIT_NOT_FOUND = 127
+
+GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
+"""Device nodes of GPUs: NVIDIA's, those of WSL 2, AMD's."""
+
+RANK_VARIABLES = ("RANK", "SLURM_STEP_ID", "SUBMITIT_LOCAL_GLOBALID")
+"""Any of these says that somebody else starts the ranks."""
+
+CACHES = {
+    "MINIMIND_CACHE": "/runs/.cache/minimind",
+    "TORCHINDUCTOR_CACHE_DIR": "/runs/.cache/torchinductor",
+    "TRITON_CACHE_DIR": "/runs/.cache/triton",
+}
+
+USAGE = """\
+usage: docker run [DOCKER OPTIONS] IMAGE COMMAND [FLAGS]
+
+{commands}
+  launcher   submit to a cluster, follow runs (launcher --help tells more)
+  bash       a shell; any other program of the image works, too
+
+pretrain starts one rank per visible GPU, or on the CPU --procs N ranks (default: 1).
+Data is looked for under /data, runs are kept under /runs, the working folder:
+
+  docker run --rm --gpus all -u $(id -u):$(id -g) -v $PWD/data:/data -v $PWD/runs:/runs \\
+      --shm-size 1g --stop-timeout 60 IMAGE pretrain --data_path /data/corpus.jsonl
+
+`docker stop` makes a checkpoint and exits with 75: the same command and --from_resume 1 go on."""
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return USAGE.format(commands="\n".join(lines))
+
+
+def main(argv: Sequence[str]) -> int:
+    words = list(argv)
+    if not words or words[0] in ("help", "-h", "--help"):
+        print(usage())
+        return 0
+    os.environ.update(writable_places(os.environ))
+    if words[0] == "pretrain":
+        return pretrain(words[1:])
+    if words[0] in COMMANDS:
+        words.insert(0, "minimind")
+    return become(words)
+
+
+def become(words: list[str]) -> int:
+    """Replace this process by a program of the image."""
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        print(f"{words[0]}: {error.strerror}; no argument prints help", file=sys.stderr)
+        return EXIT_NOT_FOUND
+
+
+def pretrain(flags: Sequence[str]) -> int:
+    """One rank per GPU, or ``--procs`` ranks."""
+    try:
+        flags, procs = take_procs(flags)
+    except ValueError as error:
+        print(f"pretrain: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    command = ["minimind", "pretrain", *flags]
+    if any(word in ("-h", "--help") for word in flags):
+        return become(command)
+    if procs is None:
+        procs = 1 if any(name in os.environ for name in RANK_VARIABLES) else ranks_wanted(flags)
+    if procs == 1:
+        return become(command)
+    print(f"{procs} ranks on this machine", flush=True)
+    return run_ranks(command, procs, available_cores())
+
+
+def ranks_wanted(flags: Sequence[str]) -> int:
+    """The number of GPUs to use, at least 1; says so when there is none."""
+    device = flag_value(flags, "device")
+    if device == "cpu" or (device or "").startswith("cuda:"):
+        return 1
+    gpus = visible_gpus()
+    if not gpus and device is None:
+        print("no GPU visible: training on CPU", flush=True)
+    return max(1, gpus)
+
+
+def visible_gpus() -> int:
+    """GPUs that torch can use. Loads torch, in a process of its own, only if there are any."""
+    if not any(glob.glob(pattern) for pattern in GPU_DEVICES):
+        return 0
+    code = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    return int(answer.stdout) if answer.returncode == 0 else 0
+
+
+def take_procs(flags: Sequence[str]) -> tuple[list[str], int | None]:
+    """Split ``--procs N`` off the training's flags.
+
+    Raises:
+        ValueError: N is not a number above 0.
+    """
+    rest, procs = [], None
+    words = iter(flags)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != "--procs":
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if not value.isdecimal() or int(value) < 1:
+            raise ValueError(f"--procs {value!r}: must be the number of ranks to start, 1 or more")
+        procs = int(value)
+    return rest, procs
+
+
+def flag_value(flags: Sequence[str], name: str) -> str | None:
+    """The last value that ``flags`` give to ``--name``."""
+    found = None
+    for index, word in enumerate(flags):
+        if word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+        elif word == f"--{name}" and index + 1 < len(flags):
+            found = flags[index + 1]
+    return found
+
+
+def writable_places(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that lead libraries to folders where this user can write.
+
+    With a read-only root the home folder is not one. Tokenised data and compiled kernels go
+    beside the runs: they are large, made slowly, and worth keeping for the next start.
+    """
+    places = {}
+    if not writable(environment.get("HOME", "/")):
+        places["HOME"] = tempfile.mkdtemp(prefix="home-")
+    if writable("/runs"):
+        places |= {name: path for name, path in CACHES.items() if name not in environment}
+    return places
+
+
+def writable(folder: str) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import entrypoint
+import pytest
+
+from minimind.cli import COMMANDS
+from minimind.config import TrainConfig
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that the entrypoint would have become, instead of becoming them."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, words: commands.append(list(words)))
+    for name in entrypoint.RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return commands
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
+    """The commands and numbers of the ranks that would have been started."""
+    calls: list[tuple[list[str], int]] = []
+
+    def run_ranks(command: list[str], count: int, cores: int) -> int:
+        calls.append((command, count))
+        return 75
+
+    monkeypatch.setattr(entrypoint, "run_ranks", run_ranks)
+    return calls
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(entrypoint, "visible_gpus", lambda: count)
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
+def test_no_argument_prints_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entrypoint.main(words) == 0
+    said = capsys.readouterr().out
+    for command in (*COMMANDS, "launcher", "bash"):
+        assert f"\n  {command} " in said
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "pretrain"])
+def test_commands_of_minimind(command: str, became: list[list[str]]) -> None:
+    entrypoint.main([command, "--x", "a b"])
+    assert became == [["minimind", command, "--x", "a b"]]
+
+
+@pytest.mark.parametrize("words", [["bash"], ["launcher", "status"], ["nvidia-smi", "-L"]])
+def test_other_programs(words: list[str], became: list[list[str]]) -> None:
+    entrypoint.main(words)
+    assert became == [words]
+
+
+def test_unknown_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entrypoint.main(["no-such-program"]) == 127
+    assert "no-such-program: No such file" in capsys.readouterr().err
+
+
+def test_one_rank_per_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    became: list[list[str]],
+    started: list[tuple[list[str], int]],
+) -> None:
+    gpus(monkeypatch, 4)
+    assert entrypoint.main(["pretrain", "--epochs", "2"]) == 75
+    assert started == [(["minimind", "pretrain", "--epochs", "2"], 4)]
+    assert became == []
+
+
+def test_one_gpu_needs_no_starter(monkeypatch: pytest.MonkeyPatch, became: list[list[str]]) -> None:
+    gpus(monkeypatch, 1)
+    entrypoint.main(["pretrain"])
+    assert became == [["minimind", "pretrain"]]
+
+
+def test_no_gpu_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    became: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gpus(monkeypatch, 0)
+    entrypoint.main(["pretrain"])
+    assert became == [["minimind", "pretrain"]]
+    assert capsys.readouterr().out == "no GPU visible: training on CPU\n"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--device", "cpu"], ["--device=cpu"], ["--device", "cuda:1"], ["--help"]],
+)
+def test_flags_that_mean_one_process(
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    became: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gpus(monkeypatch, 8)
+    entrypoint.main(["pretrain", *flags])
+    assert became == [["minimind", "pretrain", *flags]]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", entrypoint.RANK_VARIABLES)
+def test_ranks_started_by_somebody_else(
+    name: str, monkeypatch: pytest.MonkeyPatch, became: list[list[str]]
+) -> None:
+    gpus(monkeypatch, 8)
+    monkeypatch.setenv(name, "0")
+    entrypoint.main(["pretrain"])
+    assert became == [["minimind", "pretrain"]]
+
+
+@pytest.mark.parametrize("words", [["--procs", "3"], ["--procs=3"]])
+def test_procs_is_taken_out(
+    words: list[str], became: list[list[str]], started: list[tuple[list[str], int]]
+) -> None:
+    assert entrypoint.main(["pretrain", "--epochs", "2", *words, "--seed", "1"]) == 75
+    assert started == [(["minimind", "pretrain", "--epochs", "2", "--seed", "1"], 3)]
+
+
+def test_procs_is_no_flag_of_the_training() -> None:
+    assert not hasattr(TrainConfig(), "procs")
+
+
+@pytest.mark.parametrize("words", [["--procs"], ["--procs", "0"], ["--procs=two"]])
+def test_bad_procs(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entrypoint.main(["pretrain", *words]) == 2
+    assert "must be the number of ranks" in capsys.readouterr().err
+
+
+def test_no_device_node_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrypoint, "GPU_DEVICES", ("/nowhere/nvidia*",))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("loaded torch"))
+    assert entrypoint.visible_gpus() == 0
+
+
+def test_torch_counts_where_there_is_a_device_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 5)\n")
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(entrypoint, "GPU_DEVICES", (str(tmp_path / "nvidia[0-9]*"),))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert entrypoint.visible_gpus() == 5
+
+
+def test_places_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrypoint, "writable", lambda folder: folder in ("/runs", str(tmp_path)))
+    places = entrypoint.writable_places({"HOME": str(tmp_path), "TRITON_CACHE_DIR": "/mine"})
+    assert places == {
+        "MINIMIND_CACHE": "/runs/.cache/minimind",
+        "TORCHINDUCTOR_CACHE_DIR": "/runs/.cache/torchinductor",
+    }
+
+
+def test_home_of_a_read_only_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrypoint, "writable", lambda folder: False)
+    places = entrypoint.writable_places({"HOME": "/home/minimind"})
+    assert list(places) == ["HOME"]
+    assert Path(places["HOME"]).is_dir()
+    Path(places["HOME"]).rmdir()
+
+
+def test_entrypoint_loads_no_torch() -> None:
+    code = "import sys; sys.path.append(sys.argv[1]); import entrypoint"
+    code += "; print('torch' in sys.modules)"
+    folder = str(Path(entrypoint.__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import slurm, state
+from launcher.container import detect
+from launcher.runs import Final, RunFolder
+from launcher.spec import JobSpec
+from launcher.why import explain, first_error, pending_words
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> RunFolder:
+    folder = RunFolder(tmp_path / "demo")
+    folder.attempts.mkdir(parents=True)
+    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
+    folder.append("submitted", job_id="5", cluster="slurm")
+    monkeypatch.setattr(slurm, "available", lambda: True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "job, started, expected",
+    [
+        ({"JobState": "PENDING", "Reason": "Priority"}, False, state.PENDING),
+        ({"JobState": "PENDING", "Reason": "BeginTime"}, True, state.REQUEUED),
+        ({"JobState": "PENDING", "Reason": "JobHoldMaxRequeue"}, True, state.HELD),
+        ({"JobState": "PENDING", "Reason": "launch_failed_requeued_held"}, False, state.HELD),
+        ({"JobState": "PENDING", "Reason": "JobHeldUser"}, False, state.HELD),
+        ({"JobState": "COMPLETING", "Reason": "None"}, True, state.RUNNING),
+        ({"JobState": "CANCELLED", "Reason": "None"}, False, state.CANCELLED),
+        ({"JobState": "TIMEOUT", "Reason": "TimeLimit"}, True, state.INTERRUPTED),
+    ],
+)
+def test_state_of_a_job(job: dict[str, str], started: bool, expected: str) -> None:
+    assert state.slurm_state(job, started)[0] == expected
+
+
+def test_held_by_max_batch_requeue_is_said_in_plain_words(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"5": {"JobState": "PENDING", "Reason": "JobHoldMaxRequeue"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: held)
+    found = explain(run)
+    assert found.state == state.HELD
+    assert "MaxBatchRequeue" in found.summary
+    assert found.advice == ["release it: launcher requeue demo"]
+
+
+def test_silent_controller_is_not_taken_for_an_end(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", lambda: None)
+    assert explain(run).state == state.UNKNOWN
+
+
+def test_job_that_slurm_forgot_can_be_continued(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    found = explain(run)
+    assert found.state == state.INTERRUPTED
+    assert "launcher requeue demo" in found.advice[-1]
+
+
+def test_the_end_on_disk_wins_over_what_slurm_says(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"5": {"JobState": "RUNNING", "Reason": "None"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: running)
+    run.finish(Final("done", 0, "finished"))
+    assert explain(run).state == state.DONE
+
+
+def test_first_error_is_that_of_the_rank_that_fell_first(run: RunFolder) -> None:
+    number = run.new_attempt()
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n{}\n'
+    for rank, (error, age) in enumerate([("ConnectionError: peer", 100), ("ValueError: 3", 50)]):
+        path = run.rank_log(number, rank)
+        path.write_text("starting\n" + trace.format(error))
+        os.utime(path, (age, age))
+    said = first_error(run, number)
+    assert "ValueError: 3" in said
+    assert "rank-1.log" in said
+    assert "ConnectionError" not in said
+
+
+def test_without_a_traceback_the_end_of_the_log_is_shown(run: RunFolder) -> None:
+    number = run.new_attempt()
+    (run.attempt_dir(number) / "srun.log").write_text("srun: error: n1: task 3: Killed\n")
+    assert "task 3: Killed" in first_error(run, number)
+
+
+def test_reasons() -> None:
+    assert pending_words("Resources") == "it waits for nodes to become free (Resources)"
+    assert pending_words("None") == ""
+    assert pending_words("SomethingNew") == "SomethingNew"
+
+
+def test_container_is_detected_by_file_then_by_program() -> None:
+    def only(*programs: str) -> Callable[[str], str | None]:
+        return lambda name: name if name in programs else None
+
+    assert detect(None) == "none"
+    assert detect("/x/a.sqsh", only()) == "enroot"
+    assert detect("/x/a.sif", only("docker")) == "apptainer"
+    assert detect("repo/image:1", only("docker", "podman")) == "docker"
+    assert detect("repo/image:1", only("podman")) == "podman"
