@@ -1,4 +1,4 @@
-"""How the next token is chosen: the flags that ``generate`` and ``chat`` share."""
+"""How the next token is chosen: the flags of ``generate``."""
 
 from __future__ import annotations
 
