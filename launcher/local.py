@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher import attempt, causes, container
-from launcher.runs import RunFolder, of_attempt
+from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.watch import Progress, watch
 
@@ -117,8 +117,11 @@ class LocalSupervisor:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         self._close_lost_attempt(spec)
         while (final := self.run.final()) is None:
-            code = self._attempt(spec)
-            if self.stop_signal is not None and self.run.final() is None:
+            code, final = self._attempt(spec)
+            if final is not None:
+                # Not looked up again: a person may reopen the run for another supervisor now.
+                return final.exit_code
+            if self.stop_signal is not None:
                 return code
             time.sleep(RESTART_SECONDS)
         return final.exit_code
@@ -131,7 +134,7 @@ class LocalSupervisor:
         if number is not None:
             attempt.end(self.run, spec, number, causes.LOST, None)
 
-    def _attempt(self, spec: JobSpec) -> int:
+    def _attempt(self, spec: JobSpec) -> tuple[int, Final | None]:
         number = attempt.begin(self.run, job_id=str(os.getpid()), nodes=[socket.gethostname()])
         self._sweep(spec)
         ranks = LocalRanks(self.run, spec, number, free_port())
@@ -162,7 +165,7 @@ class LocalSupervisor:
         decision = attempt.end(self.run, spec, number, cause, outcome.exit_code)
         if decision.final is None and self.stop_signal is None:
             self.run.append("requeued", attempt=number, by="launcher", cause=cause)
-        return outcome.exit_code
+        return outcome.exit_code, decision.final
 
     def _sweep(self, spec: JobSpec) -> None:
         command = container.sweep_command(spec)
