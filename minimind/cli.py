@@ -12,6 +12,7 @@ from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
     "generate": ("minimind.generate", "write text with a trained model"),
+    "chat": ("minimind.chat", "talk to a model in the terminal"),
     "eval": ("minimind.evaluate_cli", "score text that the model has not seen"),
     "inspect": ("minimind.inspect", "say what a file or folder is, and whether it verifies"),
     "export": ("minimind.export.cli", "write weights for other programs"),

@@ -93,6 +93,12 @@ def build_parser() -> Parser:
     add_sampling_flags(parser)
     add_device_flag(parser)
     parser.flag(
+        "dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="precision of the weights in memory; bfloat16 is faster (default: float32)",
+    )
+    parser.flag(
         "json", action="store_true", help='print a line {"prompt": …, "text": …} for each prompt'
     )
     return parser
@@ -107,7 +113,11 @@ def main(argv: Sequence[str]) -> int:
     require(bool(prompts), "give a --prompt or a --prompts_file")
     device = find_device(args.device)
     model, tokenizer = load_weights(
-        args.weight, device, args.tokenizer_path, args.num_experts_per_tok
+        args.weight,
+        device,
+        args.tokenizer_path,
+        args.num_experts_per_tok,
+        getattr(torch, args.dtype),
     )
     settings = {**vars(sampling), "seed": args.seed, "device": device}
     if len(prompts) == 1 and not args.json:

@@ -109,14 +109,19 @@ def load_weights(
     device: torch.device | str = "cpu",
     tokenizer_path: str = "",
     num_experts_per_tok: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[MiniMindForCausalLM, Any]:
-    """The model in float32 on ``device``, and the tokenizer, of :func:`open_pretrained`.
+    """The model on ``device``, its weights in ``dtype``, and the tokenizer.
 
     Raises:
         WeightsError, DataError: as :func:`open_pretrained`.
     """
     opened = open_pretrained(path, tokenizer_path, num_experts_per_tok)
-    return opened.build().to(device), opened.tokenizer
+    model = opened.build()
+    for parameter in model.parameters():
+        # Not ``model.to(dtype)``, which would round the rotary tables too.
+        parameter.data = parameter.data.to(dtype)
+    return model.to(device), opened.tokenizer
 
 
 def _flags_beside(path: Path) -> dict[str, Any]:

@@ -237,3 +237,18 @@ def test_a_bad_prompts_file_is_named(tmp_path):
         read_prompts(tmp_path / "absent.txt")
     with pytest.raises(ConfigError, match="--prompt"):
         main(["--weight", "absent.pth"])
+
+
+def test_half_precision_weights_keep_the_rotary_tables(tokenizer_folder, tmp_path):
+    model = make_model()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    loaded, _ = load_weights(
+        tmp_path / "w.pth", tokenizer_path=str(tokenizer_folder), dtype=torch.bfloat16
+    )
+    assert loaded.lm_head.weight.dtype == torch.bfloat16
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert torch.equal(loaded.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+    ids = torch.arange(9)[None]
+    with torch.inference_mode():
+        difference = loaded(input_ids=ids).logits.float() - model(input_ids=ids).logits
+    assert 0 < difference.abs().max() < 0.5
