@@ -77,8 +77,7 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 	docker push $(REGISTRY)/$(IMAGE)
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
-	$(BIN)/python -m pytest --timeout 1500 tests/e2e/test_queue.py tests/e2e/test_site.py tests/e2e/test_survival.py \
-		tests/e2e/test_training.py
+	$(BIN)/python -m pytest --timeout 1500 tests/e2e
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix
