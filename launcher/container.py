@@ -136,11 +136,17 @@ def _enroot(spec: JobSpec) -> list[str]:
     return [
         "enroot",
         "start",
-        *_pairs("--mount", mounts(spec)),
+        *_pairs("--mount", map(_enroot_mount, mounts(spec))),
         *_pairs("--env", variables(spec)),
         *spec.container_args,
         spec.image,
     ]
+
+
+def _enroot_mount(mount: Mount) -> str:
+    """The fields of an fstab line, separated by colons (enroot's doc/cmd/start.md)."""
+    flags = "x-create=auto,rbind" + (",ro" if mount.read_only else "")
+    return f"{mount.source}:{mount.target}:none:{flags}"
 
 
 def _apptainer(spec: JobSpec) -> list[str]:

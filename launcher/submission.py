@@ -9,10 +9,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from launcher import container, slurm
+from launcher.image import read_origin
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.task import RankTask
@@ -131,7 +133,9 @@ def image_identity(spec: JobSpec) -> dict[str, Any]:
     path = Path(spec.image)
     if path.exists():
         status = path.stat()
-        return {"image": spec.image, "bytes": status.st_size, "modified": status.st_mtime}
+        found = {"image": spec.image, "bytes": status.st_size, "modified": status.st_mtime}
+        origin = read_origin(path)
+        return found | ({"origin": asdict(origin)} if origin else {})
     if spec.container in ("docker", "podman") and shutil.which(spec.container):
         answer = subprocess.run(
             [spec.container, "image", "inspect", "--format", "{{.Id}}", spec.image],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -110,3 +111,18 @@ def test_snapshot_is_the_code_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "code" / "stale").touch()
     snapshot_code(tmp_path / "code")
     assert not (tmp_path / "code" / "stale").exists()
+
+
+def test_an_imported_image_is_recorded_with_its_origin(
+    make_spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    from launcher.image import record_path
+    from launcher.submission import image_identity
+
+    image = tmp_path / "minimind.sif"
+    image.write_bytes(b"image")
+    origin = {"reference": "a/b:1", "runtime": "apptainer", "digest": "sha256:1", "sha256": None}
+    record_path(image).write_text(json.dumps(origin))
+    found = image_identity(make_spec(image=str(image), container="apptainer"))
+    assert found["origin"] == origin
+    assert found["bytes"] == 5
