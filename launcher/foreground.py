@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import time
 
-from launcher.local import LocalSupervisor
+from launcher.local import LocalSupervisor, rank_command
 from launcher.output import note
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
@@ -31,6 +32,8 @@ def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
     printer = _Printer(run)
     if not quiet:
         note(f"Run {spec.name} in {spec.run_dir}; Ctrl-C saves a checkpoint and stops")
+        if spec.container != "none":
+            note(f"Each rank: {shlex.join(rank_command(spec))}")
         printer.start()
     try:
         code = LocalSupervisor(run).main()

@@ -357,3 +357,20 @@ def test_drill_passes_here_bit_for_bit(lab: Lab) -> None:
     assert "crash → done" in results["kill"]["text"]
     assert results["node"]["verdict"] == "SKIP"
     assert lab.launcher("drill", "--only", "nothing").returncode == 2
+
+
+def test_run_prints_the_container_command_that_it_uses(lab: Lab, tmp_path: Path) -> None:
+    """A docker that is not there: it writes its words down, and leaves as the training would."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "docker").write_text('#!/bin/sh\n[ "$1" = run ] && echo "$@" >> "$0.words"\nexit 2\n')
+    (tools / "docker").chmod(0o755)
+    lab.environment["PATH"] = f"{tools}{os.pathsep}{lab.environment['PATH']}"
+    words = ("run", "--name", "boxed", "--procs", "1", "--image", "minimind", *FAKE)
+    done = lab.launcher(*words, "--container", "docker")
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("Each rank: docker run ")]
+    used = (tools / "docker.words").read_text().split()
+    printed = line.removeprefix("Each rank: docker ").replace("''", "").split()
+    assert used[:3] == printed[:3]
+    assert used[-4:] == printed[-4:]
+    assert "minimind" in used
