@@ -37,6 +37,15 @@ def test_doctor_measures_between_nodes(slurm: Lab) -> None:
     assert found["all-reduce"]["level"] == "ok"
 
 
+def test_drill_passes_bit_for_bit(slurm: Lab) -> None:
+    slurm.devcluster("up", "--grace-time", "0", "--kill-wait", "30")
+    size = ("--nodes", "2", "--gpus", "1", "--cpu", "--partition", "low")
+    parts = ("term", "usr2", "kill", "node")
+    only = [word for part in parts for word in ("--only", part)]
+    found = json.loads(slurm.ok("drill", *size, *only, "--json"))
+    assert {result["part"]: result["verdict"] for result in found} == dict.fromkeys(parts, "PASS")
+
+
 def test_sweep_is_an_array_of_runs_that_survive_alone(slurm: Lab) -> None:
     options = ("--nodes", "1", "--gpus", "1", *FAKE, "--vary", "max_steps=4,40", "--json")
     train = ("--crash_at", "6", "--step_seconds", "0.05")
