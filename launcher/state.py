@@ -41,6 +41,7 @@ class RunState:
     nodes: tuple[str, ...] = ()
     attempt: int = 0
     epoch: int | None = None
+    """Under way, counted from 1 as in the training's own lines."""
     step: int = 0
     total_steps: int | None = None
     loss: float | None = None
@@ -118,7 +119,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> RunState:
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
         attempt=number,
-        epoch=newest.get("epoch"),
+        epoch=newest["epoch"] + 1 if "epoch" in newest else None,
         step=step,
         total_steps=total,
         loss=newest.get("loss"),

@@ -79,7 +79,7 @@ def train(options: argparse.Namespace) -> int:
         weights = advance(weights, step)
         if RANK == 0:
             point = {"time": time.time(), "global_step": step, "total_steps": options.max_steps}
-            point |= {"epoch": 1, "step": step, "loss": 1 / step, "tokens_per_second": 1.0}
+            point |= {"epoch": 0, "step": step, "loss": 1 / step, "tokens_per_second": 1.0}
             with (save_dir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(point) + "\n")
         here = step == options.crash_at and options.crash_rank == RANK

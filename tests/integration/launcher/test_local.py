@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def test_submit_status_logs_and_list(lab: Lab) -> None:
     assert (state["step"], state["total_steps"], state["attempt"]) == (8, 8, 1)
     assert 0 < state["ledger"]["goodput"] < 1
     assert "8/8 (100%)" in lab.ok("status")
+    assert state["epoch"] == 1
     assert "rank 1 of 2: from step 0" in lab.ok("logs", "one", "--rank", "1")
     assert list(json.loads(lab.ok("logs", "one", "--json"))["logs"]) == ["0", "1"]
     assert lab.ok("list").split("\t")[:2] == ["one", "DONE"]
@@ -374,3 +376,25 @@ def test_run_prints_the_container_command_that_it_uses(lab: Lab, tmp_path: Path)
     assert used[:3] == printed[:3]
     assert used[-4:] == printed[-4:]
     assert "minimind" in used
+
+
+def test_watched_status_follows_the_run_on_a_terminal(lab: Lab) -> None:
+    lab.submit("watched", *LOCAL, train=("--max_steps", "30"))
+    poll(lambda: lab.events("watched", "attempt_started"), "the start")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "status", "--watch"],
+        cwd=lab.folder,
+        env=lab.environment | {"TERM": "xterm", "COLUMNS": "160"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = b""
+    while b"DONE" not in drawn:
+        drawn += os.read(ours, 65536)
+    assert b"RUNNING" in drawn
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    os.close(ours)
