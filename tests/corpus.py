@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 
 SENTENCES = [
@@ -51,6 +52,18 @@ def write_corpus(path: Path, count: int, seed: int = 0) -> Path:
 
 def write_tokenizer(folder: Path, vocab_size: int = 384) -> Path:
     """Train a byte-level BPE on the sentences and save it as a Hugging Face folder."""
+    names = {
+        "pad_token": "<|endoftext|>",
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+    }
+    return train_tokenizer(folder, vocab_size, SENTENCES, list(names.values()), names)
+
+
+def train_tokenizer(
+    folder: Path, vocab_size: int, texts: Iterable[str], special: list[str], names: dict[str, str]
+) -> Path:
+    """Train a byte-level BPE; ``names`` maps roles (``bos_token``, …) to special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -59,15 +72,10 @@ def write_tokenizer(folder: Path, vocab_size: int = 384) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-    ).save_pretrained(folder)
+    tokenizer.train_from_iterator(texts, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return folder

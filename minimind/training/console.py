@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from minimind.training.meter import SECTIONS
+
 PACKAGE_LOGGER = "minimind"
 
 
@@ -82,6 +84,7 @@ def step_line(point: dict[str, Any], epochs: int) -> str:
         f"epoch_time: {point['epoch_minutes']:.3f}min",
         f"tok/s: {point['tokens_per_second']:,.0f}",
         f"MFU: {point['mfu']:.1%}",
+        _time_split(point),
     ]
     memory = point.get("gpu_memory_peak_gb", point.get("host_memory_gb"))
     if memory is not None:
@@ -91,6 +94,14 @@ def step_line(point: dict[str, Any], epochs: int) -> str:
             f"GPU: {point['gpu_utilization']:.0f}% {point.get('gpu_temperature', 0):.0f}°C"
         )
     return ", ".join(fields)
+
+
+def _time_split(point: dict[str, Any]) -> str:
+    """What shares of the time since the last line the parts of a step took, in percent."""
+    seconds = [point[f"{name}_seconds"] for name in SECTIONS]
+    total = max(point["elapsed_seconds"], sum(seconds), 1e-9)
+    shares = "/".join(f"{100 * value / total:.0f}" for value in seconds)
+    return f"{'/'.join(SECTIONS)}: {shares}%"
 
 
 class ProgressBar:

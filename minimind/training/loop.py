@@ -449,6 +449,7 @@ class Trainer:
             "tokens_per_second": speed,
             "mfu": speed * self.flops_per_token / peak,
             "skipped_steps": self.progress.skipped_steps,
+            "elapsed_seconds": elapsed,
             **{f"{name}_seconds": seconds for name, seconds in sections.items()},
             **self.monitor.sample(),
         }

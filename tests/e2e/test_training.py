@@ -71,8 +71,9 @@ def test_sixteen_ranks_equal_a_plain_run(slurm: Lab, flags: dict[str, Any], tmp_
 
 
 def test_preempted_in_every_way_is_bit_identical(
-    slurm: Lab, flags: dict[str, Any], plain: Run
+    slurm: Lab, flags: dict[str, Any], plain: Run, tmp_path: Path
 ) -> None:
+    """The ranks' PATH is empty: they have no scontrol, as in a container."""
     ways = [
         ("--grace-time", "20"),
         ("--grace-time", "0", "--kill-wait", "30"),
@@ -81,7 +82,7 @@ def test_preempted_in_every_way_is_bit_identical(
         ("--grace-time", "0", "--preempt-mode", "CANCEL"),
     ]
     slurm.devcluster("up", *ways[0])
-    slurm.submit("preempted", *RANKS, train=words(flags))
+    slurm.submit("preempted", *RANKS, "--env", f"PATH={tmp_path}", train=words(flags))
     for attempt, way in enumerate(ways, start=1):
         slurm.devcluster("up", *way)
         slurm.wait_for_step("preempted", max(slurm.steps("preempted"), default=0) + 5, attempt)

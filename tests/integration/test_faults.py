@@ -16,7 +16,7 @@ import torch
 from minimind.config import TrainConfig
 from minimind.errors import OutOfMemoryError
 from minimind.training.run import explain
-from tests.runs import Run, assert_same_run, differences, wait_until
+from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
 
@@ -223,7 +223,25 @@ class TestNumbers:
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def with_little_memory(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """A rank that gets half a gigabyte of address space more than it has by now."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + (512 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    rank_main(argv, environ, output)
+
+
 class TestMemory:
+    def test_a_run_without_enough_memory_says_what_to_lower(self, make_run: MakeRun) -> None:
+        run = make_run("run", hidden_size=1024, num_hidden_layers=16, batch_size=64)
+        assert run.finish(run.start(target=with_little_memory)) == [1]
+        (line,) = errors(run)
+        assert "out of memory" in line
+        assert "lower --batch_size 64" in line
+        assert "Traceback" in (run.save_dir / "train.log").read_text()
+
     @pytest.mark.parametrize(
         "error",
         [

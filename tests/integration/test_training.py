@@ -25,7 +25,8 @@ MakeRun = Callable[..., Run]
 STEP_LINE = re.compile(
     r"^Epoch:\[\d+/\d+\]\(\d+/\d+\), loss: \d+\.\d{4}, logits_loss: \d+\.\d{4}, "
     r"aux_loss: \d+\.\d{4}, learning_rate: \d\.\d{8}, epoch_time: \d+\.\d{3}min"
-    r", tok/s: [\d,]+, MFU: \d+\.\d%, memory: \d+\.\dGB$"
+    r", tok/s: [\d,]+, MFU: \d+\.\d%, data/compute/optimizer/checkpoint: \d+/\d+/\d+/\d+%"
+    r", memory: \d+\.\dGB$"
 )
 
 
@@ -217,6 +218,25 @@ class TestFromWeight:
         second = make_run("second", from_weight=path, max_steps=1).complete()
         assert points(second)[0]["loss"] < points(first)[0]["loss"] - 1
         assert f"weights from {path}" in second.output
+
+    @pytest.mark.parametrize("use_moe", [0, 1])
+    def test_starts_from_a_hugging_face_folder(
+        self, make_run: MakeRun, tmp_path: Path, use_moe: int
+    ) -> None:
+        from minimind.cli import main
+
+        suffix = "_moe" if use_moe else ""
+        first = make_run("first", use_moe=use_moe, max_steps=4).complete()
+        folder = tmp_path / "exported"
+        weight = str(first.checkpoint_dir / f"pretrain_32{suffix}.pt")
+        words = ["export", "--weight", weight, "--format", "hf", "--out", str(folder)]
+        words += ["--tokenizer_path", str(first.flags["tokenizer_path"])]
+        assert main(words) == 0
+
+        from_file = make_run("file", use_moe=use_moe, from_weight=weight, max_steps=1).complete()
+        from_folder = make_run("hf", use_moe=use_moe, from_weight=folder, max_steps=1).complete()
+        assert f"weights from {folder}" in from_folder.output
+        assert from_file.losses() == from_folder.losses()
 
     def test_a_name_means_a_weight_in_save_dir(self, make_run: MakeRun) -> None:
         run = make_run("run", epochs=4).complete()

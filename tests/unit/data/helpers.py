@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minimind.data.store import TokenStore
+from tests.corpus import train_tokenizer
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -24,26 +25,11 @@ TEXTS = [
 def make_tokenizer(
     folder: Path, vocab_size: int = 300, bos: bool = True, eos: bool = True, texts: Any = TEXTS
 ) -> str:
-    """Train a byte-level BPE tokenizer and save it as a Hugging Face folder."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<pad>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    names = {"bos_token": "<s>"} if bos else {}
-    names |= {"eos_token": "</s>"} if eos else {}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names).save_pretrained(
-        folder
-    )
-    return str(folder)
+    """Train a byte-level BPE tokenizer of its own names and save it as a Hugging Face folder."""
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    left_out = {"bos_token": not bos, "eos_token": not eos}
+    kept = {role: name for role, name in names.items() if not left_out.get(role)}
+    return str(train_tokenizer(folder, vocab_size, texts, list(names.values()), kept))
 
 
 def write_jsonl(path: Path, texts: Sequence[str], field: str = "text") -> str:

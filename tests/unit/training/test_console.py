@@ -19,6 +19,11 @@ POINT: dict[str, Any] = {
     "epoch_minutes": 10.4561,
     "tokens_per_second": 12345.6,
     "mfu": 0.4567,
+    "elapsed_seconds": 10.0,
+    "data_seconds": 0.1,
+    "compute_seconds": 9.0,
+    "optimizer_seconds": 0.5,
+    "checkpoint_seconds": 0.2,
 }
 
 log = logging.getLogger("minimind.some.module")
@@ -30,7 +35,9 @@ def test_the_line_of_the_design_document() -> None:
         "Epoch:[1/3](100/1000), loss: 10.5678, logits_loss: 10.2345, aux_loss: 0.3333, "
         "learning_rate: 0.00020000, epoch_time: 10.456min"
     )
-    assert line.endswith(", tok/s: 12,346, MFU: 45.7%")
+    assert line.endswith(
+        ", tok/s: 12,346, MFU: 45.7%, data/compute/optimizer/checkpoint: 1/90/5/2%"
+    )
 
 
 def test_gpu_fields_follow_when_there_is_a_gpu() -> None:
