@@ -45,6 +45,7 @@ from minimind.training.precision import DTYPES, autocast_context, make_scaler
 from minimind.training.resume import Progress, check_config, check_data, plan_schedule
 from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.seed import set_rng_state, setup_seed
+from minimind.training.startup import StartupClock
 from minimind.training.tracking import Tracker, start_tracker
 from minimind.weights import load_state_into, read_folder_settings, read_state_dict
 
@@ -57,11 +58,14 @@ def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
     Raises:
         MiniMindError: what the user can change, or why the run cannot go on.
     """
+    startup = StartupClock()
+    startup.lap("imports")
     with init_distributed_mode(config.device) as world, contextlib.ExitStack() as stack:
+        startup.lap("ranks")
         stack.enter_context(logging_to_console(config.log_level, world.rank))
         events = EventLog.from_environment() if world.is_main else EventLog(None)
         try:
-            return _run(config, stop_flag, world, events, stack)
+            return _run(config, stop_flag, world, events, startup, stack)
         except Exception as error:
             log.debug("the run failed", exc_info=True)
             if world.rank:
@@ -78,10 +82,9 @@ def _run(
     stop_flag: StopFlag,
     world: World,
     events: EventLog,
+    startup: StartupClock,
     stack: contextlib.ExitStack,
 ) -> RunResult:
-    clock = time.perf_counter()
-
     # 2. The ranks have met; seed the generators, alike on all ranks, so that they build
     # the same model.
     setup_seed(config.seed, deterministic=config.deterministic)
@@ -107,6 +110,7 @@ def _run(
     saved = find_checkpoint(config, world, checkpointer)
     if saved is not None:
         check_config(config, saved["config"])
+    startup.lap("checkpoint")
 
     # 5. Mixed precision.
     autocast = autocast_context(world.device, config.dtype)
@@ -118,6 +122,7 @@ def _run(
         check_data(plan.fingerprint, saved["data"])
     progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
+    startup.lap("data")
     model = init_model(config, store, world.device, saved)
     evaluator = None
     if config.eval_data_path:
@@ -146,6 +151,7 @@ def _run(
         model.load_state_dict(saved["model"])
         optimizers.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
+    startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
     compiled = config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda")
@@ -154,6 +160,7 @@ def _run(
     replica = wrap(model, world)
     if compiled or world.is_distributed:
         warm_up(replica, plan, config, world, autocast)
+    startup.lap("compile")
 
     # 11. Train.
     if world.is_main and saved is None:
@@ -168,8 +175,9 @@ def _run(
     if metrics is not None:
         stack.callback(metrics.close)
         write_config_file(config, save_dir / "config.toml")
-    announce(config, world, model, plan, progress, schedule.total_steps, metrics, events, saved)
-    log.info("ready after %.1f s", time.perf_counter() - clock)
+    announce(
+        config, world, model, plan, progress, schedule.total_steps, metrics, events, startup, saved
+    )
     peak, peak_source = peak_flops(world.device, DTYPES[config.dtype])
     log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
     bar = stack.enter_context(
@@ -402,6 +410,7 @@ def announce(
     total_steps: int,
     metrics: MetricsLog | None,
     events: EventLog,
+    startup: StartupClock,
     saved: dict[str, Any] | None,
 ) -> None:
     """Say what is about to be trained, and where it goes on."""
@@ -419,7 +428,9 @@ def announce(
         total_steps,
     )
     step = progress.global_step
-    events.append("started", step=step, world_size=world.world_size)
+    seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
+    events.append("started", step=step, world_size=world.world_size, seconds=seconds)
+    log.info("ready %.1f s after the process started (%s)", startup.total, startup)
     if saved is not None:
         log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
         events.append("resumed", step=step)

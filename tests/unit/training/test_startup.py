@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+from minimind.training.startup import StartupClock
+
+CHILD = """
+import time
+time.sleep(0.3)
+from minimind.training.startup import StartupClock
+clock = StartupClock()
+clock.lap("imports")
+time.sleep(0.2)
+clock.lap("data")
+print(clock.seconds["imports"], clock.seconds["data"], clock.total)
+"""
+
+
+def test_counts_from_the_process_start_and_splits_what_follows():
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    imports, data, total = map(float, done.stdout.split())
+    assert imports >= 0.29  # what came before the clock was made
+    assert data >= 0.2
+    assert total == imports + data
+
+
+def test_says_each_part():
+    clock = StartupClock()
+    clock.seconds = {"imports": 3.14, "data": 0.04}
+    assert str(clock) == "imports 3.1, data 0.0"
