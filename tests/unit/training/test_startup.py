@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 from minimind.training.startup import StartupClock
 
@@ -16,11 +17,13 @@ print(clock.seconds["imports"], clock.seconds["data"], clock.total)
 
 
 def test_counts_from_the_process_start_and_splits_what_follows():
+    began = time.time()
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     imports, data, total = map(float, done.stdout.split())
     assert imports >= 0.29  # what came before the clock was made
     assert data >= 0.2
     assert total == imports + data
+    assert total <= time.time() - began + 0.02
 
 
 def test_says_each_part():
