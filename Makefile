@@ -8,13 +8,14 @@ STAMP := $(VENV)/.installed
 SAMPLE := data/sample
 RUN := runs/sample
 IMAGE ?= minimind
+PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
 # A GPU takes more steps in the same two minutes.
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format types unit integration e2e test-transformers lock clean \
-	slurm-up slurm-down slurm-status build-image image-test push-image
+	slurm-up slurm-down slurm-status build-image image-test push-image bench
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +79,15 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
 	$(BIN)/python -m pytest --timeout 1500 tests/e2e
+
+# What only the peers need, apart from .venv: it would change how our trainer starts.
+$(PEERS)/.installed: benchmarks/peers/requirements.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
+		--target $(PEERS) --requirement $<
+	@touch $@
+
+bench: $(STAMP) $(PEERS)/.installed ## a short look at all benchmarks; BENCH=throughput ARGS='--help': one
+	$(BIN)/python -m benchmarks$(if $(BENCH),.$(BENCH)) $(ARGS)
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix

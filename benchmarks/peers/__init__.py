@@ -1,0 +1,1 @@
+"""What our trainer is measured against, each in its own small program."""
