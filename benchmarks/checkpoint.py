@@ -235,10 +235,10 @@ def run() -> None:
             flags = {**common, **SIZES[args.stop_size]}
             say(f"{args.stop_size}: SIGTERM")
             stops = [measure_stop(work / "stop", flags, args) for _ in range(args.repeats)]
-            value = spread(stops, "stop_seconds")
-            line = verdict(value.median, STOP_TARGET, at_most=True, unit=" s")
+            ending = spread(stops, "stop_seconds")
+            line = verdict(ending.median, STOP_TARGET, at_most=True, unit=" s")
             lines.append(
-                f"- {args.stop_size}: SIGTERM in mid-step to the durable end: {value} s, {line}; "
+                f"- {args.stop_size}: SIGTERM in mid-step to the durable end: {ending} s, {line}; "
                 f"a micro-step there takes {spread(stops, 'micro_step')} s"
             )
             report.data["stops"] = stops

@@ -65,9 +65,9 @@ def start_once(folder: Path, flags: Mapping[str, Any], extra: str, steps: int) -
         },
         extra,
     )
-    cache = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    env = environment(MINIMIND_EVENTS=str(events), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"))
     began = time.time()
-    run_process(command, env=environment(MINIMIND_EVENTS=str(events), **cache))
+    run_process(command, env=env)
     started = next(e for e in read_jsonl(events) if e["event"] == "started")
     points = [p for p in read_metrics(folder / "out" / "metrics.jsonl") if "loss" in p]
     first = next(p["time"] for p in points if p["time"] >= began)

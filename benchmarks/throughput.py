@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class Runner:
         self.cache = str(work / "cache")
         self.accumulation_steps = args.accumulation_steps or (8 if on_gpu else 1)
 
-    def measure(self, name: str, size: Size) -> Mapping[str, Any]:
+    def measure(self, size: Size, name: str) -> Mapping[str, Any]:
         flags = {**size.flags(self.on_gpu), "accumulation_steps": self.accumulation_steps}
         if name == "ours":
             result = self._ours(flags)
@@ -278,7 +279,7 @@ def run() -> None:
         for name in args.sizes:
             size = SIZES[name]
             say(f"{name}: {size}")
-            runs = alternate(names, lambda who, size=size: runner.measure(who, size), args.repeats)
+            runs = alternate(names, partial(runner.measure, size), args.repeats)
             rows += rows_of(name, size, runs, peaks)
             speeds = {who: spread(found, "tokens_per_second") for who, found in runs.items()}
             lines += verdicts(name, size, speeds, peaks, on_gpu)

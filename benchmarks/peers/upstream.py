@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import runpy
 import sys
 import time
@@ -189,15 +190,15 @@ def run(script: Path, flags: list[str], hook: Hook) -> None:
 
 def shift_seed(offset: int) -> None:
     """Add to every seed that upstream sets: its seeds are constants in its code."""
-    from trainer import trainer_utils
+    trainer_utils = importlib.import_module("trainer.trainer_utils")
 
     original = trainer_utils.setup_seed
-    trainer_utils.setup_seed = lambda seed: original(seed + offset)
+    vars(trainer_utils)["setup_seed"] = lambda seed: original(seed + offset)
 
 
 def follow_model(hook: CurveHook) -> None:
     """Give the hook the model that upstream builds."""
-    from trainer import trainer_utils
+    trainer_utils = importlib.import_module("trainer.trainer_utils")
 
     original = trainer_utils.init_model
 
@@ -206,7 +207,7 @@ def follow_model(hook: CurveHook) -> None:
         hook.model = model
         return model, tokenizer
 
-    trainer_utils.init_model = init_model
+    vars(trainer_utils)["init_model"] = init_model
 
 
 def main() -> None:
