@@ -76,7 +76,9 @@ def lost_seconds(points: Sequence[Mapping[str, Any]], saves: Sequence[Mapping[st
         raise BenchmarkError("a save was under way at every step; raise --save_every")
     usual = statistics.median(free)
     slowed = sum(b - usual for b, p in zip(bare, points, strict=True) if written_meanwhile(p))
-    return sum(p["checkpoint_seconds"] for p in points) / len(saves) + slowed / len(saves)
+    copied = sum(p["checkpoint_seconds"] for p in points)
+    # No write speeds training up: below zero it is noise.
+    return (copied + max(0.0, slowed)) / len(saves)
 
 
 def measure_saves(folder: Path, flags: Mapping[str, Any], args: Any) -> dict[str, float]:

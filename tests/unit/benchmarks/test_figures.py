@@ -80,6 +80,8 @@ def test_lost_seconds_are_the_copy_and_the_slow_steps_beside_the_write():
     points = [step(1, 1), step(2, 1), step(3.6, 1.6, copy=0.1), step(4.6, 1), step(5.6, 1)]
     saves = [{"time": 3.0, "seconds": 0.9}]  # under way from 2.1 to 3.0
     assert lost_seconds(points, saves) == pytest.approx(0.1 + 0.5)
+    points[2] = step(3.6, 0.7, copy=0.1)  # noise: faster than the free steps
+    assert lost_seconds(points, saves) == pytest.approx(0.1)
     with pytest.raises(BenchmarkError, match="no save"):
         lost_seconds(points, [])
 
