@@ -82,12 +82,19 @@ class RunFolder:
     def append(self, event: str, **values: Any) -> None:
         """Appends one event durably. A single write under O_APPEND: lines never mix."""
         line = json.dumps({"time": time.time(), "event": event, **values}, ensure_ascii=False)
-        descriptor = os.open(self.events_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        data = (line + "\n").encode()
+        descriptor = os.open(self.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, (line + "\n").encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # A crash or a full disk tore the line before: it must not take this one along.
+                data = b"\n" + data
+            os.write(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        if size == 0:
+            sync_folder(self.root)
 
     def events(self) -> list[Event]:
         """All events, oldest first. A line torn by a crash is left out."""
@@ -109,7 +116,9 @@ class RunFolder:
 
     def new_attempt(self) -> int:
         """Makes the next attempt's folder; two callers never get the same number."""
-        self.attempts.mkdir(parents=True, exist_ok=True)
+        if not self.attempts.is_dir():
+            self.attempts.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.root)
         number = (self.attempt_numbers() or [0])[-1] + 1
         while True:
             try:
@@ -179,7 +188,12 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Forces the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minimind.training.durable import sync_folder
+
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -51,6 +53,9 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o644)
+        if os.fstat(self._fd).st_size == 0:
+            # A record in a file whose name is not on the disk is not on the disk either.
+            sync_folder(path.parent)
         self._tail_is_known = False
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -28,6 +28,14 @@ def test_torn_and_blank_lines_are_left_out(run: RunFolder) -> None:
     assert read_json_lines(run.root / "nothing") == []
 
 
+def test_an_event_after_a_torn_line_is_not_lost_with_it(run: RunFolder) -> None:
+    run.append("submitted", job_id="1")
+    with run.events_file.open("ab") as file:
+        file.write(b'{"time": 1, "event": "check')
+    run.append("attempt_ended", attempt=1)
+    assert [event["event"] for event in run.events()] == ["submitted", "attempt_ended"]
+
+
 def test_secrets_are_for_their_owner_alone(run: RunFolder) -> None:
     run.write_secrets({"TOKEN": "s3cret"})
     assert stat.S_IMODE(run.secrets_file.stat().st_mode) == 0o600

@@ -148,7 +148,7 @@ def test_a_record_is_synced_before_write_returns(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(path.read_text()))
     write_all(path, [point(1), point(2)])
-    assert [text.count("\n") for text in synced] == [1, 2]
+    assert [text.count("\n") for text in synced if text] == [1, 2]
 
 
 def test_no_file_reads_as_nothing(tmp_path):
