@@ -6,6 +6,7 @@ starting attempts until the run is over. SIGTERM, SIGINT: checkpoint and stop, r
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -110,6 +111,16 @@ class LocalSupervisor:
     def main(self) -> int:
         """Returns the run's exit status; 75 when it was stopped and can be resumed."""
         spec = self.run.spec()
+        # Two people may tell a run to go on at the same moment. The lock ends with this process.
+        with (self.run.root / "supervisor.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"launcher: {self.run.name} has a supervisor already; this one stands back")
+                return causes.EXIT_RUN_ME_AGAIN
+            return self._supervise(spec)
+
+    def _supervise(self, spec: JobSpec) -> int:
         self.run.append("supervisor_started", pid=os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)

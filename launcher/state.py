@@ -74,8 +74,10 @@ def job_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> tuple[str, str
     if submitted.get("cluster") == "local":
         if local.supervisor_pid(run) is not None:
             return RUNNING, "", None
-        if not started and local.alive(int(submitted["job_id"])):
-            return PENDING, "", None
+        since = events[events.index(submitted) :]
+        taken_up = any(e["event"] == "supervisor_started" for e in since)
+        if not taken_up and local.alive(int(submitted["job_id"])):
+            return (REQUEUED if started else PENDING), "", None
         return INTERRUPTED, "its supervisor does not run", causes.EXIT_RUN_ME_AGAIN
     if jobs is None:
         return UNKNOWN, "Slurm does not answer", None

@@ -1,0 +1,46 @@
+"""One supervisor a run, and what is known of a run between two of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import state
+from launcher.local import LocalSupervisor
+from launcher.runs import RunFolder
+from launcher.spec import JobSpec
+
+NOBODY = 2**22 + 1
+"""No process has this number."""
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    folder.submitit.mkdir()
+    folder.write_spec(make_spec())
+    return folder
+
+
+def test_a_second_supervisor_stands_back(run: RunFolder) -> None:
+    with (run.root / "supervisor.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        assert LocalSupervisor(run).main() == 75
+    assert run.events() == []
+
+
+def test_a_run_told_to_go_on_is_not_interrupted_before_its_supervisor_begins(
+    run: RunFolder,
+) -> None:
+    run.append("submitted", job_id=str(NOBODY), cluster="local")
+    run.append("supervisor_started", pid=NOBODY)
+    run.append("attempt_started", attempt=1)
+    assert state.job_state(run, None)[0] == state.INTERRUPTED
+    run.append("submitted", job_id=str(os.getpid()), cluster="local")
+    assert state.job_state(run, None)[0] == state.REQUEUED
+    run.append("supervisor_started", pid=NOBODY)
+    assert state.job_state(run, None)[0] == state.INTERRUPTED
