@@ -26,7 +26,7 @@ from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SkipBatchSampler
 from minimind.errors import ConfigError, MiniMindError, OutOfMemoryError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.stop import StopFlag
+from minimind.stop import StopFlag, StopRequested
 from minimind.train_pretrain import RunResult
 from minimind.training.agreement import Agreement
 from minimind.training.checkpoint import Checkpointer, load_file
@@ -213,6 +213,7 @@ def _run(
     # Its tensors are in model and optimiser now; the file's copy need not stay in memory.
     del saved
     stop_flag.raising = False
+    meet_before_training(world, stop_flag)
     outcome = train(trainer, config, world, plan)
 
     # 12. Save, say what is where, and part; the context managers above close the rest.
@@ -236,6 +237,20 @@ def _run(
     # No rank ends before the save is durable: a launcher may kill the others when one exits.
     world.barrier()
     return result
+
+
+def meet_before_training(world: World, stop_flag: StopFlag) -> None:
+    """Let no rank train before every rank only takes note of a stop.
+
+    Raises:
+        StopRequested: this rank was asked to stop, and one that was still preparing has gone.
+    """
+    try:
+        world.barrier()
+    except RuntimeError as error:
+        if stop_flag.signal_name is None:
+            raise
+        raise StopRequested(stop_flag.signal_name) from error
 
 
 def finish_tracking(tracker: Tracker, kind: Any, error: BaseException | None, trace: Any) -> None:
