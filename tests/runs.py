@@ -44,6 +44,8 @@ def rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    # As in a process that was not forked from a server: loader workers are this one's children.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     from minimind.train_pretrain import main
 
