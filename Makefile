@@ -24,7 +24,7 @@ help: ## list the commands
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[train,dev]'
+		--constraint requirements.lock --editable '.[train,export,dev]'
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything that the project needs

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 def add_weight_flags(parser: Parser, weight: bool = True) -> None:
     """The flags of every command that reads trained weights."""
     if weight:
-        parser.flag("weight", required=True, help="a .pth, a checkpoint .pt or a model folder")
+        parser.flag("weight", required=True, help="a .pth, a .pt, a .gguf or a model folder")
     parser.flag("tokenizer_path", default="", help="a tokenizer folder (default: the weights' own)")
     parser.flag(
         "num_experts_per_tok",

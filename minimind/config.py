@@ -129,7 +129,7 @@ class TrainConfig:
     from_weight: str = option(
         "none",
         "model",
-        "start from these weights: a name in save_dir, a .pth file, or a Hugging Face folder",
+        "start from these weights: a name in save_dir, a .pth, .pt, .gguf or .onnx file, or a model folder",
     )
 
     epochs: int = option(1, "optimisation", "passes over the data", POSITIVE)

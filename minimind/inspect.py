@@ -108,12 +108,12 @@ def _unknown(path: Path, finding: Finding) -> None:
 
 def _checkpoint(path: Path, finding: Finding) -> None:
     from minimind.training.checkpoint import load_checkpoint
-    from minimind.weights import CheckpointContent, read_checkpoint
+    from minimind.weights import read_checkpoint
 
     state = load_checkpoint(path)
     finding.checked.append("checksums of all records")
     content = read_checkpoint(path)
-    if not isinstance(content, CheckpointContent):
+    if content is None:
         raise WeightsError(f"{path} has no model configuration: an older program wrote it")
     flags = content.flags
     finding.facts["written"] = _written(path)

@@ -17,9 +17,7 @@ from minimind.weights import (
     EMBEDDING,
     infer_config,
     load_state_into,
-    read_checkpoint,
-    read_folder_settings,
-    read_state_dict,
+    read_weights,
 )
 
 
@@ -61,11 +59,11 @@ class Pretrained:
 def open_pretrained(
     path: str | Path, tokenizer_path: str = "", num_experts_per_tok: int | None = None
 ) -> Pretrained:
-    """Open a ``.pth``, a checkpoint ``.pt`` or a Hugging Face folder.
+    """Open a ``.pth``, a checkpoint ``.pt``, a model folder, a ``.gguf`` or an ``.onnx``.
 
     The shape of the model is read off the tensors. What they do not show comes from the
-    folder's ``config.json``, from the checkpoint, or from the ``config.toml`` that a run leaves
-    beside its ``.pth``.
+    folder's ``config.json``, from the checkpoint or GGUF file, or from the ``config.toml`` that a
+    run leaves beside its ``.pth``.
 
     Args:
         tokenizer_path: a tokenizer folder; empty: the one in the weight folder, or the one that
@@ -77,20 +75,13 @@ def open_pretrained(
         DataError: the tokenizer cannot be used.
     """
     path = Path(path)
-    flags: dict[str, Any] = {}
-    progress: dict[str, Any] = {}
-    checkpoint = read_checkpoint(path)
-    if checkpoint is not None:
-        state, settings = checkpoint.state, checkpoint.settings
-        flags, progress = checkpoint.flags, checkpoint.progress
-    else:
-        state, settings = read_state_dict(path), read_folder_settings(path)
-        flags = _flags_beside(path)
-        if "num_experts_per_tok" in flags:
-            settings.setdefault("num_experts_per_tok", flags["num_experts_per_tok"])
+    stored = read_weights(path)
+    settings, flags = dict(stored.settings), stored.flags or _flags_beside(path)
+    if "num_experts_per_tok" in flags:
+        settings.setdefault("num_experts_per_tok", flags["num_experts_per_tok"])
     if num_experts_per_tok is not None:
         settings["num_experts_per_tok"] = num_experts_per_tok
-    config = infer_config(state, **settings)
+    config = infer_config(stored.state, **settings)
     folder = _tokenizer_of(path, tokenizer_path, flags)
     tokenizer = load_tokenizer(str(folder))
     if len(tokenizer) > config.vocab_size:
@@ -101,7 +92,7 @@ def open_pretrained(
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
     config.pad_token_id = tokenizer.pad_token_id
-    return Pretrained(path, state, config, tokenizer, folder, flags, progress)
+    return Pretrained(path, stored.state, config, tokenizer, folder, flags, stored.progress)
 
 
 def load_weights(
@@ -141,8 +132,9 @@ def _flags_beside(path: Path) -> dict[str, Any]:
 def _tokenizer_of(path: Path, given: str, flags: dict[str, Any]) -> Path:
     if given:
         return tokenizer_folder(given)
-    if (path / "tokenizer.json").is_file():
-        return path
+    folder = path.parent if path.suffix == ".onnx" else path
+    if (folder / "tokenizer.json").is_file():
+        return folder
     trained_with = flags.get("tokenizer_path", "")
     if trained_with and not Path(trained_with).expanduser().is_dir():
         raise WeightsError(

@@ -1,5 +1,5 @@
-"""Reads weights from where they may come: our ``.pth`` and ``.pt``, upstream's ``.pth``, or a
-Hugging Face folder; and puts them into a model, or says which tensors do not fit.
+"""Reads weights from where they may come: our ``.pth`` and ``.pt``, upstream's ``.pth``, a
+Hugging Face folder, GGUF or ONNX; and puts them into a model, or says which tensors do not fit.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from minimind.errors import WeightsError
+from minimind.foreign_weights import read_gguf, read_onnx
 from minimind.model import MiniMindConfig
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -36,7 +37,7 @@ _FOLDER_SETTINGS = (
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a weight file, a checkpoint or a Hugging Face folder, on the CPU.
+    """Read the tensors of a weight file, a checkpoint or a model folder, on the CPU.
 
     Prefixes that DDP and ``torch.compile`` leave in names are taken off. Nothing that the
     file holds is executed.
@@ -44,8 +45,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, damaged, holds no weights, or carries code.
     """
-    path = Path(path)
-    return _tensors_of(_read_folder(path) if path.is_dir() else _read_file(path), path)
+    return read_weights(path).state
 
 
 def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
@@ -61,23 +61,48 @@ def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class CheckpointContent:
-    """What a checkpoint ``.pt`` of this program holds, besides the optimiser.
+class StoredWeights:
+    """Weights, and what is stored with them.
 
     Attributes:
-        state: the weights, in full precision.
+        state: the tensors.
         settings: keyword arguments for ``infer_config``, as ``read_folder_settings`` gives them.
-        flags: the run's flags.
-        progress: ``epoch``, ``step``, ``global_step``, ``tokens`` … at the time.
+        flags: the run's flags, of a checkpoint.
+        progress: ``epoch``, ``step``, ``global_step``, ``tokens`` … of a checkpoint.
     """
 
     state: dict[str, Tensor]
-    settings: dict[str, Any]
-    flags: dict[str, Any]
-    progress: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: str | Path) -> CheckpointContent | None:
+def read_weights(path: str | Path) -> StoredWeights:
+    """Read weights of any form, on the CPU, with what is stored beside the tensors.
+
+    Raises:
+        ConfigError: a GGUF or ONNX file, and the package that reads it is not installed.
+        WeightsError: as :func:`read_state_dict`, or a folder's ``config.json`` is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        graph = path / "model.onnx"
+        state = read_onnx(graph) if _has_only(graph) else _tensors_of(_read_folder(path), path)
+        return StoredWeights(state, read_folder_settings(path))
+    if path.suffix == ".gguf":
+        return StoredWeights(*read_gguf(path))
+    if path.suffix == ".onnx":
+        state = read_onnx(path)
+        described = (path.parent / "config.json").is_file()
+        return StoredWeights(state, read_folder_settings(path.parent) if described else {})
+    return read_checkpoint(path) or StoredWeights(_tensors_of(_read_file(path), path))
+
+
+def _has_only(graph: Path) -> bool:
+    return graph.is_file() and not any(graph.parent.glob("*.safetensors"))
+
+
+def read_checkpoint(path: str | Path) -> StoredWeights | None:
     """Read a checkpoint ``.pt``; None for a folder, or a file that holds plain weights.
 
     Raises:
@@ -90,7 +115,7 @@ def read_checkpoint(path: str | Path) -> CheckpointContent | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("model_config"), Mapping):
         return None
     plain = (int, float, str)
-    return CheckpointContent(
+    return StoredWeights(
         state=_tensors_of(found, path),
         settings=_settings_of(found["model_config"]),
         flags=dict(found.get("config") or {}),

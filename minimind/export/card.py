@@ -8,6 +8,46 @@ from minimind import __version__
 from minimind.command import count_text
 from minimind.pretrained import Pretrained
 
+_HF = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER"REMOTE)
+# In pretraining every document began with this token.
+text = tokenizer.bos_token + "The"
+inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
+"""
+
+_ONNX = """\
+import numpy as np
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+cache = {
+    i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32)
+    for i in session.get_inputs()
+    if i.name.startswith("past_key_values")
+}
+# In pretraining every document began with this token.
+text = ids = tokenizer(tokenizer.bos_token + "The", add_special_tokens=False)["input_ids"]
+for _ in range(40):
+    feed = {
+        "input_ids": np.array([ids]),
+        "attention_mask": np.ones((1, len(text)), np.int64),
+        "position_ids": np.arange(len(text))[None, -len(ids) :],
+        **cache,
+    }
+    logits, *present = session.run(None, feed)
+    cache = dict(zip(cache, present))
+    text = [*text, int(logits[0, -1].argmax())]
+    # A graph without a cache reads the whole text again.
+    ids = text[-1:] if cache else text
+print(tokenizer.decode(text))
+"""
+
 
 def model_card(source: Pretrained, model: Any, form: str) -> str:
     """The ``README.md`` of an exported folder, in the Hugging Face hub's format."""
@@ -25,14 +65,14 @@ def model_card(source: Pretrained, model: Any, form: str) -> str:
         rows.insert(3, ("experts", experts))
     rows += _training(source)
     family = "Qwen3-MoE" if config.use_moe else "Qwen3"
+    shape = {
+        "hf": f"The architecture is {family}: it loads without remote code.",
+        "hf-minimind": f"The folder carries MiniMind's own code (the architecture is {family}'s).",
+    }.get(form, f"The architecture is {family}, as one ONNX graph.")
+    library, use = ("onnx", _ONNX) if form in ("onnx", "tensorrt") else ("transformers", _HF)
     remote = ", trust_remote_code=True" if form == "hf-minimind" else ""
-    shape = (
-        f"The architecture is {family}: it loads without remote code."
-        if form == "hf"
-        else f"The folder carries MiniMind's own code (the architecture is {family}'s)."
-    )
     return f"""---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [minimind, {"qwen3_moe" if config.use_moe else "qwen3"}, pretrained]
 ---
@@ -46,15 +86,7 @@ A base language model, pretrained with MiniMind {__version__}. {shape}
 {chr(10).join(f"| {name} | {value} |" for name, value in rows)}
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-model = AutoModelForCausalLM.from_pretrained("FOLDER"{remote})
-# In pretraining every document began with this token.
-text = tokenizer.bos_token + "The"
-inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))
-```
+{use.replace("REMOTE", remote)}```
 
 It continues text. It was not trained to follow instructions or to be safe, and what it writes
 may be wrong.

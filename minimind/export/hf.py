@@ -73,15 +73,20 @@ def write_qwen3(
     """Write a folder that plain transformers, vLLM and llama.cpp load without our code."""
     from huggingface_hub import save_torch_state_dict
 
-    config = qwen3_config(model.config)
-    config.dtype = dtype
-    config.save_pretrained(folder)
-    _add_older_names(folder / "config.json", config)
+    write_qwen3_config(model.config, folder, dtype)
     # Qwen3's files name every tensor as MiniMind does, experts included.
     save_torch_state_dict(
         weights_to_save(model, dtype), folder, max_shard_size=max_shard_size, metadata=None
     )
-    _write_companions(source, model, folder, "hf")
+    write_companions(source, model, folder, "hf")
+
+
+def write_qwen3_config(config: MiniMindConfig, folder: Path, dtype: torch.dtype) -> None:
+    """Write the ``config.json`` that describes the model as Qwen3 or Qwen3-MoE."""
+    theirs = qwen3_config(config)
+    theirs.dtype = dtype
+    theirs.save_pretrained(folder)
+    _add_older_names(folder / "config.json", theirs)
 
 
 def write_minimind(
@@ -96,7 +101,7 @@ def write_minimind(
     model.save_pretrained(
         folder, state_dict=weights_to_save(model, dtype), max_shard_size=max_shard_size
     )
-    _write_companions(source, model, folder, "hf-minimind")
+    write_companions(source, model, folder, "hf-minimind")
 
 
 def round_weights(model: MiniMindForCausalLM, dtype: torch.dtype) -> None:
@@ -133,9 +138,10 @@ def _add_older_names(file: Path, config: Any) -> None:
     file.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_companions(
+def write_companions(
     source: Pretrained, model: MiniMindForCausalLM, folder: Path, form: str
 ) -> None:
+    """Write what goes with weights in a folder: tokenizer, generation settings, model card."""
     copy_tokenizer(source.tokenizer_folder, folder)
     GenerationConfig(
         bos_token_id=model.config.bos_token_id,

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from minimind.errors import ConfigError
+from minimind.export.target import new_file
 from minimind.model import MiniMindForCausalLM
 from minimind.training.checkpoint import save_tensors
-from minimind.training.durable import write_durably
 
 
 def write_pth(model: MiniMindForCausalLM, file: Path, dtype: torch.dtype) -> None:
@@ -23,8 +22,4 @@ def write_pth(model: MiniMindForCausalLM, file: Path, dtype: torch.dtype) -> Non
     state = {}
     for name, tensor in model.state_dict().items():
         state[name] = written.setdefault(tensor.data_ptr(), tensor.to(dtype))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(file, partial(save_tensors, state))
-    except OSError as error:
-        raise ConfigError(f"--out {file} cannot be written: {error.strerror}") from None
+    new_file(file, partial(save_tensors, state))

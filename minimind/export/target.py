@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from minimind.errors import ConfigError
-from minimind.training.durable import sync_folder, temporary_name
+from minimind.training.durable import sync_folder, temporary_name, write_durably
 
 _WEIGHTS = ("*.safetensors", "*.onnx")
 
@@ -58,3 +58,16 @@ def new_folder(target: Path, force: bool) -> Iterator[Path]:
         sync_folder(target.parent.absolute())
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def new_file(target: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file; it takes the name ``target`` when it is done.
+
+    Raises:
+        ConfigError: the place cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(target, write)
+    except OSError as error:
+        raise ConfigError(f"--out {target} cannot be written: {error.strerror}") from None

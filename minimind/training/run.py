@@ -47,7 +47,7 @@ from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.startup import StartupClock
 from minimind.training.tracking import Tracker, start_tracker
-from minimind.weights import load_state_into, read_folder_settings, read_state_dict
+from minimind.weights import load_state_into, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -322,11 +322,12 @@ def init_model(
         WeightsError: ``--from_weight`` does not fit; the message names the tensors.
     """
     start_from = find_weight(config) if saved is None and config.from_weight != "none" else None
+    stored = read_weights(start_from) if start_from is not None else None
     settings: dict[str, Any] = {}
     if saved is not None:
         settings = saved["model_config"]
-    elif start_from is not None:
-        settings = read_folder_settings(start_from)
+    elif stored is not None:
+        settings = stored.settings
     model = MiniMindForCausalLM(
         MiniMindConfig(
             vocab_size=store.vocab_size,
@@ -344,8 +345,8 @@ def init_model(
         )
     )
     model.config.use_cache = False
-    if start_from is not None:
-        load_state_into(model, read_state_dict(start_from), str(start_from))
+    if stored is not None:
+        load_state_into(model, stored.state, str(start_from))
         log.info("weights from %s", start_from)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -2,13 +2,16 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from minimind.config import TrainConfig
 from minimind.errors import WeightsError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.training.run import init_model
 from minimind.weights import (
     infer_config,
     load_state_into,
@@ -254,3 +257,31 @@ def test_reading_code_stays_safe_in_a_fresh_process(tmp_path):
     assert done.stderr.strip().splitlines()[-1].startswith("minimind generate: error: refused:")
     assert "Traceback" not in done.stderr
     assert not proof.exists()
+
+
+def test_a_checkpoint_s_rope_settings_are_read_with_its_weights(tmp_path):
+    """A .pt as --from_weight starts a run that computes what the checkpoint's model did."""
+    config = MiniMindConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        inference_rope_scaling=True,
+        rms_norm_eps=1e-5,
+    )
+    model = MiniMindForCausalLM(config)
+    saved = {"model": model.state_dict(), "model_config": config.to_dict(), "config": {}}
+    torch.save(saved, tmp_path / "w.pt")
+    train = TrainConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        from_weight=str(tmp_path / "w.pt"),
+    )
+    store = SimpleNamespace(vocab_size=64, bos_id=1, eos_id=2, pad_id=0)
+    started = init_model(train, store, torch.device("cpu"), None)
+    assert started.config.rope_parameters == config.rope_parameters
+    assert started.config.rms_norm_eps == 1e-5
+    assert torch.equal(started.lm_head.weight, model.lm_head.weight)

@@ -67,3 +67,8 @@ def write_checkpoint(file: Path, model: MiniMindForCausalLM, tokenizer: Path) ->
     }
     torch.save(state, file)
     return file
+
+
+def random_ids(rows: int = 2, length: int = 40) -> torch.Tensor:
+    """Token ids [rows, length], always the same."""
+    return torch.randint(0, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))

@@ -20,7 +20,7 @@ from minimind.export.cli import main
 from minimind.pretrained import load_weights, open_pretrained
 from minimind.weights import read_state_dict
 
-from .helpers import VOCABULARY, make_model, write_checkpoint, write_weight
+from .helpers import make_model, random_ids, write_checkpoint, write_weight
 
 ARCHITECTURES = [
     pytest.param({}, id="dense"),
@@ -33,10 +33,6 @@ ARCHITECTURES = [
 
 def export(*words):
     return main([str(word) for word in words])
-
-
-def random_ids(rows=2, length=40):
-    return torch.randint(0, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
 @torch.inference_mode()
