@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from minimind.data.tokenizer import tokenizer_folder
+from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
 from minimind.export.cli import main
-from minimind.pretrained import load_weights
 from tests.corpus import SENTENCES
 from tests.unit.export.helpers import make_model, write_checkpoint
 
@@ -29,7 +28,7 @@ QWEN2_SPLIT = (
 
 
 def export(tmp_path, tokenizer, *words, **architecture):
-    """A model with weights large enough for differences to show, as llama.cpp loads it."""
+    """A model with weights large enough for differences to show; and as llama.cpp loads it."""
     settings = {"vocab_size": 6400, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
     model = make_model(**{**settings, "moe_intermediate_size": 64, **architecture})
     checkpoint = write_checkpoint(tmp_path / "run.pt", model, tokenizer)
@@ -46,7 +45,7 @@ def export(tmp_path, tokenizer, *words, **architecture):
         flash_attn=False,
         verbose=False,
     )
-    return out, llama
+    return model, llama
 
 
 @torch.inference_mode()
@@ -62,8 +61,7 @@ def export(tmp_path, tokenizer, *words, **architecture):
 )
 def test_logits_and_greedy_tokens_are_the_model_s(architecture, tmp_path):
     shipped = tokenizer_folder("")
-    file, llama = export(tmp_path, shipped, "--dtype", "float32", **architecture)
-    model, _ = load_weights(file)
+    model, llama = export(tmp_path, shipped, "--dtype", "float32", **architecture)
     ids = [1, *random.Random(0).choices(range(3, 6400), k=60)]
     llama.eval(ids)
     theirs = torch.from_numpy(np.array(llama.scores[: len(ids)]))
@@ -119,8 +117,8 @@ def assert_same_tokens(llama, tokenizer):
 
 def test_the_shipped_tokenizer_cuts_text_alike(tmp_path):
     shipped = tokenizer_folder("")
-    file, llama = export(tmp_path, shipped, num_hidden_layers=1)
-    _, tokenizer = load_weights(file)
+    _, llama = export(tmp_path, shipped, num_hidden_layers=1)
+    tokenizer = load_tokenizer(str(shipped))
     assert_same_tokens(llama, tokenizer)
     # A prompt begins as a document does in pretraining.
     bos = tokenizer.bos_token_id

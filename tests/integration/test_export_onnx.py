@@ -1,0 +1,56 @@
+"""What the unit tests of ONNX leave out, since each graph takes seconds to trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from minimind.export.cli import main
+from minimind.export.onnx import OnnxModel
+from minimind.weights import read_state_dict
+from tests.unit.export.helpers import make_model, random_ids, write_checkpoint
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@torch.inference_mode()
+def test_a_mixture_of_experts_writes_the_same_tokens(tiny_tokenizer, tmp_path):
+    model = make_model(use_moe=True, num_experts_per_tok=2)
+    checkpoint = write_checkpoint(tmp_path / "run.pt", model, tiny_tokenizer)
+    out = tmp_path / "onnx"
+    assert main(["--weight", str(checkpoint), "--format", "onnx", "--out", str(out)]) == 0
+
+    ids = random_ids(2, 12)
+    expected = model.generate(ids, max_new_tokens=20, do_sample=False, eos_token_id=[])
+    graph, text, new, past = OnnxModel(out / "model.onnx"), ids, ids, None
+    for _ in range(20):
+        logits, past = graph(new, torch.ones_like(text), past)
+        new = logits[:, -1].argmax(-1, keepdim=True)
+        text = torch.cat((text, new), dim=1)
+    assert torch.equal(text, expected)
+
+    state, trained = read_state_dict(out), model.state_dict()
+    del trained["lm_head.weight"]
+    assert state.keys() == trained.keys()
+    assert all(torch.equal(state[name], trained[name]) for name in trained)
+
+
+@torch.inference_mode()
+def test_a_graph_without_a_cache_scores_any_batch(tiny_tokenizer, tmp_path):
+    model = make_model(tie_word_embeddings=False)
+    checkpoint = write_checkpoint(tmp_path / "run.pt", model, tiny_tokenizer)
+    out = tmp_path / "onnx"
+    words = ["--weight", str(checkpoint), "--format", "onnx", "--out", str(out)]
+    assert main([*words, "--no_kv_cache"]) == 0
+    graph = OnnxModel(out / "model.onnx")
+    assert [i.name for i in graph.session.get_inputs()] == [
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+    ]
+    for rows, length in ((1, 1), (3, 50)):
+        ids = random_ids(rows, length)
+        logits, past = graph(ids, torch.ones_like(ids))
+        assert past == []
+        torch.testing.assert_close(logits, model(input_ids=ids).logits, rtol=0, atol=1e-4)
