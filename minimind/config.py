@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from minimind.data.sources import parse_sources
 from minimind.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -78,7 +79,7 @@ class TrainConfig:
     data_path: list[str] = option(
         ["data/sample/train.jsonl"],
         "data",
-        "training text: jsonl, jsonl.gz or jsonl.zst; several files or globs",
+        "training text: jsonl, jsonl.gz or jsonl.zst; several files or globs; with weights a mix: zh.jsonl:0.7 en.jsonl:0.3",
     )
     text_field: str = option("text", "data", "the jsonl field that holds the text")
     tokenizer_path: str = option(
@@ -241,6 +242,9 @@ class TrainConfig:
             raise ConfigError("--dtype float16 needs a GPU; use bfloat16 or float32 on a CPU")
         if not self.data_path:
             raise ConfigError("--data_path names no file")
+        parse_sources(self.data_path)
+        if parse_sources(self.eval_data_path) is not None:
+            raise ConfigError("--eval_data_path takes no weights: all of it is scored once")
 
     @property
     def run_stem(self) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from minimind.data.cores import available_cores
-from minimind.data.packing import RowPlan
+from minimind.data.mix import Plan
 from minimind.data.sampler import SkipBatchSampler
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class RowBatches(Dataset[dict[str, torch.Tensor]]):
         batch_size: fill short batches up to this many rows; None: leave them short.
     """
 
-    def __init__(self, plan: RowPlan, batch_size: int | None) -> None:
+    def __init__(self, plan: Plan, batch_size: int | None) -> None:
         self._plan = plan
         self._batch_size = batch_size
 
@@ -38,7 +38,7 @@ class RowBatches(Dataset[dict[str, torch.Tensor]]):
 
 
 def make_loader(
-    plan: RowPlan,
+    plan: Plan,
     sampler: SkipBatchSampler,
     *,
     num_workers: int,

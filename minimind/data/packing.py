@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from minimind.data.sampler import SourceRows
 from minimind.data.store import TokenStore, fsync_tree
 from minimind.errors import DataError
 
@@ -81,6 +82,11 @@ class RowPlan:
     @property
     def n_rows(self) -> int:
         return len(self.targets_per_row)
+
+    @property
+    def mix(self) -> tuple[SourceRows, ...]:
+        """Empty: all rows come from one source, each once an epoch."""
+        return ()
 
     @property
     def fill(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,38 @@ def epoch_order(n_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.RandomState([seed, epoch]).permutation(n_rows)
 
 
+@dataclass(frozen=True)
+class SourceRows:
+    """A source of a mix: the rows that it has, and those that it gives to an epoch."""
+
+    n_rows: int
+    per_epoch: int
+
+
+def mixed_epoch_order(sources: Sequence[SourceRows], seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order in which an epoch visits the rows of a mix.
+
+    A source is an endless stream, one permutation of its rows after the other, and each
+    epoch takes the next ``per_epoch`` of them: where that is, is a product, so that an epoch
+    depends on none before it. Then the epoch's rows are shuffled. A source's rows are
+    numbered after those of the sources before it.
+    """
+    rows = []
+    first_row = 0
+    for number, source in enumerate(sources):
+        first = epoch * source.per_epoch
+        before, skip = divmod(first, source.n_rows)
+        n_passes = -(-(skip + source.per_epoch) // source.n_rows)
+        stream = [
+            np.random.RandomState([seed, number, before + i]).permutation(source.n_rows)
+            for i in range(n_passes)
+        ]
+        rows.append(first_row + np.concatenate(stream)[skip : skip + source.per_epoch])
+        first_row += source.n_rows
+    together = np.concatenate(rows)
+    return together[epoch_order(len(together), seed, epoch)]
+
+
 class SkipBatchSampler:
     """Yields this rank's row ids, one array for each micro-step.
 
@@ -33,6 +66,7 @@ class SkipBatchSampler:
         n_rows: rows of the whole data set.
         batch_size: rows for each rank and micro-step.
         start_row: how many rows of this epoch have been read, by all ranks together.
+        mix: the sources, when rows come from several by weight; each epoch has ``n_rows``.
     """
 
     def __init__(
@@ -45,12 +79,16 @@ class SkipBatchSampler:
         seed: int,
         epoch: int,
         start_row: int = 0,
+        mix: Sequence[SourceRows] = (),
     ) -> None:
         if n_rows < 0 or batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(f"{n_rows=} {batch_size=} {rank=} {world_size=}")
         if not 0 <= start_row <= n_rows:
             raise ValueError(f"start_row {start_row} is not within 0..{n_rows}")
-        self._order = epoch_order(n_rows, seed, epoch)
+        if mix:
+            self._order = mixed_epoch_order(mix, seed, epoch)
+        else:
+            self._order = epoch_order(n_rows, seed, epoch)
         self._start_row = start_row
         self.batch_size = batch_size
         self._rank = rank

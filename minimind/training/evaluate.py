@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from minimind.data.corpus import TokenStore
-from minimind.data.packing import RowPlan
+from minimind.data.mix import Plan
 from minimind.training.distributed import World
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    plan: RowPlan,
+    plan: Plan,
     store: TokenStore,
     *,
     batch_size: int,

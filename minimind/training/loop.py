@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from minimind.config import TrainConfig
-from minimind.data.packing import RowPlan
+from minimind.data.mix import Plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.errors import NonFiniteLossError
 from minimind.stop import StopFlag
@@ -91,7 +91,7 @@ class Trainer:
     optimizers: Optimizers
     scaler: torch.amp.GradScaler
     autocast: AbstractContextManager[Any]
-    plan: RowPlan
+    plan: Plan
     schedule: Schedule
     progress: Progress
     checkpointer: Checkpointer

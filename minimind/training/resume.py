@@ -107,8 +107,9 @@ def check_data(fingerprint: str, saved: str) -> None:
     """
     if fingerprint != saved:
         raise ConfigError(
-            "the checkpoint was made with other data or another tokenizer; use the same to "
-            "resume, or start from its weights with --from_weight and --from_resume 0"
+            "the checkpoint was made with other data or another tokenizer, or other weights in "
+            "--data_path; use the same to resume, or start a new run from its weights with "
+            "--from_weight and --from_resume 0"
         )
 
 

@@ -20,10 +20,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minimind.config import TrainConfig, write_config_file
-from minimind.data.corpus import TokenStore, open_corpus
 from minimind.data.loader import make_loader
-from minimind.data.packing import RowPlan, plan_rows
+from minimind.data.mix import Plan, open_plan
 from minimind.data.sampler import SkipBatchSampler
+from minimind.data.store import TokenStore
 from minimind.errors import ConfigError, MiniMindError, OutOfMemoryError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.stop import StopFlag, StopRequested
@@ -292,19 +292,21 @@ def find_checkpoint(
 
 def open_rows(
     config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
-) -> tuple[TokenStore, RowPlan]:
+) -> tuple[TokenStore, Plan]:
     """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
 
-    def work() -> tuple[TokenStore, RowPlan]:
-        store = open_corpus(
+    def work() -> tuple[TokenStore, Plan]:
+        plan = open_plan(
             paths,
             config.tokenizer_path,
+            max_seq_len=config.max_seq_len,
+            pack=pack,
             text_field=config.text_field,
             cache_dir=config.cache_dir,
             max_bad_rows=config.max_bad_rows,
             progress=world.is_main,
         )
-        return store, plan_rows(store, config.max_seq_len, pack)
+        return plan.store, plan
 
     return world.local_main_first(work)
 
@@ -379,7 +381,7 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
 
 
 def warm_up(
-    replica: nn.Module, plan: RowPlan, config: TrainConfig, world: World, autocast: Any
+    replica: nn.Module, plan: Plan, config: TrainConfig, world: World, autocast: Any
 ) -> None:
     """One forward and backward pass over filler rows, which leaves no trace in the model.
 
@@ -421,7 +423,7 @@ def announce(
     config: TrainConfig,
     world: World,
     model: nn.Module,
-    plan: RowPlan,
+    plan: Plan,
     progress: Progress,
     total_steps: int,
     metrics: MetricsLog | None,
@@ -462,7 +464,7 @@ def announce(
             )
 
 
-def train(trainer: Trainer, config: TrainConfig, world: World, plan: RowPlan) -> Outcome:
+def train(trainer: Trainer, config: TrainConfig, world: World, plan: Plan) -> Outcome:
     """All epochs that are left."""
     if trainer.finished:
         log.info("nothing left to train: the run was complete")
@@ -481,6 +483,7 @@ def train(trainer: Trainer, config: TrainConfig, world: World, plan: RowPlan) ->
             seed=config.seed,
             epoch=epoch,
             start_row=trainer.progress.rows_done,
+            mix=plan.mix,
         )
         start_step = trainer.progress.rows_done // trainer.schedule.rows_per_micro_step
         loader = make_loader(
