@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from minimind import __version__
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError
+
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE, as the shell counts it."""
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
@@ -16,7 +20,7 @@ COMMANDS = {
     "eval": ("minimind.evaluate_cli", "score text that the model has not seen"),
     "inspect": ("minimind.inspect", "say what a file or folder is, and whether it verifies"),
     "export": ("minimind.export.cli", "write weights for other programs"),
-    "data": ("minimind.data.cli", "make the sample corpus, or download a data set"),
+    "data": ("minimind.data.cli", "get text, look at it, and prepare it for training"),
     "tokenizer": ("minimind.data.tokenizer_cli", "train a tokenizer"),
     "track": ("minimind.training.tracking_cli", "send offline SwanLab records"),
 }
@@ -43,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(COMMANDS[words[0]][0])
     try:
         return module.main(words[1:])
+    except BrokenPipeError:
+        # The reader of a pipe has had enough (`| head`). Python would complain once more at
+        # exit, when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except MiniMindError as error:
         print(f"minimind {words[0]}: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 
 from minimind.data.cores import available_cores
 from minimind.data.encoder import EncoderSpec, encode_in_order
-from minimind.data.reader import CHUNK_BYTES, BadRow, Chunk, read_chunks
+from minimind.data.reader import CHUNK_BYTES, Chunk, read_chunks
+from minimind.data.rejected import RejectedRows
 from minimind.data.store import (
     DOC_BYTES,
     FORMAT_VERSION,
@@ -86,9 +86,9 @@ def build_store(
     with _Writer(folder) as writer, _Progress(total_bytes, progress) as bar, encoding as results:
         for source, chunk, encoded in results:
             writer.add_docs(encoded.tokens, encoded.lengths, encoded.doc_bytes)
-            writer.reject(source.path, encoded.bad_rows)
+            writer.rejected.add(source.path, encoded.bad_rows)
             if chunk.too_long:
-                writer.reject(source.path, [chunk.too_long])
+                writer.rejected.add(source.path, [chunk.too_long])
             bar.read(source, chunk)
     for source in sources:
         if Source.of(source.path) != source:
@@ -106,7 +106,7 @@ def build_store(
             "eos_id": spec.eos_id,
             "pad_id": tokenizer.pad_token_id,
         },
-        "reject_reasons": dict(writer.reject_reasons),
+        "reject_reasons": dict(writer.rejected.reasons),
         "sources": [{**asdict(source), "path": str(source.path)} for source in sources],
         "files": {name: (folder / name).stat().st_size for name in files},
     }
@@ -132,19 +132,19 @@ class _Writer:
         self._lengths_file = folder / "lengths.tmp"
         self._bytes_file = folder / "bytes.tmp"
         self._token_digest = hashlib.sha256()
-        self._n_docs = self._n_tokens = self._n_bytes = self._n_rejected = 0
-        self.reject_reasons: Counter[str] = Counter()
+        self._n_docs = self._n_tokens = self._n_bytes = 0
         self.content_hash = ""
 
     def __enter__(self) -> _Writer:
         self._tokens = open(self._folder / TOKENS, "wb")
         self._lengths = open(self._lengths_file, "wb")
         self._bytes = open(self._bytes_file, "wb")
-        self._rejected = open(self._folder / REJECTED, "w", encoding="utf-8")
+        self._listing = open(self._folder / REJECTED, "w", encoding="utf-8")
+        self.rejected = RejectedRows(self._listing)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for file in (self._tokens, self._lengths, self._bytes, self._rejected):
+        for file in (self._tokens, self._lengths, self._bytes, self._listing):
             file.close()
 
     def add_docs(
@@ -159,14 +159,6 @@ class _Writer:
         self._n_tokens += len(tokens)
         self._n_bytes += int(doc_bytes.sum())
 
-    def reject(self, path: Path, rows: Sequence[BadRow]) -> None:
-        for row in rows:
-            entry = {"file": str(path), **asdict(row)}
-            self._rejected.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            # Without the position, which differs from row to row.
-            self.reject_reasons[row.reason.partition(":")[0].partition(" at ")[0]] += 1
-        self._n_rejected += len(rows)
-
     def finish(self) -> dict[str, int]:
         """Write the indexes, once all files are closed, and return the counts."""
         if self._n_docs:
@@ -177,7 +169,7 @@ class _Writer:
             "n_docs": self._n_docs,
             "n_tokens": self._n_tokens,
             "n_bytes": self._n_bytes,
-            "n_rejected": self._n_rejected,
+            "n_rejected": self.rejected.count,
         }
 
     def _write_indexes(self) -> None:

@@ -298,11 +298,13 @@ def _report_bad_rows(store: TokenStore, max_bad_rows: int) -> None:
     if not store.n_rejected:
         return
     listed = store.path / REJECTED
+    first = next(store.rejected())
+    place = f"the first is {first['file']}:{first['line']}: {first['reason']}"
     if 0 <= max_bad_rows < store.n_rejected:
-        first = next(store.rejected())
         raise DataError(
             f"{store.n_rejected} unusable rows, more than --max_bad_rows {max_bad_rows}; "
-            f"the first is {first['file']}:{first['line']}: {first['reason']} (all: {listed})"
+            f"{place} (all: {listed})"
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in store.reject_reasons.items())
-    log.warning("%d rows are unusable and left out (%s); see %s", store.n_rejected, reasons, listed)
+    text = "%d rows are unusable and left out (%s); %s; see %s"
+    log.warning(text, store.n_rejected, reasons, place, listed)

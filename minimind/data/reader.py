@@ -32,6 +32,15 @@ class BadRow:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A row that can be used: its line (from 1), the line's bytes without its end, its text."""
+
+    line: int
+    data: bytes
+    text: str
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Some whole lines of one file.
 
@@ -77,13 +86,20 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
 
 def parse_rows(chunk_data: bytes, first_line: int, text_field: str) -> Iterator[str | BadRow]:
     """Yield the text of each row, or what is wrong with it. Blank lines are no rows."""
-    for number, line in enumerate(chunk_data.split(b"\n"), first_line):
-        if not line or line.isspace():
-            continue
-        try:
-            yield _text_of(line, text_field)
-        except ValueError as error:
-            yield BadRow(number, str(error), _preview(line))
+    for row in _parse_lines(chunk_data, first_line, text_field):
+        yield row.text if isinstance(row, Row) else row
+
+
+def read_rows(path: Path, text_field: str = "text") -> Iterator[Row | BadRow]:
+    """Yield a file's good and bad rows one after the other.
+
+    Raises:
+        DataError: as :func:`read_chunks`.
+    """
+    for chunk in read_chunks(path):
+        yield from _parse_lines(chunk.data, chunk.first_line, text_field)
+        if chunk.too_long:
+            yield chunk.too_long
 
 
 def read_texts(path: Path, text_field: str = "text") -> Iterator[str | BadRow]:
@@ -92,10 +108,18 @@ def read_texts(path: Path, text_field: str = "text") -> Iterator[str | BadRow]:
     Raises:
         DataError: as :func:`read_chunks`.
     """
-    for chunk in read_chunks(path):
-        yield from parse_rows(chunk.data, chunk.first_line, text_field)
-        if chunk.too_long:
-            yield chunk.too_long
+    for row in read_rows(path, text_field):
+        yield row.text if isinstance(row, Row) else row
+
+
+def _parse_lines(chunk_data: bytes, first_line: int, text_field: str) -> Iterator[Row | BadRow]:
+    for number, line in enumerate(chunk_data.split(b"\n"), first_line):
+        if not line or line.isspace():
+            continue
+        try:
+            yield Row(number, line, _text_of(line, text_field))
+        except ValueError as error:
+            yield BadRow(number, str(error), _preview(line))
 
 
 def _text_of(line: bytes, text_field: str) -> str:
