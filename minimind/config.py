@@ -39,6 +39,11 @@ FILE_NAME: Check = (
     lambda v: bool(v) and not any(c in v for c in "/\\\0\n") and v not in (".", ".."),
     "must be a plain file name, without slashes",
 )
+TRACKERS = ("swanlab", "tensorboard")
+TRACKER: Check = (
+    lambda v: all(name.strip() in TRACKERS for name in v.split(",")) or not v,
+    f"must be {', '.join(TRACKERS)}, or several of them with commas",
+)
 
 
 def option(default: Any, group: str, help: str, check: Check | None = None) -> Any:
@@ -196,10 +201,27 @@ class TrainConfig:
     record_rows: bool = option(
         False, "run", "write the row ids of every micro-step to save_dir/rows.rank{R}.jsonl (audit)"
     )
+    tracker: str = option(
+        "",
+        "run",
+        "track the run: swanlab, tensorboard (event files in save_dir/tensorboard), or both with a comma",
+        TRACKER,
+    )
     use_wandb: bool = option(
-        False, "run", "track the run with SwanLab (online with an API key, else offline)"
+        False, "run", "the same as --tracker swanlab (online with an API key, else offline)"
     )
     wandb_project: str = option("MiniMind-Pretrain", "run", "SwanLab project")
+    sample_interval: int = option(
+        0,
+        "run",
+        "let the model continue a few texts every N micro-steps, into save_dir/samples.jsonl (0: never)",
+        NOT_NEGATIVE,
+    )
+    sample_prompts: str = option(
+        "",
+        "run",
+        "file of texts to continue, one a line or jsonl (default: four short ones of our own)",
+    )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(TrainConfig)
@@ -245,6 +267,8 @@ class TrainConfig:
         parse_sources(self.data_path)
         if parse_sources(self.eval_data_path) is not None:
             raise ConfigError("--eval_data_path takes no weights: all of it is scored once")
+        if self.sample_prompts and not self.sample_interval:
+            raise ConfigError("--sample_prompts needs --sample_interval N: when to sample")
 
     @property
     def run_stem(self) -> str:
@@ -258,6 +282,14 @@ class TrainConfig:
     @property
     def checkpoint_file(self) -> Path:
         return Path(self.checkpoint_dir) / f"{self.run_stem}.pt"
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers that were asked for, SwanLab first; --use_wandb means SwanLab."""
+        asked = {name.strip() for name in self.tracker.split(",")}
+        if self.use_wandb:
+            asked.add("swanlab")
+        return [name for name in TRACKERS if name in asked]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -136,8 +136,8 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_DONE
 
 
-def read_prompts(file: Path) -> list[str]:
-    """The prompts of a file, in order; empty lines are none.
+def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:
+    """The prompts of a file, in order; empty lines are none. ``flag`` is what named the file.
 
     Raises:
         ConfigError: the file cannot be read, or a row has no prompt; the message says which.
@@ -145,9 +145,9 @@ def read_prompts(file: Path) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ConfigError(f"--prompts_file {file}: {error.strerror}") from None
+        raise ConfigError(f"--{flag} {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--prompts_file {file}: not UTF-8 at byte {error.start}") from None
+        raise ConfigError(f"--{flag} {file}: not UTF-8 at byte {error.start}") from None
     if file.suffix != ".jsonl":
         return [line for line in lines if line.strip()]
     prompts = []

@@ -33,8 +33,9 @@ from minimind.training.monitor import Monitor
 from minimind.training.optim import Optimizers, learning_rate_at
 from minimind.training.resume import Progress, Schedule
 from minimind.training.row_record import RowRecord
+from minimind.training.samples import SampleWriter
 from minimind.training.seed import rng_state
-from minimind.training.tracking import Tracker
+from minimind.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class Trainer:
     stop_flag: StopFlag
     agreement: Agreement
     evaluate: Callable[[], dict[str, float]] | None
+    samples: SampleWriter | None
+    """Rank 0's, under --sample_interval."""
     flops_per_token: float
     peak_flops: float
     deadline: float
@@ -189,6 +192,8 @@ class Trainer:
                 self._log(epoch, step, iters, window.learning_rate, epoch_minutes)
             if self.evaluate is not None and (step % self.config.eval_interval == 0 or at_end):
                 self._log_evaluation(epoch, step, iters)
+            if self._sample_is_due(step, at_end):
+                self._log_samples(epoch, step, iters)
             if is_last and (at_end or self._save_is_due(step)):
                 self.save()
 
@@ -456,10 +461,9 @@ class Trainer:
         log.info("%s", step_line(point, self.config.epochs))
         self.metrics.write(point)
         hidden = ("time", "epoch", "step", "iters", "total_steps")
-        # Counted in micro-steps: SwanLab keeps one point a step, and drops the others.
         self.tracker.log(
             {name: value for name, value in point.items() if name not in hidden},
-            step=epoch * iters + step,
+            **self._tracker_place(epoch, step, iters),
         )
         self.bar.update(self.progress.global_step, f"loss {point['loss']:.3f}")
 
@@ -475,4 +479,29 @@ class Trainer:
         )
         place = {"epoch": epoch, "step": step, "global_step": self.progress.global_step}
         self.metrics.write({"time": time.time(), **place, **result})
-        self.tracker.log(result, step=epoch * iters + step)
+        self.tracker.log(result, **self._tracker_place(epoch, step, iters))
+
+    def _sample_is_due(self, step: int, at_end: bool) -> bool:
+        if self.samples is None or self.stop_flag.signal_number:
+            return False
+        return step % self.config.sample_interval == 0 or at_end
+
+    def _log_samples(self, epoch: int, step: int, iters: int) -> None:
+        assert self.samples is not None
+        start = time.perf_counter()
+        self.samples.write(
+            **self._tracker_place(epoch, step, iters),
+            epoch=epoch,
+            step=step,
+            global_step=self.progress.global_step,
+            tokens=self.progress.tokens,
+        )
+        self._log_clock += time.perf_counter() - start
+
+    def _tracker_place(self, epoch: int, step: int, iters: int) -> dict[str, int]:
+        """Where the run is, as trackers count: see ``NullTracker.log``."""
+        under_way = step != self.progress.step
+        return {
+            "micro_step": epoch * iters + step,
+            "update": self.progress.global_step + under_way,
+        }

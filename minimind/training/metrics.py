@@ -131,7 +131,8 @@ def _identity(record: Mapping[str, Any], number: int) -> tuple[Any, ...]:
     if "event" in record or "global_step" not in record:
         return ("line", number)
     kind = "eval" if "eval_loss" in record else "train"
-    return (kind, record.get("epoch"), record.get("step"), record["global_step"])
+    place = (record.get("epoch"), record.get("step"), record["global_step"])
+    return (kind, record.get("prompt"), *place)
 
 
 def archive_previous(path: str | Path) -> Path | None:

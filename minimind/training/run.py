@@ -44,9 +44,12 @@ from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler
 from minimind.training.resume import Progress, check_config, check_data, plan_schedule
 from minimind.training.row_record import RowRecord, trim_row_records
+from minimind.training.samples import FILE_NAME as SAMPLES_FILE
+from minimind.training.samples import SampleWriter, sample_prompts
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.startup import StartupClock
-from minimind.training.tracking import Tracker, start_tracker
+from minimind.training.tracker import Tracker, check_packages
+from minimind.training.tracking import start_tracker
 from minimind.weights import load_state_into, read_weights
 
 log = logging.getLogger(__name__)
@@ -90,6 +93,8 @@ def _run(
     setup_seed(config.seed, deterministic=config.deterministic)
 
     # 3. Folders, log, and the lock: one run at a time may use a checkpoint folder.
+    world.on_main(partial(check_packages, config))
+    prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
     save_dir = Path(config.save_dir)
     world.on_main(partial(make_folders, config))
     stack.enter_context(logging_to_file(save_dir, world.rank))
@@ -139,7 +144,11 @@ def _run(
 
     # 7. Experiment tracking, under the id that the run had before.
     tracker = start_tracker(
-        config, saved["wandb_id"] if saved else None, config.to_dict(), world.is_main
+        config,
+        saved["wandb_id"] if saved else None,
+        config.to_dict(),
+        world.is_main,
+        done=progress.global_step,
     )
     stack.push(partial(finish_tracking, tracker))
 
@@ -166,6 +175,7 @@ def _run(
     if world.is_main and saved is None:
         checkpointer.set_aside()
         archive_previous(save_dir / "metrics.jsonl")
+        archive_previous(save_dir / SAMPLES_FILE)
     world.on_main(partial(trim_row_records, save_dir, progress.global_step))
     row_record = RowRecord(
         save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
@@ -175,6 +185,10 @@ def _run(
     if metrics is not None:
         stack.callback(metrics.close)
         write_config_file(config, save_dir / "config.toml")
+    samples = None
+    if prompts and world.is_main:
+        samples = SampleWriter(config, prompts, model, tracker)
+        stack.callback(samples.close)
     announce(
         config, world, model, plan, progress, schedule.total_steps, metrics, events, startup, saved
     )
@@ -203,6 +217,7 @@ def _run(
         stop_flag=stop_flag,
         agreement=Agreement(world.world_size),
         evaluate=evaluator,
+        samples=samples,
         flops_per_token=flops_per_token(model.config, config.max_seq_len),
         peak_flops=peak,
         deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),

@@ -1,4 +1,4 @@
-"""SwanLab: a run's curves on a dashboard, which never stand in the way of the run.
+"""A run's curves on a dashboard, which never stand in the way of the run: SwanLab.
 
 Every process of a run writes one folder, a *segment*, under ``SAVE_DIR/swanlog``. Online, it
 is uploaded as it grows. What was not uploaded, ``minimind track sync SAVE_DIR`` sends later;
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minimind.config import TrainConfig
+from minimind.training.tracker import NullTracker, Tracker, TrackerGroup
 
 FINISH_LIMIT_SECONDS = 15.0
 """How long ``finish`` waits for an upload. SwanLab itself waits for ever when the network is
@@ -24,25 +25,6 @@ gone, and a preempted job is killed 30 s after its warning."""
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class NullTracker:
-    """Tracks nothing. Keeps the run's id, so that a later resume can go on with it."""
-
-    def __init__(self, run_id: str | None = None) -> None:
-        self.run_id = run_id
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Record the numbers among ``metrics`` at optimiser step ``step``; never raises."""
-
-    def finish(self, error: str | None = None) -> None:
-        """Close the records; never raises, and a second call does nothing.
-
-        SwanLab keeps an offline run in memory until here: call it on every orderly stop.
-
-        Args:
-            error: why the run failed, if it did; the experiment is then shown as crashed.
-        """
 
 
 class SwanLabTracker(NullTracker):
@@ -54,17 +36,25 @@ class SwanLabTracker(NullTracker):
         self._online = run.mode == "online"
         self._segment = Path(run.dir)
 
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        if self._run is None:
-            return
+    def log(self, metrics: Mapping[str, Any], micro_step: int, update: int) -> None:
         numbers = {
             name: value
             for name, value in metrics.items()
             if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
+        self._log(numbers, micro_step)
+
+    def log_text(self, texts: Mapping[str, str], micro_step: int, update: int) -> None:
+        import swanlab
+
+        self._log({name: swanlab.Text(text) for name, text in texts.items()}, micro_step)
+
+    def _log(self, values: Mapping[str, Any], micro_step: int) -> None:
+        if self._run is None or not values:
+            return
         try:
-            if numbers:
-                self._run.log(numbers, step=step)
+            # Counted in micro-steps: SwanLab keeps one point a step, and drops the others.
+            self._run.log(dict(values), step=micro_step)
         except Exception as error:
             log.warning("SwanLab stopped recording: %s", _one_line(error))
             self._run = None
@@ -90,25 +80,49 @@ class SwanLabTracker(NullTracker):
             log.warning("SwanLab did not finish in good order: %s", _one_line(failure))
 
 
-Tracker = NullTracker
-"""What ``start_tracker`` returns: the interface is that of ``NullTracker``."""
-
-
 def start_tracker(
-    config: TrainConfig, run_id: str | None, run_config: Mapping[str, Any], is_main: bool
+    config: TrainConfig,
+    run_id: str | None,
+    run_config: Mapping[str, Any],
+    is_main: bool,
+    done: int = 0,
 ) -> Tracker:
-    """Start tracking under ``--use_wandb``, on the main rank; never raises.
+    """Start the trackers of ``--tracker`` and ``--use_wandb``, on the main rank; never raises.
 
-    Online where SwanLab has an API key (``SWANLAB_API_KEY`` or ``swanlab login``), else
-    offline; ``SWANLAB_MODE`` decides where it is set. When online cannot be reached the run is
-    recorded offline, and when SwanLab fails altogether it goes on untracked, with one warning.
+    One that cannot be started is named in a warning, and the run goes on without it.
 
     Args:
         run_id: the id stored in the checkpoint, to go on with that experiment.
         run_config: what the dashboard shows as the experiment's configuration.
+        done: optimiser steps that the checkpoint holds.
     """
-    if not (config.use_wandb and is_main):
+    if not (config.trackers and is_main):
         return NullTracker(run_id)
+    trackers: list[Tracker] = []
+    if "swanlab" in config.trackers:
+        trackers.append(_try_swanlab(config, run_id, run_config))
+    if "tensorboard" in config.trackers:
+        trackers.append(_try_tensorboard(config, run_id, done))
+    return trackers[0] if len(trackers) == 1 else TrackerGroup(trackers)
+
+
+def _try_tensorboard(config: TrainConfig, run_id: str | None, done: int) -> Tracker:
+    from minimind.training.tracking_tensorboard import TensorBoardTracker
+
+    try:
+        return TensorBoardTracker(config.save_dir, run_id, done)
+    except Exception as error:
+        log.warning("no TensorBoard records: %s", _one_line(error))
+        return NullTracker(run_id)
+
+
+def _try_swanlab(config: TrainConfig, run_id: str | None, run_config: Mapping[str, Any]) -> Tracker:
+    """Start SwanLab; never raises.
+
+    Online where SwanLab has an API key (``SWANLAB_API_KEY`` or ``swanlab login``), else
+    offline; ``SWANLAB_MODE`` decides where it is set. When online cannot be reached the run is
+    recorded offline, and when SwanLab fails altogether it goes on untracked, with one warning.
+    """
     try:
         return _start_swanlab(config, run_id, dict(run_config))
     except Exception as error:

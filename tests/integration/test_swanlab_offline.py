@@ -158,7 +158,7 @@ def segments(config):
 def train(config, run_id, steps, error=None):
     tracker = start_tracker(config, run_id, {"hidden_size": 512}, is_main=True)
     for step in steps:
-        tracker.log({"loss": 10.0 / step, "epoch": 1, "note": "text", "none": None}, step)
+        tracker.log({"loss": 10.0 / step, "epoch": 1, "note": "text", "none": None}, step, step)
     tracker.finish(error)
     return tracker
 
@@ -171,7 +171,7 @@ def test_off_the_main_rank_and_without_the_flag_nothing_starts(config, tmp_path)
     ):
         assert type(tracker) is NullTracker
         assert tracker.run_id == "kept"
-        tracker.log({"loss": 1.0}, 1)
+        tracker.log({"loss": 1.0}, 1, 1)
         tracker.finish()
     assert not (tmp_path / "out").exists()
 
@@ -204,11 +204,11 @@ def test_a_resumed_run_writes_a_second_segment_of_one_id(config):
 
 def test_a_crash_is_recorded_and_nan_does_no_harm(config):
     tracker = start_tracker(config, None, {}, is_main=True)
-    tracker.log({"loss": math.nan, "grad_norm": math.inf}, 1)
-    tracker.log({"loss": 2.0}, 2)
+    tracker.log({"loss": math.nan, "grad_norm": math.inf}, 1, 1)
+    tracker.log({"loss": 2.0}, 2, 2)
     tracker.finish("NonFiniteLossError: step 1")
     tracker.finish()
-    tracker.log({"loss": 3.0}, 3)
+    tracker.log({"loss": 3.0}, 3, 3)
     _, points, state = read_segment(segments(config)[0])
     assert state == "RUN_STATE_CRASHED"
     assert points["loss"][2] == 2.0
@@ -285,7 +285,7 @@ def test_finish_does_not_wait_for_ever_on_a_dead_network(config, cloud, monkeypa
     monkeypatch.setattr(tracking, "FINISH_LIMIT_SECONDS", 1.0)
     tracker = start_tracker(config, None, {}, is_main=True)
     cloud.failure = 503
-    tracker.log({"loss": 1.0}, 1)
+    tracker.log({"loss": 1.0}, 1, 1)
     tracker.finish()
     assert "minimind track sync" in caplog.text
     assert tracking.read_sent(Path(config.save_dir) / "swanlog") == {}
@@ -306,7 +306,7 @@ config = TrainConfig(save_dir=sys.argv[1], use_wandb=True)
 tracker = tracking.start_tracker(config, None, {}, is_main=True)
 print("started", flush=True)
 sys.stdin.readline()
-tracker.log({"loss": 1.0}, 1)
+tracker.log({"loss": 1.0}, 1, 1)
 tracker.finish()
 sys.exit(75)
 """
@@ -392,7 +392,7 @@ from minimind.training.tracking import start_tracker
 config = TrainConfig(save_dir=sys.argv[1], use_wandb=True)
 tracker = start_tracker(config, sys.argv[2], {}, is_main=True)
 for step in range(1, 51):
-    tracker.log({"loss": 1.0}, step)
+    tracker.log({"loss": 1.0}, step, step)
 print("logged", flush=True)
 time.sleep(600)
 """

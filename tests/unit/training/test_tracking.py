@@ -136,17 +136,17 @@ class Run:
 def test_only_numbers_are_logged():
     run = Run()
     tracker = SwanLabTracker(run)
-    tracker.log({"loss": 1.5, "step": 3, "flag": True, "text": "x", "none": None}, 3)
-    tracker.log({"text": "x"}, 4)
+    tracker.log({"loss": 1.5, "step": 3, "flag": True, "text": "x", "none": None}, 3, 3)
+    tracker.log({"text": "x"}, 4, 4)
     assert run.logged == [(3, {"loss": 1.5, "step": 3})]
 
 
 def test_a_failing_log_is_one_warning(caplog):
     run = Run()
     tracker = SwanLabTracker(run)
-    tracker.log({"bad": 1}, 1)
-    tracker.log({"bad": 1}, 2)
-    tracker.log({"loss": 1}, 3)
+    tracker.log({"bad": 1}, 1, 1)
+    tracker.log({"bad": 1}, 2, 2)
+    tracker.log({"loss": 1}, 3, 3)
     assert len(caplog.records) == 1
     assert run.logged == []
 
