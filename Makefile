@@ -24,7 +24,7 @@ help: ## list the commands
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[train,export,dev]'
+		--constraint requirements.lock --editable '.[train,export,tensorboard,dev]'
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything that the project needs
@@ -97,8 +97,8 @@ test-transformers: $(STAMP) ## transformers' own common model tests, run on Mini
 	$(BIN)/python tests/hf_common/run.py
 
 lock: $(STAMP) ## pin the newest versions again (needs uv on the path)
-	echo 'torch==2.13.0' | uv pip compile --universal --python-version 3.10 --extra train --extra dev \
-		--no-header --no-annotate --constraint - pyproject.toml --output-file requirements.lock
+	echo 'torch==2.13.0' | uv pip compile --universal --python-version 3.10 --extra train --extra export --extra tensorboard \
+		--extra dev --no-header --no-annotate --constraint - pyproject.toml --output-file requirements.lock
 
 clean: ## remove the environment, caches and what `make train` left
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis $(RUN) $(SAMPLE)
