@@ -190,6 +190,9 @@ def _simplify(graph_model: Any) -> None:
     for _ in range(2):
         optimizer.fold_constants(graph_model, should_fold=may_fold)
         optimizer.remove_unused_nodes(graph_model)
+    # Stack traces, with the paths of this machine.
+    for node in graph_model.graph:
+        node.metadata_props.clear()
 
 
 def _name_axes(graph: Any) -> None:
