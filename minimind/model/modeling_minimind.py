@@ -119,28 +119,36 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention in plain matrix products, for those who want to see the weights.
+    """Attention in plain matrix products: shows the weights, and compiles to the fastest CPU code.
+
+    The query heads of a group stand below each other, [g·T, d], and meet their key head in one
+    product: no key or value is repeated.
 
     Args:
-        module: the attention layer (its number of query heads per key head, its training mode).
+        module: the attention layer (its training mode).
         query: [B, H, T, d].
-        key: [B, K, S, d], S tokens including the cached ones.
+        key: [B, K, S, d], S tokens including the cached ones; H = K·g.
         value: [B, K, S, d].
-        attention_mask: added to the scores, broadcastable to [B, H, T, S].
+        attention_mask: broadcastable to [B, 1, T, S]; bool (True: may see) or added to the scores.
         scaling: factor of the scores.
         dropout: dropout probability of the weights.
 
     Returns:
         The output [B, T, H, d] and the weights [B, H, T, S].
     """
-    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
-    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
-    scores = query @ key.transpose(-1, -2) * scaling
+    batch, heads, length, size = query.shape
+    key_heads, seen = key.shape[1:3]
+    grouped = query.reshape(batch, key_heads, -1, size)
+    scores = (grouped @ key.transpose(-1, -2)).view(batch, heads, length, seen).float() * scaling
     if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        if attention_mask.dtype == torch.bool:
+            scores = torch.where(attention_mask, scores, -torch.inf)
+        else:
+            scores = scores + attention_mask
+    weights = scores.softmax(dim=-1).to(query.dtype)
     weights = F.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
+    output = weights.view(batch, key_heads, -1, seen) @ value
+    return output.view(batch, heads, length, size).transpose(1, 2).contiguous(), weights
 
 
 class MiniMindAttention(nn.Module):
@@ -422,12 +430,12 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
 
     Args:
         config: its attention implementation decides the form of the mask.
-        inputs_embeds: [B, T, D], for its dtype.
+        inputs_embeds: [B, T, D], for its shape and device.
         document_ids: whole numbers [B, T].
 
     Returns:
-        For ``sdpa``: bool [B, 1, T, T], True where attention is allowed. For ``eager``: the same
-        as numbers to add to the scores. For ``flex_attention``: a BlockMask.
+        For ``sdpa`` and ``eager``: bool [B, 1, T, T], True where attention is allowed. For
+        ``flex_attention``: a BlockMask.
 
     Raises:
         ValueError: for an attention implementation that takes no such mask.
@@ -449,11 +457,7 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
     # Written out, because transformers' own path for such masks takes several times as long.
     length = document_ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=document_ids.device).tril()
-    allowed = (document_ids[:, None, :, None] == document_ids[:, None, None, :]) & causal
-    if implementation == "sdpa":
-        return allowed
-    dtype = inputs_embeds.dtype
-    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+    return (document_ids[:, None, :, None] == document_ids[:, None, None, :]) & causal
 
 
 class MiniMindModel(MiniMindPreTrainedModel):
