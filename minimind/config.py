@@ -176,10 +176,19 @@ class TrainConfig:
         "", "machine", "cuda, cuda:N or cpu (default: cuda if there is one)", DEVICE
     )
     dtype: Literal["bfloat16", "float16", "float32"] = option(
-        "bfloat16", "machine", "autocast precision; weights and optimiser stay in float32"
+        "bfloat16",
+        "machine",
+        "autocast precision; weights and optimiser stay in float32 (and so does all on a CPU without bfloat16)",
     )
     compile: Literal["auto", "on", "off"] = option(
-        "auto", "machine", "torch.compile; auto: on for CUDA"
+        "auto",
+        "machine",
+        "torch.compile; auto: where it is a gain (on a GPU, and on a CPU for runs of some minutes)",
+    )
+    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = option(
+        "auto",
+        "machine",
+        "attention by torch's fused kernel, plain matrix products or compiled blocks; auto: eager for rows up to 1024 tokens compiled on a CPU, else sdpa",
     )
     deterministic: bool = option(
         False,

@@ -27,6 +27,7 @@ from minimind.training.console import ProgressBar, step_line
 from minimind.training.distributed import World
 from minimind.training.evaluate import to_device
 from minimind.training.events import EventLog
+from minimind.training.execution import Execution
 from minimind.training.meter import LossMeter, StepTimer
 from minimind.training.metrics import MetricsLog
 from minimind.training.monitor import Monitor
@@ -92,6 +93,7 @@ class Trainer:
     optimizers: Optimizers
     scaler: torch.amp.GradScaler
     autocast: AbstractContextManager[Any]
+    execution: Execution
     plan: Plan
     schedule: Schedule
     progress: Progress
@@ -416,6 +418,7 @@ class Trainer:
             "rows_per_update": self.schedule.rows_per_update,
             "ranks": ranks,
             "config": self.config.to_dict(),
+            "execution": self.execution.to_dict(),
             "model_config": self.model.config.to_dict(),  # type: ignore[union-attr, operator]
             "data": self.plan.fingerprint,
         }

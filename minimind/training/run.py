@@ -29,11 +29,14 @@ from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.stop import StopFlag, StopRequested
 from minimind.train_pretrain import RunResult
 from minimind.training.agreement import Agreement
+from minimind.training.allocator import keep_freed_memory
 from minimind.training.checkpoint import Checkpointer, load_file
+from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
 from minimind.training.distributed import World, init_distributed_mode
 from minimind.training.evaluate import evaluate, to_device
 from minimind.training.events import EventLog
+from minimind.training.execution import Execution, choose_dtype, choose_execution
 from minimind.training.flops import flops_per_token, peak_flops
 from minimind.training.lock import FolderLock
 from minimind.training.loop import Outcome, Trainer
@@ -42,7 +45,7 @@ from minimind.training.monitor import Monitor, describe_memory
 from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler
-from minimind.training.resume import Progress, check_config, check_data, plan_schedule
+from minimind.training.resume import Progress, Schedule, check_config, check_data, plan_schedule
 from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.samples import FILE_NAME as SAMPLES_FILE
 from minimind.training.samples import SampleWriter, sample_prompts
@@ -91,6 +94,8 @@ def _run(
     # 2. The ranks have met; seed the generators, alike on all ranks, so that they build
     # the same model.
     setup_seed(config.seed, deterministic=config.deterministic)
+    if world.device.type == "cpu":
+        keep_freed_memory()
 
     # 3. Folders, log, and the lock: one run at a time may use a checkpoint folder.
     world.on_main(partial(check_packages, config))
@@ -118,8 +123,9 @@ def _run(
     startup.lap("checkpoint")
 
     # 5. Mixed precision.
-    autocast = autocast_context(world.device, config.dtype)
-    scaler = make_scaler(world.device, config.dtype)
+    dtype = choose_dtype(config, world.device)
+    autocast = autocast_context(world.device, dtype)
+    scaler = make_scaler(world.device, dtype)
 
     # 6. Data, rows, model.
     store, plan = open_rows(config, world, config.data_path, config.pack)
@@ -163,11 +169,20 @@ def _run(
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
-    compiled = config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda")
-    if compiled:
+    execution = choose_execution(
+        config,
+        world,
+        dtype=dtype,
+        planned_flops=planned_flops(model.config, plan, schedule, world),
+        saved=saved,
+    )
+    model.set_attn_implementation(execution.attention)
+    if execution.compile:
+        keep_compiled_code(config.cache_dir, world.device)
+        log.info("compiling: %s; --compile off does without", cost_of_compiling())
         model.compile(dynamic=False)
     replica = wrap(model, world)
-    if compiled or world.is_distributed:
+    if execution.compile or world.is_distributed:
         warm_up(replica, plan, config, world, autocast)
     startup.lap("compile")
 
@@ -190,9 +205,18 @@ def _run(
         samples = SampleWriter(config, prompts, model, tracker)
         stack.callback(samples.close)
     announce(
-        config, world, model, plan, progress, schedule.total_steps, metrics, events, startup, saved
+        execution,
+        world,
+        model,
+        plan,
+        progress,
+        schedule.total_steps,
+        metrics,
+        events,
+        startup,
+        saved,
     )
-    peak, peak_source = peak_flops(world.device, DTYPES[config.dtype])
+    peak, peak_source = peak_flops(world.device, DTYPES[dtype])
     log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
     bar = stack.enter_context(
         ProgressBar(schedule.total_steps, progress.global_step, visible=world.is_main)
@@ -205,6 +229,7 @@ def _run(
         optimizers=optimizers,
         scaler=scaler,
         autocast=autocast,
+        execution=execution,
         plan=plan,
         schedule=schedule,
         progress=progress,
@@ -379,9 +404,12 @@ def find_weight(config: TrainConfig) -> Path:
     return Path(config.save_dir) / f"{config.from_weight}_{config.hidden_size}{suffix}.pth"
 
 
-def compiles(config: TrainConfig, world: World) -> bool:
-    """Whether ``--compile`` means to compile on this machine."""
-    return config.compile == "on" or (config.compile == "auto" and world.device.type == "cuda")
+def planned_flops(
+    model_config: MiniMindConfig, plan: Plan, schedule: Schedule, world: World
+) -> float:
+    """FLOPs that one rank has before it in the whole run, what a resume finds done included."""
+    rows = schedule.total_steps * schedule.rows_per_update / world.world_size
+    return rows * plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
@@ -435,7 +463,7 @@ def restore_rank_state(
 
 
 def announce(
-    config: TrainConfig,
+    execution: Execution,
     world: World,
     model: nn.Module,
     plan: Plan,
@@ -454,7 +482,7 @@ def announce(
         parameters / 1e6,
         world.world_size,
         world.device.type,
-        config.dtype,
+        execution.dtype,
         plan.n_rows,
         plan.max_seq_len,
         100 * plan.fill,
@@ -506,7 +534,7 @@ def train(trainer: Trainer, config: TrainConfig, world: World, plan: Plan) -> Ou
             sampler,
             num_workers=config.num_workers,
             pin_memory=world.device.type == "cuda",
-            fixed_shape=compiles(config, world),
+            fixed_shape=trainer.execution.compile,
         )
         outcome = trainer.train_epoch(epoch, loader, sampler, start_step + len(sampler), start_step)
         if outcome is not Outcome.DONE or trainer.finished:

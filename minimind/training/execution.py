@@ -1,0 +1,137 @@
+"""How a run computes: precision, compilation, attention. Chosen once, and kept by a resume."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minimind.config import TrainConfig
+from minimind.errors import ConfigError
+from minimind.training.distributed import World
+
+log = logging.getLogger(__name__)
+
+CPU_COMPILE_FLOPS = 5e13
+"""Planned FLOPs of one rank from which compiling pays on a CPU.
+
+Compiling takes a quarter to half a minute the first time and takes a third off every step. Two
+cores with bfloat16 do this much in three minutes without it, in two with it.
+"""
+
+MATMUL_ATTENTION_TOKENS = 1024
+"""Longest row for which compiled attention by matrix products beats the fused kernel on a CPU.
+
+Its scores grow with the square of the row; docs/performance.md has both side by side.
+"""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What ``--dtype``, ``--compile`` and ``--attention`` came to on this machine."""
+
+    device: str
+    dtype: str
+    compile: bool
+    attention: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose_dtype(config: TrainConfig, device: torch.device) -> str:
+    """``--dtype``, but float32 for bfloat16 on a CPU that would only emulate it.
+
+    Emulated, a bfloat16 matrix product takes longer than a float32 one: a quarter longer with
+    AVX-512, fifty times as long with AVX2 (docs/performance.md).
+    """
+    if device.type == "cpu" and config.dtype == "bfloat16" and not cpu_has_bfloat16():
+        log.info("--dtype bfloat16: this CPU has no bfloat16 instructions, float32 is faster here")
+        return "float32"
+    return config.dtype
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (x86 or ARM)."""
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def choose_execution(
+    config: TrainConfig,
+    world: World,
+    *,
+    dtype: str,
+    planned_flops: float,
+    saved: dict[str, Any] | None,
+) -> Execution:
+    """Settle how to compute, alike on all ranks.
+
+    What a checkpoint was made with holds for flags that leave the choice to us, so that a
+    resumed run does not change its arithmetic.
+
+    Args:
+        dtype: what :func:`choose_dtype` said.
+        planned_flops: of one rank over the whole run.
+        saved: the checkpoint, or None for a fresh run.
+
+    Raises:
+        ConfigError: ``--compile on`` where nothing can be compiled.
+    """
+    device = world.device.type
+    kept = (saved or {}).get("execution") or {}
+    if kept.get("device") != device:
+        kept = {}
+    missing = missing_for_compile(device)
+    if config.compile == "on" and missing:
+        raise ConfigError(f"--compile on needs {missing}; install it, or use --compile off")
+    if config.compile != "auto":
+        compiles = config.compile == "on"
+    else:
+        wanted = kept.get("compile", device != "cpu" or planned_flops >= CPU_COMPILE_FLOPS)
+        able = all(world.gather(missing is None))
+        if wanted and not able:
+            log.warning(
+                "not compiling, which makes steps slower: %s is missing%s",
+                missing or "something on another rank",
+                "; the resumed run is not bit for bit as before" if kept else "",
+            )
+        compiles = wanted and able
+    if config.attention != "auto":
+        attention = config.attention
+    elif "attention" in kept and kept["compile"] == compiles:
+        attention = kept["attention"]
+    elif device == "cpu" and compiles and config.max_seq_len <= MATMUL_ATTENTION_TOKENS:
+        attention = "eager"
+    else:
+        attention = "sdpa"
+    if kept and kept["dtype"] != dtype and (saved or {})["config"]["dtype"] == config.dtype:
+        log.warning(
+            "computing in %s after %s: the run goes on, but not bit for bit as before",
+            dtype,
+            kept["dtype"],
+        )
+    return Execution(device, dtype, compiles, attention)
+
+
+def missing_for_compile(device: str) -> str | None:
+    """What torch.compile would not find on this machine, in words; None: it has all it needs."""
+    if sys.platform != "linux":
+        return "Linux"
+    if device == "cpu":
+        compilers, name = [os.environ.get("CXX", "g++")], "a C++ compiler (g++)"
+    else:
+        compilers, name = [os.environ.get("CC", ""), "gcc", "clang"], "a C compiler (gcc)"
+    if not any(shutil.which(compiler) for compiler in compilers if compiler):
+        return name
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.is_file():
+        return f"Python's C headers ({header}; Debian: python3-dev)"
+    return None

@@ -1,0 +1,150 @@
+import logging
+import re
+import shutil
+import sysconfig
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from minimind.config import TrainConfig
+from minimind.errors import ConfigError
+from minimind.training import execution
+from minimind.training.execution import (
+    CPU_COMPILE_FLOPS,
+    MATMUL_ATTENTION_TOKENS,
+    choose_dtype,
+    choose_execution,
+    missing_for_compile,
+)
+
+CPU = torch.device("cpu")
+LITTLE, MUCH = CPU_COMPILE_FLOPS / 2, CPU_COMPILE_FLOPS * 2
+
+
+class OneRank:
+    device = CPU
+
+    def gather(self, value):
+        return [value]
+
+
+class TwoRanks(OneRank):
+    def gather(self, value):
+        return [value, False]
+
+
+@pytest.fixture(autouse=True)
+def a_compiler(monkeypatch):
+    monkeypatch.setattr(execution, "missing_for_compile", lambda device: None)
+
+
+def choose(flops=MUCH, world=None, saved=None, dtype="bfloat16", **flags):
+    return choose_execution(
+        TrainConfig(**flags), world or OneRank(), dtype=dtype, planned_flops=flops, saved=saved
+    )
+
+
+def checkpoint(made, **flags):
+    return {"execution": made.to_dict(), "config": TrainConfig(**flags).to_dict()}
+
+
+class TestOnACpu:
+    def test_a_long_run_is_compiled_with_attention_by_matrix_products(self):
+        made = choose(MUCH)
+        assert (made.compile, made.attention) == (True, "eager")
+
+    def test_a_short_run_is_not(self):
+        made = choose(LITTLE)
+        assert (made.compile, made.attention) == (False, "sdpa")
+
+    def test_long_rows_keep_the_fused_kernel(self):
+        assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS).attention == "eager"
+        assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS + 1).attention == "sdpa"
+
+    def test_flags_win(self):
+        made = choose(LITTLE, compile="on", attention="sdpa")
+        assert (made.compile, made.attention) == (True, "sdpa")
+        made = choose(MUCH, compile="off", attention="eager")
+        assert (made.compile, made.attention) == (False, "eager")
+
+    def test_every_rank_must_be_able_to_compile(self, caplog):
+        made = choose(world=TwoRanks())
+        assert (made.compile, made.attention) == (False, "sdpa")
+        assert "not compiling" in caplog.text
+
+
+def test_a_gpu_compiles_every_run():
+    world = SimpleNamespace(device=torch.device("cuda"), gather=lambda value: [value])
+    made = choose(0.0, world=world)
+    assert (made.device, made.compile, made.attention) == ("cuda", True, "sdpa")
+
+
+class TestResumed:
+    def test_the_choice_is_kept_though_the_plan_has_grown(self):
+        made = choose(LITTLE)
+        assert choose(MUCH, saved=checkpoint(made)) == made
+        made = choose(MUCH)
+        assert choose(LITTLE, saved=checkpoint(made)) == made
+
+    def test_flags_win_over_what_was_chosen(self):
+        saved = checkpoint(choose(MUCH))
+        made = choose(MUCH, saved=saved, compile="off")
+        assert (made.compile, made.attention) == (False, "sdpa")
+
+    def test_a_checkpoint_from_before_such_choices(self):
+        assert choose(MUCH, saved={"config": {}}) == choose(MUCH)
+
+    def test_on_another_kind_of_device_the_choice_is_made_anew(self):
+        saved = checkpoint(choose(LITTLE))
+        saved["execution"]["device"] = "cuda"
+        assert choose(MUCH, saved=saved).compile
+
+    def test_where_nothing_compiles_any_more_the_run_goes_on_and_says_so(self, monkeypatch, caplog):
+        saved = checkpoint(choose(MUCH))
+        monkeypatch.setattr(execution, "missing_for_compile", lambda device: "a C++ compiler (g++)")
+        assert not choose(MUCH, saved=saved).compile
+        assert "a C++ compiler (g++) is missing; the resumed run is not bit for bit" in caplog.text
+
+    def test_another_precision_is_said(self, caplog):
+        saved = checkpoint(choose(dtype="bfloat16"))
+        assert choose(dtype="float32", saved=saved).dtype == "float32"
+        assert "computing in float32 after bfloat16" in caplog.text
+
+
+def test_compile_on_without_a_compiler_is_an_error(monkeypatch):
+    monkeypatch.setattr(execution, "missing_for_compile", lambda device: "a C++ compiler (g++)")
+    with pytest.raises(ConfigError, match=r"--compile on needs a C\+\+ compiler"):
+        choose(compile="on")
+
+
+@pytest.mark.parametrize(("device", "named"), [("cpu", r"C\+\+ compiler"), ("cuda", "C compiler")])
+def test_a_missing_compiler_is_named(monkeypatch, device, named):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert re.search(named, str(missing_for_compile(device)))
+
+
+def test_missing_headers_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "Python.h" in str(missing_for_compile("cpu"))
+    (tmp_path / "Python.h").touch()
+    assert missing_for_compile("cpu") is None
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
+    def test_bfloat16_where_the_cpu_has_it(self, monkeypatch, instructions):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
+        assert choose_dtype(TrainConfig(), CPU) == "bfloat16"
+
+    def test_float32_where_it_would_be_emulated_in_one_line(self, monkeypatch, caplog):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False}
+        )
+        with caplog.at_level(logging.INFO):
+            assert choose_dtype(TrainConfig(), CPU) == "float32"
+        assert caplog.messages == [
+            "--dtype bfloat16: this CPU has no bfloat16 instructions, float32 is faster here"
+        ]
+        assert choose_dtype(TrainConfig(), torch.device("cuda")) == "bfloat16"
