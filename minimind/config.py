@@ -220,6 +220,12 @@ class TrainConfig:
         False, "run", "the same as --tracker swanlab (online with an API key, else offline)"
     )
     wandb_project: str = option("MiniMind-Pretrain", "run", "SwanLab project")
+    profile: int = option(
+        0,
+        "run",
+        "trace N micro-steps near the start into save_dir/profile, and print where their time goes",
+        NOT_NEGATIVE,
+    )
     sample_interval: int = option(
         0,
         "run",

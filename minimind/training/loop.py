@@ -32,6 +32,7 @@ from minimind.training.meter import LossMeter, StepTimer
 from minimind.training.metrics import MetricsLog
 from minimind.training.monitor import Monitor
 from minimind.training.optim import Optimizers, learning_rate_at
+from minimind.training.profile import StepProfiler
 from minimind.training.resume import Progress, Schedule
 from minimind.training.row_record import RowRecord
 from minimind.training.samples import SampleWriter
@@ -109,6 +110,8 @@ class Trainer:
     evaluate: Callable[[], dict[str, float]] | None
     samples: SampleWriter | None
     """Rank 0's, under --sample_interval."""
+    profiler: StepProfiler | None
+    """Rank 0's, under --profile."""
     flops_per_token: float
     peak_flops: float
     deadline: float
@@ -198,6 +201,9 @@ class Trainer:
                 self._log_samples(epoch, step, iters)
             if is_last and (at_end or self._save_is_due(step)):
                 self.save()
+
+            if self.profiler is not None:
+                self.profiler.step()
 
             outcome = self._agree_on_stop(window.last_step - step)
             if outcome is not Outcome.DONE:

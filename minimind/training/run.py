@@ -45,6 +45,7 @@ from minimind.training.monitor import Monitor, describe_memory
 from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler
+from minimind.training.profile import StepProfiler, name_compiled_kernels
 from minimind.training.resume import Progress, Schedule, check_config, check_data, plan_schedule
 from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.samples import FILE_NAME as SAMPLES_FILE
@@ -179,6 +180,8 @@ def _run(
     model.set_attn_implementation(execution.attention)
     if execution.compile:
         keep_compiled_code(config.cache_dir, world.device)
+        if config.profile:
+            name_compiled_kernels()
         log.info("compiling: %s; --compile off does without", cost_of_compiling())
         model.compile(dynamic=False)
     replica = wrap(model, world)
@@ -204,6 +207,10 @@ def _run(
     if prompts and world.is_main:
         samples = SampleWriter(config, prompts, model, tracker)
         stack.callback(samples.close)
+    profiler = None
+    if config.profile and world.is_main:
+        profiler = StepProfiler(config.profile, save_dir / "profile", world.device)
+        stack.callback(profiler.close)
     announce(
         execution,
         world,
@@ -243,6 +250,7 @@ def _run(
         agreement=Agreement(world.world_size),
         evaluate=evaluator,
         samples=samples,
+        profiler=profiler,
         flops_per_token=flops_per_token(model.config, config.max_seq_len),
         peak_flops=peak,
         deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),
