@@ -27,7 +27,12 @@ else:
 
 Check = tuple[Callable[[Any], bool], str]
 
+AUTO = -1
+"""What ``--batch_size auto`` is in a :class:`TrainConfig`, until the run has found a number."""
+DEFAULT_BATCH_SIZE = 32
+
 POSITIVE: Check = (lambda v: v > 0, "must be greater than 0")
+POSITIVE_OR_AUTO: Check = (lambda v: v > 0 or v == AUTO, "must be greater than 0, or auto")
 NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
 FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
 UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
@@ -139,7 +144,12 @@ class TrainConfig:
     )
 
     epochs: int = option(1, "optimisation", "passes over the data", POSITIVE)
-    batch_size: int = option(32, "optimisation", "rows per rank and micro-step", POSITIVE)
+    batch_size: int = option(
+        DEFAULT_BATCH_SIZE,
+        "optimisation",
+        "rows per rank and micro-step; auto: as many as fit a GPU or run fastest on a CPU, with accumulation_steps lowered or raised so that an update keeps its rows",
+        POSITIVE_OR_AUTO,
+    )
     accumulation_steps: int = option(8, "optimisation", "micro-steps per optimiser step", POSITIVE)
     learning_rate: float = option(5e-4, "optimisation", "peak learning rate", POSITIVE)
     min_lr_ratio: float = option(
@@ -241,7 +251,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(TrainConfig)
         for f in dataclasses.fields(self):
-            value = coerce(f.name, hints[f.name], getattr(self, f.name))
+            value = getattr(self, f.name)
+            if f.name == "batch_size" and value == "auto":
+                value = AUTO
+            value = coerce(f.name, hints[f.name], value)
             object.__setattr__(self, f.name, value)
             check: Check | None = f.metadata["check"]
             if check is not None and not check[0](value):

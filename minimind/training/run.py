@@ -30,6 +30,7 @@ from minimind.stop import StopFlag, StopRequested
 from minimind.train_pretrain import RunResult
 from minimind.training.agreement import Agreement
 from minimind.training.allocator import keep_freed_memory
+from minimind.training.batch_size import keep_batch_size, settle_batch_size
 from minimind.training.checkpoint import Checkpointer, load_file
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
@@ -120,6 +121,7 @@ def _run(
     world.on_main(checkpointer.remove_leftovers)
     saved = find_checkpoint(config, world, checkpointer)
     if saved is not None:
+        config = keep_batch_size(config, saved["config"])
         check_config(config, saved["config"])
     startup.lap("checkpoint")
 
@@ -132,10 +134,11 @@ def _run(
     store, plan = open_rows(config, world, config.data_path, config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved["data"])
-    progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
-    schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
     startup.lap("data")
     model = init_model(config, store, world.device, saved)
+    config = settle_batch_size(config, model, plan, world, autocast)
+    progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
+    schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
     evaluator = None
     if config.eval_data_path:
         held_out, held_out_plan = open_rows(config, world, config.eval_data_path, "bestfit")

@@ -211,6 +211,34 @@ def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
         assert all(torch.allclose(ours[n], theirs[n], atol=1e-3) for n in ours)
 
 
+def test_batch_size_auto_keeps_the_rows_of_an_update_and_a_resume_keeps_its_size(
+    make_run: MakeRun,
+) -> None:
+    flags = {"batch_size": "auto", "accumulation_steps": 1, "max_steps": 3, "log_interval": 1}
+    run = make_run("run", **flags).complete(2)
+    config = run.state()["config"]
+    assert config["batch_size"] > 0
+    assert config["batch_size"] * config["accumulation_steps"] == 32
+    assert run.state()["rows_per_update"] == 64
+    assert "--batch_size auto: " in run.output
+    stored = (run.save_dir / "config.toml").read_text()
+    assert f"batch_size = {config['batch_size']}" in stored
+
+    run.complete(2, max_steps=5, from_resume="1")
+    again = run.state()["config"]
+    same = ("batch_size", "accumulation_steps")
+    assert [again[name] for name in same] == [config[name] for name in same]
+    assert run.output.count("--batch_size auto: ") == 1
+
+
+def test_a_profile_of_a_real_run(make_run: MakeRun) -> None:
+    run = make_run("run", max_steps=4).complete(profile=2)
+    summary = (run.save_dir / "profile" / "summary.txt").read_text()
+    assert "profile of 2 micro-steps" in summary
+    assert "loop: compute" in summary
+    assert (run.save_dir / "profile" / "trace.json.gz").stat().st_size > 1000
+
+
 class TestFromWeight:
     def test_starts_from_a_weight_file(self, make_run: MakeRun) -> None:
         first = make_run("first", epochs=4).complete()

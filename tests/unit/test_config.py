@@ -55,7 +55,7 @@ def test_a_value_may_begin_with_a_dash_or_hold_dashes() -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--batch_size", "0"], "--batch_size must be greater than 0, but is 0"),
+        (["--batch_size", "0"], "--batch_size must be greater than 0, or auto, but is 0"),
         (["--batch_size", "x"], "--batch_size must be a whole number"),
         (["--epochs", "1.5"], "--epochs must be a whole number"),
         (["--learning_rate", "nan"], "--learning_rate must be a finite number"),
