@@ -1,6 +1,6 @@
 """A short whole of all benchmarks: ``python -m benchmarks [--upstream DIR] [--out FILE.md]``.
 
-About ten minutes on two cores. Small sizes and few repeats: it shows that everything runs
+About fifteen minutes on two cores. Small sizes and few repeats: it shows that everything runs
 here and roughly where things stand. For figures to quote run one benchmark by its name with
 its defaults.
 """
@@ -15,6 +15,7 @@ from benchmarks.common import BenchmarkError, environment, run_process, say
 SHORT: dict[str, str] = {
     "peak": "--seconds 0.5",
     "throughput": "--sizes 256x4 --seconds 15 --warmup 5 --repeats 2",
+    "ablation": "--sizes 256x4 --seconds 10 --warmup 5 --repeats 1",
     "startup": "--sizes 256x4 --rows 200000 --repeats 2",
     "checkpoint": "--sizes 256x4 --stop_size 256x4 --steps 60 --save_every 12 --repeats 1",
     "data": "--speed_mb 20 --big_gb 0.1 --seconds 15 --repeats 1",

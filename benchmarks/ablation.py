@@ -1,0 +1,118 @@
+"""What each part of the fast path brings: our trainer, with one part taken away at a time.
+
+- as it is: the defaults
+- every other line: the same without what it names
+
+All train the same corpus with rows of the same length and as many rows a step. The runs
+alternate; each run's warm-up (imports, data, compilation, then --warmup seconds) is not
+measured. Speeds are real (non-padding) tokens per second.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import (
+    Report,
+    alternate,
+    environment,
+    main,
+    make_parser,
+    number,
+    run_process,
+    say,
+    spread,
+    table,
+    trainer_command,
+    work_folder,
+)
+from benchmarks.corpus import benchmark_corpus
+from benchmarks.throughput import SIZES, Size, speed_from_metrics
+
+WHOLE = "as it is"
+
+
+@dataclass(frozen=True)
+class Without:
+    """A part of the fast path, and how a user turns it off."""
+
+    flags: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+CPU_PARTS = {
+    "compilation": Without("--compile off"),
+    "attention by matrix products": Without("--attention sdpa"),
+    # Any setting of glibc's allocator keeps ours away; this one is its default.
+    "freed memory kept": Without(environment={"MALLOC_PERTURB_": "0"}),
+    "packed rows": Without("--pack none"),
+    "bfloat16": Without("--dtype float32"),
+}
+GPU_PARTS = {
+    "compilation": Without("--compile off"),
+    "packed rows": Without("--pack none"),
+    "bfloat16": Without("--dtype float32"),
+}
+
+
+def measure(args: Any, work: Path, data: Path, size: Size, part: Without) -> dict[str, Any]:
+    run = work / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    command = trainer_command(
+        {
+            **size.flags(torch.cuda.is_available()),
+            "accumulation_steps": 1,
+            "data_path": data,
+            "cache_dir": work / "cache",
+            "save_dir": run / "out",
+            "checkpoint_dir": run / "checkpoints",
+            "epochs": 1000,
+            "max_minutes": (args.warmup + args.seconds) / 60,
+            "log_interval": 1,
+        },
+        part.flags,
+    )
+    run_process(command, env={**environment(args.threads), **part.environment})
+    result = speed_from_metrics(run / "out" / "metrics.jsonl", args.warmup)
+    say(f"  {result['tokens_per_second']:,.0f} real tok/s over {result['seconds']:.0f} s")
+    return result
+
+
+def run() -> None:
+    parser = make_parser("ablation", __doc__, "--sizes 256x4 512x8")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["256x4", "512x8"])
+    parser.add_argument("--seconds", type=float, default=30.0, help="measured in each run")
+    parser.add_argument("--warmup", type=float, default=15.0, help="seconds before, at least")
+    parser.add_argument("--threads", type=int, help="cores that the trainer computes on")
+    args = parser.parse_args()
+    parts = {WHOLE: Without(), **(GPU_PARTS if torch.cuda.is_available() else CPU_PARTS)}
+    report = Report("ablation", __doc__ or "")
+    rows = []
+    with work_folder(args.work_dir) as work:
+        data = benchmark_corpus(work)[0]
+        for name in args.sizes:
+            say(f"{name}: {SIZES[name]}")
+
+            def run_without(part: str, size: Size = SIZES[name]) -> dict[str, Any]:
+                return measure(args, work, data, size, parts[part])
+
+            runs = alternate(list(parts), run_without, args.repeats)
+            whole = spread(runs[WHOLE], "tokens_per_second").median
+            for part, found in runs.items():
+                speed = spread(found, "tokens_per_second")
+                brings = "" if part == WHOLE else f"{number(whole / speed.median)}×"
+                label = part if part == WHOLE else f"without {part}"
+                rows.append([name, label, str(speed), brings])
+            report.data[name] = {part: list(map(dict, found)) for part, found in runs.items()}
+    report.add(table(["size", "trainer", "real tok/s: median (min–max)", "it brings"], rows))
+    report.publish(args)
+
+
+if __name__ == "__main__":
+    main(run)
