@@ -108,9 +108,11 @@ def run() -> None:
                 speed = spread(found, "tokens_per_second")
                 brings = "" if part == WHOLE else f"{number(whole / speed.median)}×"
                 label = part if part == WHOLE else f"without {part}"
-                rows.append([name, label, str(speed), brings])
+                memory = spread(found, "memory_gb").median
+                rows.append([name, label, str(speed), brings, memory])
             report.data[name] = {part: list(map(dict, found)) for part, found in runs.items()}
-    report.add(table(["size", "trainer", "real tok/s: median (min–max)", "it brings"], rows))
+    columns = ["size", "trainer", "real tok/s: median (min–max)", "it brings", "host GB"]
+    report.add(table(columns, rows))
     report.publish(args)
 
 
