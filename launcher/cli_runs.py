@@ -61,16 +61,16 @@ def _root(runs_dir: str | None) -> Path:
 
 def _read(runs: list[RunFolder]) -> list[tuple[RunState, dict[str, Any]]]:
     from launcher import slurm
-    from launcher.ledger import furthest_steps, ledger
     from launcher.runs import read_json_lines
     from launcher.state import read_state
+    from minimind.report.account import account_for
 
     jobs = slurm.job_states() if slurm.available() else None
     rows = []
     for run in runs:
         events = run.events()
         metrics = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
-        books = ledger(events, furthest_steps(events, metrics), time.time())
+        books = account_for(events, metrics, time.time())
         rows.append((read_state(run, jobs), books.to_dict()))
     return rows
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": ("minimind.generate", "write text with a trained model"),
     "chat": ("minimind.chat", "talk to a model in the terminal"),
     "eval": ("minimind.evaluate_cli", "score text that the model has not seen"),
+    "report": ("minimind.report.cli", "a run, or several, as one HTML page"),
     "inspect": ("minimind.inspect", "say what a file or folder is, and whether it verifies"),
     "export": ("minimind.export.cli", "write weights for other programs"),
     "data": ("minimind.data.cli", "get text, look at it, and prepare it for training"),

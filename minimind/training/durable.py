@@ -55,3 +55,12 @@ def write_durably(
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Put a text file in the place of ``path``, in UTF-8; as :func:`write_durably`."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_durably(path, write)

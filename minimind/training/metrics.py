@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +86,19 @@ class MetricsLog:
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The records of a run in order, each training step once; no file gives an empty list.
 
-    Torn lines are skipped. A ``resumed`` event takes back the points after the checkpoint
-    that it went on from: those steps are trained, and logged, again.
+    Torn lines are skipped.
     """
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
+    return each_step_once(read_lines(path))
+
+
+def each_step_once(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that still hold, in order.
+
+    A ``resumed`` event takes back the points after the checkpoint that it went on from: those
+    steps are trained, and logged, again.
+    """
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for number, line in enumerate(lines):
-        record = _parse(line)
-        if record is None:
-            continue
+    for number, record in enumerate(lines):
         if record.get("event") == "resumed" and isinstance(record.get("global_step"), int):
             resumed_at = record["global_step"]
             for key in [k for k, r in records.items() if _is_after(r, resumed_at)]:
@@ -108,10 +109,19 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return list(records.values())
 
 
+def read_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Every whole record as it was written, taken back or not; no file gives an empty list."""
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [record for line in lines if (record := _parse(line)) is not None]
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

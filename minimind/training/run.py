@@ -35,6 +35,8 @@ from minimind.training.checkpoint import Checkpointer, load_file
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
 from minimind.training.distributed import World, init_distributed_mode
+from minimind.training.environment import FILE_NAME as ENVIRONMENT_FILE
+from minimind.training.environment import write_environment
 from minimind.training.evaluate import evaluate, to_device
 from minimind.training.events import EventLog
 from minimind.training.execution import Execution, choose_dtype, choose_execution
@@ -206,6 +208,8 @@ def _run(
     if metrics is not None:
         stack.callback(metrics.close)
         write_config_file(config, save_dir / "config.toml")
+        parameters = sum(p.numel() for p in model.parameters())
+        write_environment(save_dir / ENVIRONMENT_FILE, world, parameters=parameters)
     samples = None
     if prompts and world.is_main:
         samples = SampleWriter(config, prompts, model, tracker)

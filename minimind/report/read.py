@@ -1,0 +1,210 @@
+"""Reads what a run left, or is leaving, in its folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimind.errors import ConfigError
+from minimind.report.account import Account, account_for, events_of_metrics
+from minimind.report.tidy import Record, read_json, read_toml, tidy
+from minimind.report.words import duration
+from minimind.training.lock import STALE_SECONDS
+from minimind.training.metrics import each_step_once, read_lines
+
+SILENT_SECONDS = 600.0
+"""A launched run that has shown no sign of life for so long is remarked upon."""
+
+SUBMISSION = (
+    "cluster",
+    "partition",
+    "nodes",
+    "gpus",
+    "time_minutes",
+    "image",
+    "container",
+)
+"""What of ``spec.json`` is shown: no variables, whose values may be private."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, as far as it has come.
+
+    Attributes:
+        state: running, waiting, done, stopped, failed or cancelled.
+        reason: why it ended, in the launcher's words.
+        now: Unix seconds up to which it is told.
+        points: logged training points, each step once, in order.
+        held_out: held-out evaluations; both kinds hold numbers under the keys of the trainer.
+        resumed_at: optimiser steps that the run went on from.
+        launched: there is a launcher's event log; else attempts are known from the metrics only.
+        checkpoints: file, size in bytes, time of writing.
+    """
+
+    name: str
+    folder: Path
+    state: str
+    reason: str
+    now: float
+    points: list[Record]
+    held_out: list[Record]
+    resumed_at: list[int]
+    account: Account
+    launched: bool
+    samples: list[Record]
+    config: Record
+    environment: Record
+    submission: Record
+    checkpoints: list[tuple[str, int, float]]
+
+    @property
+    def step(self) -> int:
+        return int(self.points[-1]["global_step"]) if self.points else 0
+
+    @property
+    def total_steps(self) -> int | None:
+        return self.points[-1].get("total_steps") if self.points else None
+
+    def last(self, key: str) -> float | None:
+        """The newest value of a metric, of either kind of record."""
+        for record in reversed([*self.points, *self.held_out]):
+            if key in record:
+                return float(record[key])
+        return None
+
+    def typical(self, key: str) -> float | None:
+        """The median of a metric over all points: a slow start or a busy moment hardly counts."""
+        values = sorted(v for p in self.points if math.isfinite(v := float(p.get(key, math.nan))))
+        return values[len(values) // 2] if values else None
+
+
+def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
+    """Read a launcher's run folder, or the output folder (``--save_dir``) of a run.
+
+    Raises:
+        ConfigError: it is no such folder.
+    """
+    spec = read_json(path / "spec.json")
+    out = _output_folder(path, spec)
+    config = read_toml(out / "config.toml")
+    checkpoints = _checkpoint_folders(path, out, config)
+    lines = tidy(read_lines(out / "metrics.jsonl"))
+    records = each_step_once(lines)
+    points = [r for r in records if "loss" in r and "global_step" in r]
+    events = [e for e in tidy(read_lines(path / "events.jsonl")) if "time" in e and "event" in e]
+    launched, now = bool(events), clock()
+    newest = max((r["time"] for r in (*lines, *events) if "time" in r), default=now)
+    if launched:
+        state, reason = _launched_state(path, events)
+        if state == "running" and now - newest > SILENT_SECONDS:
+            reason = f"no sign of life for {duration(now - newest)}: launcher status tells more"
+    else:
+        state, reason = _plain_state(points, checkpoints, now), ""
+        if state != "running":
+            now = newest
+        events = events_of_metrics(lines, over=state != "running")
+    return RunRecord(
+        name=_name(path),
+        folder=path,
+        state=state,
+        reason=reason,
+        now=now,
+        points=points,
+        held_out=[r for r in records if "eval_loss" in r and "global_step" in r],
+        resumed_at=[
+            r["global_step"] for r in lines if r.get("event") == "resumed" and "global_step" in r
+        ],
+        account=account_for(events, lines, now),
+        launched=launched,
+        samples=[
+            r
+            for r in each_step_once(tidy(read_lines(out / "samples.jsonl")))
+            if {"global_step", "prompt", "text"} <= r.keys()
+        ],
+        config=config,
+        environment=read_json(out / "environment.json"),
+        submission={key: spec[key] for key in SUBMISSION if spec.get(key) not in (None, "", [])},
+        checkpoints=_checkpoint_files(checkpoints, config),
+    )
+
+
+def _name(path: Path) -> str:
+    """As the launcher calls it; an output folder ``out`` is called after the folder it is in."""
+    path = path.resolve()
+    if path.name == "out":
+        path = path.parent
+    is_point = (path.parent / "sweep.json").is_file()
+    return f"{path.parent.name}/{path.name}" if is_point else path.name
+
+
+def _output_folder(path: Path, spec: Record) -> Path:
+    if not path.is_dir():
+        raise ConfigError(f"{path} is no folder; name a run folder, or the --save_dir of a run")
+    named = spec.get("save_dir")
+    for out in (path, path / "out", *([Path(named)] if isinstance(named, str) else [])):
+        if (out / "metrics.jsonl").is_file():
+            return out
+    # One that failed, or waits, before its first step.
+    if (path / "spec.json").is_file() or (path / "events.jsonl").is_file():
+        return path / "out"
+    for out in (path, path / "out"):
+        if (out / "train.log").is_file():
+            return out
+    if any(path.glob("*.pt")):
+        raise ConfigError(
+            f"{path} holds checkpoints only; name the run folder, or the run's --save_dir, "
+            "where its metrics.jsonl is"
+        )
+    raise ConfigError(
+        f"{path} is no run folder: it has neither metrics.jsonl nor events.jsonl; name a folder "
+        "of the launcher's, or the --save_dir of a run"
+    )
+
+
+def _checkpoint_folders(path: Path, out: Path, config: Record) -> list[Path]:
+    named = Path(str(config.get("checkpoint_dir", "")))
+    return [path / "checkpoints", out, out.parent / "checkpoints", *[named] * named.is_absolute()]
+
+
+def _launched_state(path: Path, events: list[Record]) -> tuple[str, str]:
+    for marker in ("DONE", "STOPPED"):
+        if (path / marker).is_file():
+            final = read_json(path / marker)
+            cause = str(final.get("cause", marker.lower()))
+            reason = "" if cause == "done" else str(final.get("reason", ""))
+            word = {"done": "done", "cancelled": "cancelled"}.get(cause, "failed")
+            return word, reason
+    names = [e["event"] for e in events if e["event"] in ("attempt_started", "attempt_ended")]
+    return ("running" if names and names[-1] == "attempt_started" else "waiting"), ""
+
+
+def _plain_state(points: list[Record], checkpoints: Iterable[Path], now: float) -> str:
+    """The state of a run without a launcher, whose lock in the checkpoint folder is its pulse."""
+    if points and points[-1]["global_step"] >= points[-1].get("total_steps", math.inf):
+        return "done"
+    pulses = [written for _, _, written in _files(checkpoints, "*.lock")]
+    return "running" if pulses and now - max(pulses) < STALE_SECONDS else "stopped"
+
+
+def _checkpoint_files(folders: Iterable[Path], config: Record) -> list[tuple[str, int, float]]:
+    """Checkpoints and weights, newest first: of this run alone where its flags are known."""
+    moe = "_moe" if config.get("use_moe") else ""
+    stem = f"{config.get('save_weight')}_{config.get('hidden_size')}{moe}." if config else ""
+    found = [file for file in _files(folders, "*.pt*") if file[0].startswith(stem)]
+    return sorted(found, key=lambda file: -file[2])
+
+
+def _files(folders: Iterable[Path], pattern: str) -> list[tuple[str, int, float]]:
+    """Name, size and time of writing, each file once though its folder be named twice."""
+    found = {}
+    for file in (file for folder in folders for file in folder.glob(pattern)):
+        try:
+            status = file.stat()
+        except OSError:  # a run that goes on removes its oldest
+            continue
+        found[file.resolve()] = (file.name, status.st_size, status.st_mtime)
+    return list(found.values())

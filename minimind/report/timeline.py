@@ -1,0 +1,142 @@
+"""The part of the page about time: a run's attempts, and what its seconds went into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minimind.report.account import PHASES, Attempt
+from minimind.report.read import RunRecord
+from minimind.report.svg import bar
+from minimind.report.words import counted, duration, moment, share, text
+
+PHASE_WORDS = {
+    "queue": "waiting",
+    "startup": "starting up",
+    "training": "training",
+    "checkpoint_stall": "held up by checkpoints",
+    "lost": "trained, but lost",
+}
+CAUSES = {
+    "done": "finished",
+    "preempted": "preempted by a job of higher priority",
+    "time_limit": "reached its time limit",
+    "node_failure": "lost a node",
+    "crash": "crashed",
+    "hang": "hung: no step for too long",
+    "no_progress": "made no progress in several attempts",
+    "cancelled": "cancelled by the user",
+    "stop_requested": "stopped on a signal, after a checkpoint",
+    "config": "refused its flags or data",
+    "lost": "ended without a trace",
+}
+"""The launcher's names for why an attempt ended, in words."""
+
+SECTION_WORDS = {
+    "data": "waiting for data",
+    "compute": "forward and backward",
+    "optimizer": "optimiser",
+    "checkpoint": "checkpoint",
+    "other": "the rest",
+}
+LEAST_SHARE = 0.0005
+"""Less would be shown as 0.0%: it is left out of the legend."""
+
+
+def time_cards(runs: Sequence[RunRecord]) -> str:
+    """One card a run; empty where nothing is on record."""
+    return "".join(_time_card(run, named=len(runs) > 1) for run in runs)
+
+
+def _time_card(run: RunRecord, named: bool) -> str:
+    books = run.account
+    if not books.spans:
+        return ""
+    head = f'<h3 class="head">{text(run.name)}</h3>' if named else ""
+    start = books.spans[0].start
+    end = books.spans[-1].end
+    parts = []
+    clock = start
+    # Between two submissions nobody waits: that time is shown, and counted nowhere.
+    for span in books.spans:
+        if span.start > clock:
+            parts.append(("", (span.start - clock) / (end - start), "not submitted"))
+        words = f"{PHASE_WORDS[span.phase]}: {duration(span.seconds)}"
+        parts.append((span.phase, span.seconds / (end - start), words))
+        clock = span.end
+    keys = "".join(
+        f'<span><span class="dot {phase}"></span>{PHASE_WORDS[phase]} '
+        f"<b>{duration(books.seconds(phase))}</b> "
+        f"{share(books.seconds(phase) / books.total)}</span>"
+        for phase in PHASES
+        if books.seconds(phase) >= LEAST_SHARE * books.total
+    )
+    attempts = "".join(
+        _attempt(run, attempt, last=attempt is books.attempts[-1]) for attempt in books.attempts
+    )
+    note = ""
+    if not run.launched:
+        note = (
+            '<p class="soft small note">Without the launcher, it is not on record how long an '
+            "attempt took to start, or why it ended.</p>"
+        )
+    return (
+        f'<div class="card">{head}'
+        f"{bar(parts, f'{share(books.goodput)} of the time went into steps that count')}"
+        f'<div class="clock"><span>{moment(start)}</span><span>{moment(end)}</span></div>'
+        f'<div class="keys">{keys}</div><ul class="attempts">{attempts}</ul>{note}'
+        f"{_step_split(run)}</div>"
+    )
+
+
+def _attempt(run: RunRecord, attempt: Attempt, last: bool) -> str:
+    steps = "no step"
+    if attempt.trained:
+        steps = f"step {attempt.first_step:,} to {attempt.furthest_step:,}"
+    nodes = f" on {text(attempt.nodes)}" if attempt.nodes else ""
+    more = ""
+    if attempt.lost_steps:
+        lost = f"{counted(attempt.lost_steps, 'step')} lost, {duration(attempt.lost_seconds)}"
+        more += f' <span class="cost">{lost}</span>'
+    if attempt.error and attempt.cause != "done":
+        more += f'<br><span class="soft small">{text(attempt.error)}</span>'
+    until = duration(max(0.0, (attempt.ended or run.now) - attempt.began))
+    return (
+        f'<li><span class="n">{attempt.number}</span>'
+        f"<span>{text(_ending(run, attempt, last))}{more}</span>"
+        f'<span class="right">{steps}{nodes} · {until}</span></li>'
+    )
+
+
+def _ending(run: RunRecord, attempt: Attempt, last: bool) -> str:
+    if attempt.cause:
+        code = attempt.exit_code
+        status = f" (exit code {code})" if attempt.cause == "crash" and code is not None else ""
+        return CAUSES.get(attempt.cause, attempt.cause) + status
+    if last:
+        words = {"running": "goes on", "done": "finished", "stopped": "ended, and not resumed yet"}
+        return words.get(run.state, "its end is not on record")
+    return "interrupted" if attempt.lost_steps else "stopped after a checkpoint, and resumed"
+
+
+def _step_split(run: RunRecord) -> str:
+    """What the time between log lines went into."""
+    names = ("data", "compute", "optimizer", "checkpoint")
+    sums = {name: sum(float(p.get(f"{name}_seconds", 0.0)) for p in run.points) for name in names}
+    elapsed = sum(float(p.get("elapsed_seconds", 0.0)) for p in run.points)
+    sums["other"] = max(0.0, elapsed - sum(sums.values()))
+    total = sum(sums.values())
+    if not math.isfinite(total) or total <= 0:
+        return ""
+    keys = "".join(
+        f'<span><span class="dot {name}"></span>{SECTION_WORDS[name]} '
+        f"<b>{share(sums[name] / total)}</b></span>"
+        for name in sums
+        if sums[name] / total >= LEAST_SHARE
+    )
+    parts = [(name, value / total, SECTION_WORDS[name]) for name, value in sums.items()]
+    return (
+        '<h3 class="head apart">Within a step</h3>'
+        f"{bar(parts, 'where the time of a step goes', thin=True)}"
+        f'<div class="keys below">{keys}</div>'
+    )
