@@ -61,21 +61,36 @@ def yarn_magnitude(factor: float) -> float:
     return 1.0 + 0.1 * math.log(factor)
 
 
-def read_gguf(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a GGUF file under our names, and keyword arguments for ``infer_config``.
+def open_gguf(path: str | Path) -> Any:
+    """The package's reader of a GGUF file: ``fields`` and ``tensors``.
 
     Raises:
         ConfigError: the package gguf is not installed.
-        WeightsError: the file is damaged, of another architecture, or quantised.
+        WeightsError: the file is missing or damaged.
     """
     gguf = require_package("gguf")
     try:
-        reader = gguf.GGUFReader(path)
+        return gguf.GGUFReader(path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file or folder") from None
     # It parses by offsets, and fails in many ways on a damaged file.
     except Exception as error:
         raise WeightsError(f"{path} is damaged, or no GGUF file ({error})") from None
+
+
+def read_gguf(
+    path: str | Path, dequantise: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a GGUF file under our names, and keyword arguments for ``infer_config``.
+
+    Args:
+        dequantise: give what a quantised file computes with, in float32, rather than refuse it.
+
+    Raises:
+        ConfigError: the package gguf is not installed.
+        WeightsError: the file is damaged, of another architecture, or quantised.
+    """
+    reader = open_gguf(path)
     values = {name: field.contents() for name, field in reader.fields.items()}
     architecture = str(values.get("general.architecture"))
     if architecture not in ARCHITECTURES.values():
@@ -89,17 +104,23 @@ def read_gguf(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ours = layout.get(tensor.name)
         if ours is None:
             raise WeightsError(f"{path} holds a tensor {tensor.name}, which no MiniMind model has")
-        whole = _gguf_tensor(tensor, path)
+        whole = _gguf_tensor(tensor, path, dequantise)
         state.update(zip(ours, whole.unbind() if len(ours) > 1 else [whole], strict=True))
     return state, _gguf_settings(values, architecture)
 
 
-def _gguf_tensor(tensor: Any, path: str | Path) -> Tensor:
+def _gguf_tensor(tensor: Any, path: str | Path, dequantise: bool) -> Tensor:
     kind = tensor.tensor_type.name
     if kind in ("F32", "F16"):
         return torch.from_numpy(tensor.data.copy())
     if kind == "BF16":
         return torch.from_numpy(tensor.data.copy()).view(torch.bfloat16)
+    if dequantise:
+        quants = require_package("gguf").quants
+        try:
+            return torch.from_numpy(quants.dequantize(tensor.data, tensor.tensor_type).copy())
+        except NotImplementedError:
+            raise WeightsError(f"{path} is quantised in a way ({kind}) that is not known") from None
     raise WeightsError(
         f"{path} is quantised ({kind}): its weights are not the ones that were trained; "
         "export with --dtype float32, bfloat16 or float16 to read them back"

@@ -6,50 +6,28 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minimind.command import Parser, add_json_flag, count_text, print_json, size_text
+from minimind.command import Parser, add_json_flag, print_json, size_text
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
+from minimind.finding import Finding, add_model_facts, written
+from minimind.finding_export import add_gguf_facts, add_onnx_facts
 
 EXAMPLES = """\
 Examples:
   minimind inspect checkpoints/pretrain_512.pt
-  minimind inspect out runs/my-run exported/hf --json
+  minimind inspect out runs/my-run exported/hf exported/model.gguf --json
 """
-
-
-@dataclass
-class Finding:
-    """What something is. ``problems`` is empty when everything that could be checked is right."""
-
-    path: str
-    kind: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    checked: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "verified": not self.problems}
-
-    def lines(self) -> list[str]:
-        """For people."""
-        verdict = [f"  {'PROBLEM':<12} {problem}" for problem in self.problems]
-        if not self.problems:
-            verdict = [f"  {'verified':<12} {', '.join(self.checked)}"]
-        facts = [f"  {name.replace('_', ' '):<12} {_text(v)}" for name, v in self.facts.items()]
-        files = [f"  {name}: {what}" for name, what in self.files.items()]
-        return [f"{self.path}: {self.kind}", *facts, *files, *verdict]
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns 2 when something that was inspected does not verify."""
     parser = Parser(
         prog="minimind inspect",
-        description="Say what checkpoints, weights, token stores, tokenizers, model folders and\n"
-        "run folders are, and whether they verify. Exit code 2: something does not.",
+        description="Say what checkpoints, weights, GGUF and ONNX files, token stores,\n"
+        "tokenizers, model folders and run folders are, and whether they verify.\n"
+        "Exit code 2: something does not.",
         epilog=EXAMPLES,
     )
     parser.add_argument("path", nargs="+", type=Path, metavar="PATH", help="file or folder")
@@ -83,6 +61,8 @@ def _recognise(path: Path) -> tuple[str, Callable[[Path, Finding], None]]:
             return "output folder of a run", _run_folder
         if "meta.json" in names:
             return "token store", _store
+        if "model.onnx" in names and not list(path.glob("*.safetensors")):
+            return "ONNX model folder", _onnx_folder
         if "config.json" in names:
             return "Hugging Face model folder", _model_folder
         if names & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
@@ -94,6 +74,10 @@ def _recognise(path: Path) -> tuple[str, Callable[[Path, Finding], None]]:
         return "checkpoint", _checkpoint
     if path.suffix == ".pth":
         return "weights", _weights
+    if path.suffix == ".gguf":
+        return "GGUF model", add_gguf_facts
+    if path.suffix == ".onnx":
+        return "ONNX graph", add_onnx_facts
     return "file", _unknown
 
 
@@ -102,7 +86,8 @@ def _unknown(path: Path, finding: Finding) -> None:
         finding.problems.append("no such file or folder")
     else:
         finding.problems.append(
-            "not a checkpoint (.pt), weights (.pth), token store, tokenizer, model or run folder"
+            "not a checkpoint (.pt), weights (.pth), GGUF or ONNX file, token store, tokenizer, "
+            "model or run folder"
         )
 
 
@@ -116,13 +101,13 @@ def _checkpoint(path: Path, finding: Finding) -> None:
     if content is None:
         raise WeightsError(f"{path} has no model configuration: an older program wrote it")
     flags = content.flags
-    finding.facts["written"] = _written(path)
+    finding.facts["written"] = written(path)
     finding.facts["place"] = (
         f"epoch {state['epoch'] + 1} of {flags.get('epochs')}, micro-step {state['step']:,}"
     )
     finding.facts["global_step"] = int(state["global_step"])
     finding.facts["tokens"] = int(state.get("tokens", 0))
-    _model_facts(content.state, content.settings, finding)
+    add_model_facts(content.state, content.settings, finding)
     finding.facts["optimiser"] = f"{flags.get('optimizer')}, rate {flags.get('learning_rate')}"
     finding.facts["rows"] = (
         f"{flags.get('max_seq_len')} tokens, {state.get('rows_per_update')} an update on "
@@ -138,15 +123,15 @@ def _weights(path: Path, finding: Finding) -> None:
 
     verify_file(path)
     finding.checked.append("checksums of all records")
-    finding.facts["written"] = _written(path)
-    _model_facts(read_state_dict(path), {}, finding)
+    finding.facts["written"] = written(path)
+    add_model_facts(read_state_dict(path), {}, finding)
 
 
 def _model_folder(path: Path, finding: Finding) -> None:
     from minimind.weights import read_folder_settings, read_state_dict
 
     config = _json(path / "config.json")
-    finding.facts["written"] = _written(path / "config.json")
+    finding.facts["written"] = written(path / "config.json")
     finding.facts["architecture"] = ", ".join(config.get("architectures") or ["?"])
     if list(path.glob("*.py")):
         finding.facts["code"] = "carries code of its own (trust_remote_code)"
@@ -155,43 +140,15 @@ def _model_folder(path: Path, finding: Finding) -> None:
         return
     state = read_state_dict(path)
     finding.checked.append("safetensors headers and sizes")
-    _model_facts(state, read_folder_settings(path), finding)
+    add_model_facts(state, read_folder_settings(path), finding)
     if (path / "tokenizer.json").is_file():
         _tokenizer_facts(path, finding)
 
 
-def _model_facts(state: Any, settings: dict[str, Any], finding: Finding) -> None:
-    """Shape and size of a model, and whether its tensors are all there and finite."""
-    import torch
-
-    from minimind.model import MiniMindForCausalLM
-    from minimind.weights import EMBEDDING, HEAD, infer_config
-
-    config = infer_config(state, **settings)
-    with torch.device("meta"):
-        expected = MiniMindForCausalLM(config).state_dict()
-    tied = config.tie_word_embeddings
-    parameters = sum(t.numel() for n, t in expected.items() if not (tied and n == HEAD))
-    finding.facts["parameters"] = f"{count_text(parameters)} in {_short(state[EMBEDDING].dtype)}"
-    experts = ""
-    if config.use_moe:
-        known = f", {config.num_experts_per_tok} a token" if settings else ""
-        experts = f", {config.num_experts} experts{known}"
-    finding.facts["shape"] = (
-        f"{config.num_hidden_layers} layers of {config.hidden_size}, "
-        f"{config.num_attention_heads}/{config.num_key_value_heads} heads{experts}, "
-        f"vocabulary {config.vocab_size}, {'tied' if tied else 'untied'}"
-    )
-    missing = [n for n in expected if n not in state and not (tied and n == HEAD)]
-    extra = [n for n in state if n not in expected]
-    wrong = [n for n in expected if n in state and state[n].shape != expected[n].shape]
-    for word, names in (("missing", missing), ("unexpected", extra), ("misshapen", wrong)):
-        if names:
-            finding.problems.append(f"{len(names)} tensors {word}: {', '.join(names[:3])}")
-    bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        finding.problems.append(f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:3])}")
-    finding.checked += ["every tensor there and finite"]
+def _onnx_folder(path: Path, finding: Finding) -> None:
+    add_onnx_facts(path / "model.onnx", finding)
+    if (path / "tokenizer.json").is_file():
+        _tokenizer_facts(path, finding)
 
 
 def _store(path: Path, finding: Finding) -> None:
@@ -204,7 +161,7 @@ def _store(path: Path, finding: Finding) -> None:
         return
     meta = _json(path / "meta.json")
     lengths = store.offsets[1:] - store.offsets[:-1]
-    finding.facts["written"] = _written(path / "meta.json")
+    finding.facts["written"] = written(path / "meta.json")
     finding.facts["documents"] = store.n_docs
     finding.facts["tokens"] = store.n_tokens
     finding.facts["text"] = (
@@ -306,22 +263,8 @@ def _json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _written(path: Path) -> str:
-    modified = path.stat().st_mtime
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(modified))
-    return f"{stamp}, {size_text(path.stat().st_size)}"
-
-
 def _age(moment: float) -> str:
     minutes = max(0.0, time.time() - moment) / 60
     if minutes < 120:
         return f"{minutes:.0f} min ago"
     return f"{minutes / 60:.0f} h ago" if minutes < 2880 else f"{minutes / 1440:.0f} days ago"
-
-
-def _short(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _text(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

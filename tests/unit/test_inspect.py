@@ -72,6 +72,48 @@ def test_a_model_folder_and_its_tokenizer(checkpoint, tmp_path):
     assert any("damaged" in problem for problem in inspect(tmp_path / "hf").problems)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "precision", "model"),
+    [
+        ("float16", "F16", {}),
+        ("q8_0", "Q8_0", {"intermediate_size": 64}),
+        ("float32", "F32", {"use_moe": True}),
+    ],
+)
+def test_a_gguf_file(dtype, precision, model, tiny_tokenizer, tmp_path):
+    pytest.importorskip("gguf")
+    checkpoint = write_checkpoint(tmp_path / "run.pt", make_model(**model), tiny_tokenizer)
+    file = tmp_path / "m.gguf"
+    words = ["--weight", checkpoint, "--format", "gguf", "--out", file, "--dtype", dtype]
+    export(list(map(str, words)))
+    found = inspect(file)
+    assert (found.kind, found.problems) == ("GGUF model", [])
+    moe = "moe" if model.get("use_moe") else ""
+    assert found.facts["architecture"] == f"qwen3{moe}, named run"
+    assert found.facts["parameters"].endswith(f" in {precision}")
+    assert "2 layers of 32, 4/2 heads" in found.facts["shape"]
+    assert found.facts["tokenizer"] == "384 entries, bos 1, eos 2; gpt2, cut as gpt-2"
+    assert len(found.lines()) <= 10
+
+
+def test_what_is_wrong_with_a_gguf_file(checkpoint, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    file = tmp_path / "m.gguf"
+    words = ["--weight", checkpoint, "--format", "gguf", "--out", file, "--dtype", "float32"]
+    export(list(map(str, words)))
+    tensors = {t.name: int(t.data_offset) for t in gguf.GGUFReader(file).tensors}
+    whole = file.read_bytes()
+    place = tensors["blk.1.ffn_up.weight"]
+    file.write_bytes(whole[:place] + b"\xff" * 4 + whole[place + 4 :])
+    assert any("NaN" in p and "layers.1.mlp.up_proj" in p for p in inspect(file).problems)
+    file.write_bytes(whole[:-100])
+    assert any("damaged" in problem for problem in inspect(file).problems)
+    file.write_bytes(b"GGUF nonsense")
+    assert any("no GGUF file" in problem for problem in inspect(file).problems)
+    file.unlink()
+    assert inspect(file).problems == ["no such file or folder"]
+
+
 def test_a_tokenizer(tiny_tokenizer, tmp_path):
     found = inspect(tiny_tokenizer)
     assert (found.kind, found.problems) == ("tokenizer", [])

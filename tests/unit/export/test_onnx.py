@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 from minimind.errors import ConfigError, MiniMindError, WeightsError
 from minimind.export.cli import main
 from minimind.export.onnx import OnnxModel, causal_mask
+from minimind.inspect import inspect
 from minimind.pretrained import load_weights
 from minimind.weights import read_state_dict
 
@@ -47,6 +49,29 @@ def test_the_command_reports_the_difference(exported):
     # The exporter would write its stack traces along, and with them this machine's paths.
     assert b"site-packages" not in (folder / "model.onnx").read_bytes()
     onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+
+
+def test_inspect_knows_the_graph_and_what_is_wrong_with_it(exported, tmp_path):
+    folder = tmp_path / "onnx"
+    shutil.copytree(exported[0], folder)
+    graph = folder / "model.onnx"
+    found = inspect(graph)
+    assert (found.kind, found.problems) == ("ONNX graph", [])
+    assert found.facts["inputs"].startswith("input_ids [batch, length], attention_mask")
+    assert found.facts["cache"] == "keys and values of 2 layers"
+    assert "2 layers of 32" in found.facts["shape"]
+    assert found.checked[-1] == "the graph, by onnx's checker"
+    assert len(found.lines()) <= 10
+    whole = inspect(folder)
+    assert (whole.kind, whole.problems) == ("ONNX model folder", [])
+    assert whole.facts["tokenizer"].startswith("384 entries")
+
+    changed = onnx.load(str(graph))
+    changed.graph.node[3].op_type = "NoSuchOperator"
+    onnx.save(changed, str(graph))
+    assert any("graph invalid" in problem for problem in inspect(graph).problems)
+    graph.write_bytes(graph.read_bytes()[:1000])
+    assert any("damaged" in problem for problem in inspect(graph).problems)
 
 
 def test_inputs_and_outputs_are_named_as_runtimes_expect(exported):
