@@ -15,7 +15,7 @@ STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format types unit integration e2e test-transformers lock clean \
-	slurm-up slurm-down slurm-status build-image image-test push-image bench
+	slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ format: $(STAMP) ## format the code
 
 test-transformers: $(STAMP) ## transformers' own common model tests, run on MiniMind (downloads its sources)
 	$(BIN)/python tests/hf_common/run.py
+
+report-look: $(STAMP) ## pictures of a report in a real Chromium, light, dark and on a phone; RUN=runs/my-run
+	$(BIN)/python -m tests.look.report $(RUN)
 
 lock: $(STAMP) ## pin the newest versions again (needs uv on the path)
 	echo 'torch==2.13.0' | uv pip compile --universal --python-version 3.10 --extra train --extra export --extra tensorboard \
