@@ -13,6 +13,7 @@ app = typer.Typer(
     name="launcher",
     help="Submit MiniMind pretraining to Slurm, or run it here; survive everything, lose nothing.",
     no_args_is_help=True,
+    epilog="Example: launcher submit --nodes 2 --gpus 8 -- --data_path /shared/corpus.jsonl",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

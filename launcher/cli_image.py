@@ -34,8 +34,11 @@ def import_(
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    group = typer.Typer(help="Container images for the site's runtime.", no_args_is_help=True)
-    group.command("import")(import_)
+    shown = "Example: launcher image import minimind --container apptainer --out minimind.sif"
+    group = typer.Typer(
+        help="Container images for the site's runtime.", no_args_is_help=True, epilog=shown
+    )
+    group.command("import", epilog=shown)(import_)
     # One command alone would swallow its own name.
     group.callback()(lambda: None)
     app.add_typer(group, name="image")

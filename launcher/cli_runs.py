@@ -192,9 +192,9 @@ def requeue(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> 
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the application."""
-    app.command()(status)
-    app.command(name="list")(list_runs)
-    app.command()(logs)
-    app.command()(why)
-    app.command()(cancel)
-    app.command()(requeue)
+    app.command(epilog="Example: launcher status first --watch")(status)
+    app.command("list", epilog="Example: launcher list --json")(list_runs)
+    app.command(epilog="Example: launcher logs first -f --rank 1")(logs)
+    app.command(epilog="Example: launcher why first")(why)
+    app.command(epilog="Example: launcher cancel first")(cancel)
+    app.command(epilog="Example: launcher requeue first")(requeue)

@@ -138,5 +138,5 @@ def drill(
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the application."""
-    app.command()(doctor)
-    app.command()(drill)
+    app.command(epilog="Example: launcher doctor --nodes 2 --gpus 8")(doctor)
+    app.command(epilog="Example: launcher drill --nodes 2 --only term --only kill")(drill)

@@ -48,7 +48,7 @@ def submit(
     wait: o.Wait = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Submit a training run: [bold]launcher submit --nodes 2 --gpus 8 -- TRAIN FLAGS[/bold]"""
+    """Submit a training run to Slurm; without Slurm it starts on this machine."""
     given = dict(locals())
     spec = spec_from(given, list(given.pop("train_flags") or ()))
     if dry_run:
@@ -70,7 +70,9 @@ def submit(
 def run(
     train_flags: o.TrainFlags = None,
     name: o.Name = None,
-    gpus: o.Gpus = None,
+    gpus: Annotated[
+        int | None, o.option("Ranks, one a GPU (all GPUs here; 1 without).", o.SIZE)
+    ] = None,
     procs: Annotated[
         int | None, o.option("CPU ranks over gloo, instead of --gpus.", o.SIZE)
     ] = None,
@@ -204,5 +206,6 @@ def ranks_text(spec: JobSpec) -> str:
 
 def register(app: typer.Typer) -> None:
     """Adds this module's commands to the application."""
-    app.command()(submit)
-    app.command()(run)
+    shown = "launcher submit --nodes 2 --gpus 8 --time 8:00:00 -- --data_path /shared/corpus.jsonl"
+    app.command(epilog=f"Example: {shown}")(submit)
+    app.command(epilog="Example: launcher run --procs 2 -- --max_steps 100")(run)

@@ -42,7 +42,7 @@ def sweep(
     dry_run: o.DryRun = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Submit a run for every point of a grid: [bold]--vary learning_rate=1e-3,5e-4[/bold]"""
+    """Submit a run for every point of a grid of train flags."""
     given = dict(locals())
     train = list(given.pop("train_flags") or ())
     from launcher.build import read_secrets
@@ -72,4 +72,5 @@ def sweep(
 
 def register(app: typer.Typer) -> None:
     """Adds this module's command to the application."""
-    app.command()(sweep)
+    shown = "launcher sweep --vary learning_rate=1e-3,5e-4 -- --data_path /shared/corpus.jsonl"
+    app.command(epilog=f"Example: {shown}")(sweep)

@@ -28,10 +28,13 @@ COMMANDS = {
 """Subcommand → (module with ``main(argv) -> exit code``, help). Loaded only when asked for."""
 
 
+EXAMPLE = "Example: minimind data sample && minimind pretrain --max_steps 100"
+
+
 def usage() -> str:
     head = f"minimind {__version__}: usage: minimind COMMAND [FLAGS] (COMMAND --help tells more)"
     lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([head, "", *lines])
+    return "\n".join([head, "", *lines, "", EXAMPLE])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

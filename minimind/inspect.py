@@ -21,8 +21,7 @@ Examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Returns 2 when something that was inspected does not verify."""
+def build_parser() -> Parser:
     parser = Parser(
         prog="minimind inspect",
         description="Say what checkpoints, weights, GGUF and ONNX files, token stores,\n"
@@ -32,7 +31,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("path", nargs="+", type=Path, metavar="PATH", help="file or folder")
     add_json_flag(parser)
-    args = parser.parse_args(list(argv))
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns 2 when something that was inspected does not verify."""
+    args = build_parser().parse_args(list(argv))
     findings = [inspect(path) for path in args.path]
     if args.json:
         print_json([finding.to_dict() for finding in findings])

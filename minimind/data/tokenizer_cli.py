@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from minimind.command import Parser
 from minimind.data.corpus import find_files
 from minimind.data.reader import BadRow, read_texts
 from minimind.data.tokenizer import load_tokenizer
@@ -15,28 +16,47 @@ from minimind.errors import EXIT_DONE, DataError
 
 SHIPPED_VOCABULARY = 6400
 
+TRAIN_EXAMPLE = "Example: minimind tokenizer train corpus.jsonl --out tokenizer --vocab_size 4000"
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="minimind tokenizer",
+        description="Train a tokenizer, or repeat the recipe of the shipped one.",
+        epilog=TRAIN_EXAMPLE,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train: Parser = commands.add_parser(
+        "train", help="train a byte-level BPE tokenizer on jsonl text", epilog=TRAIN_EXAMPLE
+    )
+    train.add_argument("files", nargs="+", metavar="FILE", help="jsonl, jsonl.gz, jsonl.zst; globs")
+    train.flag("out", required=True, type=Path, metavar="DIR", help="folder to write")
+    train.flag(
+        "vocab_size",
+        type=int,
+        default=SHIPPED_VOCABULARY,
+        metavar="N",
+        help=f"number of entries (default: {SHIPPED_VOCABULARY})",
+    )
+    train.flag(
+        "text_field", default="text", metavar="NAME", help="field with the text (default: text)"
+    )
+    train.set_defaults(run=_train)
+
+    recipe: Parser = commands.add_parser(
+        "recipe",
+        help="make the shipped tokenizer again, from Debian 12's packages",
+        epilog="Example: minimind tokenizer recipe --out build/tokenizer",
+    )
+    recipe.flag("out", required=True, type=Path, metavar="DIR", help="folder to write")
+    recipe.set_defaults(run=_recipe)
+    return parser
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one subcommand and return its exit code."""
-    parser = argparse.ArgumentParser(prog="minimind tokenizer", allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="train a byte-level BPE tokenizer on jsonl text")
-    train.add_argument("files", nargs="+", metavar="FILE", help="jsonl, jsonl.gz, jsonl.zst; globs")
-    train.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    train.add_argument(
-        "--vocab_size", "--vocab-size", type=int, default=SHIPPED_VOCABULARY, metavar="N"
-    )
-    train.add_argument("--text_field", "--text-field", default="text", metavar="NAME")
-    train.set_defaults(run=_train)
-
-    recipe = commands.add_parser(
-        "recipe", help="make the shipped tokenizer again, from Debian 12's packages"
-    )
-    recipe.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    recipe.set_defaults(run=_recipe)
-
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(list(argv))
     arguments.run(arguments)
     return EXIT_DONE
 

@@ -6,7 +6,6 @@ experiment of each; given the run's id, and in order, they become one curve.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -14,12 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimind.command import Parser
 from minimind.errors import EXIT_CRASHED, EXIT_DONE, ConfigError
 from minimind.training.tracking import log_folder, mark_sent, read_sent, run_file
 
 FILE_HEADER_BYTES = 7
 FAILURE_MARK = "Confirm sync finish failed"
 """SwanLab 0.10 prints this, and exits 0, when an upload did not complete."""
+
+
+EXAMPLES = """\
+Examples:
+  minimind track sync out --dry-run
+  minimind track sync out"""
 
 
 @dataclass(frozen=True)
@@ -111,13 +117,23 @@ def _send(segment: Segment) -> bool:
     return process.wait() == 0 and FAILURE_MARK not in " ".join("".join(said).split())
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="minimind track", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parser_sync = commands.add_parser("sync", help="send a run's offline SwanLab records")
-    parser_sync.add_argument("save_dir", type=Path, metavar="SAVE_DIR", help="--save_dir of a run")
-    parser_sync.add_argument(
-        "--dry-run", action="store_true", help="print the commands, send nothing"
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="minimind track", description="Send offline SwanLab records.", epilog=EXAMPLES
     )
-    args = parser.parse_args(list(argv))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser_sync: Parser = commands.add_parser(
+        "sync",
+        help="send a run's offline SwanLab records",
+        description="Send the offline SwanLab records of a run, however often it was interrupted,\n"
+        "as one experiment. What was sent before is not sent again.",
+        epilog=EXAMPLES,
+    )
+    parser_sync.add_argument("save_dir", type=Path, metavar="SAVE_DIR", help="--save_dir of a run")
+    parser_sync.flag("dry_run", action="store_true", help="print the commands, send nothing")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    args = build_parser().parse_args(list(argv))
     return sync(args.save_dir, args.dry_run)
