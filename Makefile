@@ -14,7 +14,7 @@ DEVCLUSTER := $(BIN)/python slurm/devcluster
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e test-transformers lock clean \
+.PHONY: help setup train test lint format types unit integration e2e test-transformers lock docs clean \
 	slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -88,6 +88,9 @@ $(PEERS)/.installed: benchmarks/peers/requirements.txt $(STAMP)
 
 bench: $(STAMP) $(PEERS)/.installed ## a short look at all benchmarks; BENCH=throughput ARGS='--help': one
 	$(BIN)/python -m benchmarks$(if $(BENCH),.$(BENCH)) $(ARGS)
+
+docs: $(STAMP) ## write docs/reference.md from the code
+	$(BIN)/python docs/make_reference.py
 
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix
