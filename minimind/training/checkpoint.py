@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from minimind.errors import WeightsError
-from minimind.training.durable import sync_folder, write_durably
+from minimind.training.durable import remove_temporaries, sync_folder, write_durably
 
 log = logging.getLogger(__name__)
 
@@ -215,9 +215,7 @@ class Checkpointer:
     def remove_leftovers(self) -> None:
         """Delete the half-written files of saves that were killed. Only under the lock."""
         for target in (self.checkpoint_file, self.weight_file):
-            for path in target.parent.glob(f".{target.name}.*.tmp"):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+            remove_temporaries(target)
 
 
 def half_precision(model_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -31,6 +31,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
 
 
+def remove_temporaries(path: Path) -> None:
+    """Delete what killed writes of ``path`` left. Only while nobody else can be writing it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_durably(
     path: Path, write: Callable[[Path], None], before_rename: Callable[[], None] | None = None
 ) -> None:

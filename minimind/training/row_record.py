@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from minimind.training.durable import write_durably
+from minimind.training.durable import remove_temporaries, write_durably
 
 
 class RowRecord:
@@ -43,6 +43,7 @@ class RowRecord:
 def trim_row_records(folder: Path, global_step: int) -> None:
     """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
     for path in folder.glob("rows.rank*.jsonl"):
+        remove_temporaries(path)
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
