@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class FolderLock:
                 )
             check()
             time.sleep(HEARTBEAT_SECONDS / 5)
+        self._remove_leftovers()
         self._thread = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
         self._thread.start()
 
@@ -134,6 +135,19 @@ class FolderLock:
     def _create(self) -> bool:
         if self.is_mine():
             return True
+        if self.path.exists():
+            return False
+        with self._written_beside() as fresh:
+            try:
+                # Whole or not at all: a lock without a name in it keeps everybody waiting.
+                os.link(fresh, self.path)
+            except (FileExistsError, FileNotFoundError):
+                return False
+            except OSError:
+                return self._create_without_links()
+        return True
+
+    def _create_without_links(self) -> bool:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -143,11 +157,25 @@ class FolderLock:
         return True
 
     def _replace(self) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{self.owner['token']}")
-        temporary.write_text(json.dumps(self.owner))
-        os.replace(temporary, self.path)
+        with self._written_beside() as fresh, contextlib.suppress(FileNotFoundError):
+            os.replace(fresh, self.path)
         # Of two that take over at once the later rename wins; let both see which it was.
         time.sleep(HEARTBEAT_SECONDS / 5)
+
+    @contextlib.contextmanager
+    def _written_beside(self) -> Iterator[Path]:
+        """A file of our own with our name in it, gone afterwards if it is still there."""
+        fresh = self.path.with_name(f".{self.path.name}.{self.owner['token']}")
+        try:
+            fresh.write_text(json.dumps(self.owner))
+            yield fresh
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Delete what owners left that were killed here; one that lives sees who has the lock."""
+        for path in self.path.parent.glob(f".{self.path.name}.*"):
+            path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         try:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +125,40 @@ def test_a_garbled_lock_file_is_taken_over(path: Path, content: str) -> None:
     lock = FolderLock(path, stale_seconds=0.1)
     lock.acquire()
     assert lock.is_mine()
+    lock.release()
+
+
+def test_a_full_disk_leaves_no_lock(path: Path) -> None:
+    """A limit on the size of files stands for the disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            FolderLock(path).acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(path.parent.iterdir())
+
+
+def test_what_a_killed_owner_was_writing_is_removed(path: Path) -> None:
+    path.with_name(f".{path.name}.0123").touch()
+    lock = FolderLock(path)
+    lock.acquire()
+    assert list(path.parent.iterdir()) == [path]
+    lock.release()
+    assert not list(path.parent.iterdir())
+
+
+def test_without_hard_links_only_one_gets_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*paths: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    lock = FolderLock(path)
+    lock.acquire()
+    assert lock.is_mine()
+    with pytest.raises(ConfigError, match="in use by process"):
+        FolderLock(path).acquire()
     lock.release()
 
 
