@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -323,9 +322,13 @@ def make_folders(config: TrainConfig) -> None:
         folder = Path(getattr(config, flag))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".probe.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            # One name, so that what a killed start leaves is gone after the next.
+            probe = folder / ".probe"
+            try:
+                # Not empty: on a full disk a file can often still be made.
+                probe.write_bytes(bytes(1 << 12))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"--{flag} {folder} cannot be written: {error.strerror}") from None
 
