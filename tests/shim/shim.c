@@ -9,6 +9,8 @@
  *                unlink, write or open; before or after the call
  *   SHIM_DELAY   microseconds that every fsync takes longer
  *   SHIM_CLOCK   file of one double: seconds by which the wall clock is wrong, as of now
+ *   SHIM_CONFIG  file of NAME=VALUE lines that set the above, for processes whose environment is
+ *                the same at every start; a strike removes it, so that it strikes once
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -48,8 +50,26 @@ static void *real(const char *name) {
     return dlsym(RTLD_NEXT, name);
 }
 
+static void read_config(const char *path) {
+    char line[2 * PATH_MAX];
+    FILE *file = REAL(fopen)(path, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        char *equals = strchr(line, '=');
+        if (equals) {
+            *equals = 0;
+            setenv(line, equals + 1, 1);
+        }
+    }
+    if (file)
+        fclose(file);
+}
+
 void shim_configure(void) {
-    const char *value = getenv("SHIM_ROOT");
+    const char *value = getenv("SHIM_CONFIG");
+    if (value && *value)
+        read_config(value);
+    value = getenv("SHIM_ROOT");
     snprintf(root, sizeof root, "%s", value ? value : "");
     root_length = strlen(root);
     if (record_fd >= 0) {
@@ -127,6 +147,9 @@ static void strike(const char *call, enum when when) {
         strike_seen++;
     if (strike_seen == strike_at && when == strike_when) {
         strike_at = 0;
+        const char *config = getenv("SHIM_CONFIG");
+        if (config && *config)
+            REAL(unlinkat)(AT_FDCWD, config, 0);
         /* To the process: a signal to this thread would wait for the thread that may handle it. */
         kill(getpid(), strike_signal);
     }

@@ -1,0 +1,144 @@
+"""Signals to ranks and loader workers: at random moments, and exactly at a call on a file."""
+
+from __future__ import annotations
+
+import signal
+import time
+from random import Random
+from typing import Any
+
+from tests.chaos.faults.moments import later, send, some_moment, steps
+from tests.chaos.faults.registry import fault
+from tests.chaos.target import children
+from tests.shim import striking
+
+EVERYWHERE = ("plain", "local", "slurm", "docker")
+SHIMMED = ("plain", "local")
+
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+CRASHED, ABORTED = 1, 130
+EARLY = tuple(-int(number) for number in STOPS)
+"""Before its handlers are there, a stop signal ends a process as any other."""
+CALLS = ("fsync", "fsync", "rename", "rename", "open", "write", "link", "unlink", "read")
+
+
+def has_peers(run: Any) -> bool:
+    """Whether one rank can be hit and another not."""
+    return bool(run.world_size > 1)
+
+
+def has_workers(run: Any) -> bool:
+    """Whether loader processes read the data."""
+    return bool(run.has_workers)
+
+
+@fault(*EVERYWHERE, codes=EARLY, causes=("crash",), ends=True, weight=2)
+def stop_all_ranks(run: Any, rng: Random) -> str:
+    moment = some_moment(run, rng)
+    number = rng.choice(STOPS)
+    for pid in run.ranks():
+        send(pid, number)
+    return f"{number.name} {moment}"
+
+
+@fault(
+    *EVERYWHERE,
+    codes=(CRASHED, *EARLY),
+    causes=("crash",),
+    ends=True,
+    weight=2,
+    needs=has_peers,
+)
+def stop_one_rank(run: Any, rng: Random) -> str:
+    """The others stop with it, at the same step; before they have met, they fail with it."""
+    moment = some_moment(run, rng)
+    number = rng.choice(STOPS)
+    if ranks := run.ranks():
+        send(rng.choice(ranks), number)
+    return f"{number.name} {moment}"
+
+
+@fault(*EVERYWHERE, codes=(-9,), causes=("crash",), ends=True, weight=2)
+def kill_all_ranks(run: Any, rng: Random) -> str:
+    moment = some_moment(run, rng)
+    for pid in run.ranks():
+        send(pid, signal.SIGKILL)
+    return moment
+
+
+@fault(*EVERYWHERE, codes=(-9, CRASHED), causes=("crash",), ends=True, weight=2, needs=has_peers)
+def kill_one_rank(run: Any, rng: Random) -> str:
+    moment = some_moment(run, rng)
+    if ranks := run.ranks():
+        send(rng.choice(ranks), signal.SIGKILL)
+    return moment
+
+
+@fault("plain", "local", codes=(CRASHED,), causes=("crash",), weight=3, needs=has_workers)
+def kill_loader_worker(run: Any, rng: Random) -> str:
+    later(run, rng)
+    workers = [child for pid in run.ranks() for child in children(pid)]
+    if not workers:
+        return "(none there)"
+    send(rng.choice(workers), signal.SIGKILL)
+    return ""
+
+
+@fault("plain", "local", weight=3, needs=has_workers)
+def signal_loader_worker(run: Any, rng: Random) -> str:
+    """A stop signal to a worker alone: it is its parent's business, so training goes on."""
+    later(run, rng)
+    workers = [child for pid in run.ranks() for child in children(pid)]
+    if not workers:
+        return "(none there)"
+    send(rng.choice(workers), rng.choice(STOPS))
+    return ""
+
+
+@fault("plain", codes=(CRASHED, ABORTED, *EARLY), ends=True)
+def impatient_interrupt(run: Any, rng: Random) -> str:
+    """Ctrl-C twice: the second ends the process at once."""
+    moment = some_moment(run, rng)
+    for _ in range(2):
+        for pid in run.ranks():
+            send(pid, signal.SIGINT)
+        time.sleep(rng.uniform(0, 0.05))
+    return moment
+
+
+@fault(*EVERYWHERE, codes=(-9, CRASHED, *EARLY), causes=("crash",), ends=True)
+def stop_then_kill(run: Any, rng: Random) -> str:
+    """A site that gives no time: SIGTERM, and SIGKILL a moment later, in mid-save."""
+    moment = some_moment(run, rng)
+    ranks = run.ranks()
+    for pid in ranks:
+        send(pid, signal.SIGTERM)
+    time.sleep(rng.uniform(0, 0.15))
+    for pid in ranks:
+        send(pid, signal.SIGKILL)
+    return moment
+
+
+def strike(run: Any, rng: Random, number: signal.Signals) -> str:
+    """A signal that a rank gets exactly before or after its n-th call of a kind on its files."""
+    call, when = rng.choice(CALLS), rng.choice(("before", "after"))
+    faults = striking(run.folder, call, rng.randint(1, 12), when, number)
+    run.ensure_running(faults)
+    steps(run, 40)
+    return f"{when} {call}" if run.settings.struck() else "(never came)"
+
+
+@fault(*SHIMMED, codes=(-9, CRASHED), causes=("crash",), ends=True, weight=5)
+def kill_at_a_file_call(run: Any, rng: Random) -> str:
+    told = strike(run, rng, signal.SIGKILL)
+    for pid in run.ranks():
+        send(pid, signal.SIGKILL)
+    return told
+
+
+@fault(*SHIMMED, codes=(CRASHED, *EARLY), causes=("crash",), ends=True, weight=4)
+def stop_at_a_file_call(run: Any, rng: Random) -> str:
+    told = strike(run, rng, rng.choice(STOPS))
+    for pid in run.ranks():
+        send(pid, signal.SIGTERM)
+    return told

@@ -1,0 +1,270 @@
+"""Runs under the launcher: submitted as a user does, and on this machine without Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import local, state
+from launcher.runs import RunFolder, of_attempt
+from launcher.slurm import JobInfo
+from tests.chaos.target import (
+    Ending,
+    GrowingFile,
+    Lost,
+    Settings,
+    command_line,
+    processes,
+    processes_at,
+    training_flags,
+    wait_for,
+)
+from tests.e2e.lab import Lab, lab_environment
+from tests.shim import preload
+
+PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
+"""The adversary is no reason to give up."""
+
+AGAIN = (state.INTERRUPTED, state.FAILED, state.HELD, state.CANCELLED)
+"""States from which a person has to say "go on"."""
+
+
+class LaunchedRun:
+    """See :class:`tests.chaos.target.Target`."""
+
+    start_seconds = 8.0
+    gives_up_seconds = 240.0
+    endings_are_final = False
+
+    def __init__(
+        self, lab: Lab, name: str, flags: dict[str, Any], world_size: int, options: tuple[str, ...]
+    ) -> None:
+        self.lab, self.name, self.world_size = lab, name, world_size
+        self.folder = lab.runs / name
+        self.save_dir, self.checkpoint_dir = self.folder / "out", self.folder / "checkpoints"
+        self.cache_dir = lab.folder / f"{name}.cache"
+        self.has_workers = flags["num_workers"] > 0
+        self.launched = RunFolder(self.folder)
+        self.settings = Settings(lab.folder / f"{name}.faults", self.folder)
+        self.options = options
+        self.flags = {**flags, "cache_dir": self.cache_dir}
+        self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
+
+    @property
+    def endings(self) -> list[Ending]:
+        return [Ending(cause=cause) for cause in self.lab.causes(self.name)]
+
+    def ensure_running(self, faults: dict[str, str] | None = None) -> None:
+        if faults:
+            if self.is_running():
+                self.rest()
+            self.settings.write(faults)
+        if not self._submitted():
+            self.lab.submit(self.name, *self.options, train=words(self.flags))
+        wait_for(self._going_on, "an attempt", self.gives_up_seconds)
+
+    def _going_on(self) -> bool:
+        """Whether an attempt is under way; where nobody starts one, a person says so."""
+        if self.is_running() or self.is_over():
+            return True
+        if self.state() in AGAIN:
+            # Refused while the last supervisor is about to end: then once more.
+            self.lab.launcher("requeue", self.name)
+        return False
+
+    def start_another(self) -> list[int]:
+        """Submit the same run once more while it runs: the exit status."""
+        resume = ("submit", "--name", self.name, "--resume", *self.options, "--")
+        return [self.lab.launcher(*resume, *words(self.flags)).returncode]
+
+    def requeue_twice(self) -> None:
+        """Two people tell the launcher at the same moment to go on; one of them may be refused."""
+        command = [sys.executable, "-m", "launcher", "requeue", self.name]
+        both = [
+            subprocess.Popen(
+                command,
+                cwd=self.lab.folder,
+                env=self.lab.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        codes = sorted(process.wait(120) for process in both)
+        if codes not in ([0, 0], [0, 2]):
+            raise Lost(f"two requeues at once ended with {codes}")
+
+    def state(self) -> str:
+        """The run's state as ``launcher status`` has it."""
+        return state.job_state(self.launched, self.jobs())[0]
+
+    def jobs(self) -> dict[str, JobInfo] | None:
+        """What Slurm knows; nothing where there is none."""
+        return {}
+
+    def is_over(self) -> bool:
+        return self.launched.done_marker.exists()
+
+    def is_running(self) -> bool:
+        return bool(self.ranks())
+
+    def steps(self) -> int:
+        mine = of_attempt(self.launched.events(), self.launched.current_attempt() or 0)
+        began = [event for event in mine if event["event"] in ("started", "resumed")]
+        if not began:
+            return 0
+        first = began[-1].get("step", 0)
+        return sum(record["global_step"] >= first for record in self._rows.lines())
+
+    def ranks(self) -> list[int]:
+        mark = f"LAUNCHER_ATTEMPT={self.launched.current_attempt()}"
+        return [pid for pid in self.marked(mark) if is_rank(pid)]
+
+    def marked(self, *marks: str) -> list[int]:
+        """The processes that have the run's event log, and these, in their environment."""
+        wanted = {f"MINIMIND_EVENTS={self.launched.events_file}".encode(), *map(str.encode, marks)}
+        return [pid for pid in processes() if _has(pid, wanted)]
+
+    def supervisor(self) -> int | None:
+        """The process that starts and watches attempts."""
+        return local.supervisor_pid(self.launched)
+
+    def settle(self) -> None:
+        number = self.launched.current_attempt() or 0
+
+        def ended() -> bool:
+            events = of_attempt(self.launched.events(), number)
+            if any(event["event"] == "attempt_ended" for event in events):
+                return True
+            return self.state() in (*AGAIN, state.DONE) and not self.is_running()
+
+        wait_for(ended, f"the end of attempt {number}", self.gives_up_seconds)
+
+    def rest(self) -> None:
+        """Only a run whose supervisor has been stopped does not start again by itself."""
+        pid = self.supervisor()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            wait_for(lambda: not local.alive(pid), "the supervisor's end", self.gives_up_seconds)
+        wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
+
+    def complete(self) -> None:
+        self.settings.write({})
+        try:
+            wait_for(
+                lambda: self.is_over() or (self._going_on() and self.is_over()),
+                "the run's end",
+                self.gives_up_seconds,
+            )
+        except Lost as error:
+            raise Lost(f"{error}\n{self.lab.why(self.name)}") from None
+        self._judge_events()
+
+    def _judge_events(self) -> None:
+        """Every attempt that began has an end with a cause, and the run has one, too."""
+        began = [e["attempt"] for e in self.lab.events(self.name, "attempt_started")]
+        ended = [e["attempt"] for e in self.lab.events(self.name, "attempt_ended")]
+        if sorted(began) != sorted(ended) or self.endings[-1].cause != "done":
+            told = ", ".join(map(str, self.endings))
+            raise Lost(f"attempts {began} began, {ended} ended: {told}")
+
+    def leftovers(self) -> list[str]:
+        living = {*processes_at(self.folder), *self.marked()}
+        left = [f"process {pid}: {command_line(pid)}" for pid in living]
+        return left + [str(path) for path in self.folder.rglob("*.tmp")]
+
+    def kill(self) -> None:
+        """End whatever lives, at once."""
+        pid = self.supervisor()
+        for process in ([pid] if pid else []) + processes_at(self.folder) + self.marked():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def _submitted(self) -> bool:
+        return self.launched.exists() and self.launched.job_id() is not None
+
+
+def words(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Flags as the command line has them; folders and resume are the launcher's part."""
+    found: list[str] = []
+    for name, value in flags.items():
+        if name != "from_resume" and value is not False:
+            found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return tuple(found)
+
+
+RANK_MODULES = ("launcher.task", "submitit.core._submit")
+
+
+def is_rank(pid: int) -> bool:
+    """Whether a process with a rank's environment is the rank itself, not a helper of it.
+
+    Helpers are srun, the client of a container, its first process, and loader workers.
+    """
+    return _runs_rank(pid) and not _runs_rank(parent(pid))
+
+
+def _runs_rank(pid: int) -> bool:
+    program, _, rest = command_line(pid).partition(" ")
+    return "python" in Path(program).name and any(module in rest for module in RANK_MODULES)
+
+
+def parent(pid: int) -> int:
+    """The number of a process's parent; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _has(pid: int, variables: set[bytes]) -> bool:
+    try:
+        return variables <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return False
+
+
+@dataclass
+class LocalLayer:
+    """Where runs of submitit's local executor live."""
+
+    lab: Lab
+    flags: dict[str, Any]
+    name: str = "local"
+    world_sizes: tuple[int, ...] = (1, 1, 2)
+    faults: tuple[int, int] = (5, 9)
+
+    def options(self, run_name: str, world_size: int) -> tuple[str, ...]:
+        """The options of ``submit``."""
+        found = ["--cluster", "local", "--gpus", str(world_size)]
+        found += ["--profile", str(self.lab.folder / "p.toml")]
+        shim = {**preload(), "SHIM_CONFIG": str(self.lab.folder / f"{run_name}.faults")}
+        for name, value in shim.items():
+            found += ["--env", f"{name}={value}"]
+        return tuple(found)
+
+    @contextlib.contextmanager
+    def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[LaunchedRun]:
+        """A run that has not been submitted."""
+        run = LaunchedRun(self.lab, name, flags, world_size, self.options(name, world_size))
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+@contextlib.contextmanager
+def layer(folder: Path) -> Iterator[LocalLayer]:
+    """Runs under submitit's local executor."""
+    flags = training_flags(folder, epochs=20)
+    (folder / "p.toml").write_text(PROFILE)
+    environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
+    yield LocalLayer(Lab(folder, environment), flags)
