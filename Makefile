@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 SAMPLE := data/sample
 RUN := runs/sample
 IMAGE ?= minimind
+SEED ?= 1
+MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
 # A GPU takes more steps in the same two minutes.
@@ -15,7 +17,7 @@ STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format types unit integration e2e test-transformers lock docs clean \
-	slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
+	slurm-up slurm-down slurm-status build-image image-test push-image bench chaos report-look
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +81,9 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
 	$(BIN)/python -m pytest --timeout 1500 tests/e2e
+
+chaos: $(STAMP) ## interfere with runs at random moments; SEED=7 MINUTES=10 CHAOS_FLAGS='--layer slurm'
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_FLAGS)
 
 # What only the peers need, apart from .venv: it would change how our trainer starts.
 $(PEERS)/.installed: benchmarks/peers/requirements.txt $(STAMP)

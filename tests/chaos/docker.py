@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.local import PROFILE, LaunchedRun
+from tests.chaos.local import LaunchedRun, profile
 from tests.chaos.target import command_line, training_flags
 from tests.e2e.docker.engine import Engine, docker_engine
 from tests.e2e.lab import Lab, lab_environment
@@ -70,7 +70,7 @@ class DockerLayer:
         cache.mkdir()
         options = (
             *("--cluster", "local", "--gpus", str(world_size)),
-            *("--profile", str(self.lab.folder / "p.toml")),
+            *profile(self.lab),
             *("--image", self.image, "--container", "docker", "--env", "OMP_NUM_THREADS=1"),
             *("--mount", f"{data}:{data}"),
         )
@@ -92,7 +92,6 @@ def layer(folder: Path) -> Iterator[DockerLayer]:
     if not image:
         raise SystemExit(f"set {IMAGE_VARIABLE} to an image; make build-image makes one")
     flags = training_flags(folder, epochs=20)
-    (folder / "p.toml").write_text(PROFILE)
     with docker_engine(folder) as engine, layer_of(folder, engine, image, flags) as made:
         yield made
 

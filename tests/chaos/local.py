@@ -32,8 +32,16 @@ from tests.shim import preload
 PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
 """The adversary is no reason to give up."""
 
+
 AGAIN = (state.INTERRUPTED, state.FAILED, state.HELD, state.CANCELLED)
 """States from which a person has to say "go on"."""
+
+
+def profile(lab: Lab) -> list[str]:
+    """The option that lets a run fail as often as it is made to."""
+    file = lab.folder / "chaos.toml"
+    file.write_text(PROFILE)
+    return ["--profile", str(file)]
 
 
 class LaunchedRun:
@@ -245,7 +253,7 @@ class LocalLayer:
     def options(self, run_name: str, world_size: int) -> tuple[str, ...]:
         """The options of ``submit``."""
         found = ["--cluster", "local", "--gpus", str(world_size)]
-        found += ["--profile", str(self.lab.folder / "p.toml")]
+        found += profile(self.lab)
         shim = {**preload(), "SHIM_CONFIG": str(self.lab.folder / f"{run_name}.faults")}
         for name, value in shim.items():
             found += ["--env", f"{name}={value}"]
@@ -265,6 +273,5 @@ class LocalLayer:
 def layer(folder: Path) -> Iterator[LocalLayer]:
     """Runs under submitit's local executor."""
     flags = training_flags(folder, epochs=20)
-    (folder / "p.toml").write_text(PROFILE)
     environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
     yield LocalLayer(Lab(folder, environment), flags)

@@ -22,8 +22,8 @@ class Report:
 
     @property
     def count(self) -> int:
-        """Faults injected in cases that were judged."""
-        return sum(self.faults.values())
+        """Faults that hit something, in cases that were judged and found whole."""
+        return sum(count for told, count in self.faults.items() if "(" not in told)
 
     def add(self, seconds: float, faults: list[str], endings: list[str]) -> None:
         """Count one case in that was judged and found whole."""
@@ -38,13 +38,20 @@ class Report:
 
 
 def table(reports: list[Path]) -> str:
-    """The rows of a Markdown table of all lines in ``reports``: each fault, by layer."""
+    """The rows of a Markdown table of all lines in ``reports``: each fault, by layer.
+
+    What a fault found nothing to hit, or what never came, is left out.
+    """
     by_layer: dict[str, Counter[str]] = {}
     for path in reports:
         for line in path.read_text().splitlines():
             entry = json.loads(line)
-            by_layer.setdefault(entry["layer"], Counter()).update(entry["faults"])
-    layers = list(by_layer)
+            found = by_layer.setdefault(entry["layer"], Counter())
+            for told, count in entry["faults"].items():
+                name, _, detail = told.partition(" ")
+                if not detail.startswith("("):
+                    found[name] += count
+    layers = [layer for layer, counts in by_layer.items() if counts]
     rows = ["| fault | " + " | ".join(layers) + " | all |", "|---" * (len(layers) + 2) + "|"]
     total = sum(by_layer.values(), Counter())
     for fault in sorted(total):
