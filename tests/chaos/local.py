@@ -32,6 +32,8 @@ from tests.shim import preload
 PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
 """The adversary is no reason to give up."""
 
+PACE = 0.03
+"""Starts take seconds: the training has to outlast some of them."""
 
 AGAIN = (state.INTERRUPTED, state.FAILED, state.HELD, state.CANCELLED)
 """States from which a person has to say "go on"."""
@@ -42,6 +44,14 @@ def profile(lab: Lab) -> list[str]:
     file = lab.folder / "chaos.toml"
     file.write_text(PROFILE)
     return ["--profile", str(file)]
+
+
+def shim(lab: Lab, run_name: str) -> list[str]:
+    """The options that load the shim into the ranks, with this run's settings."""
+    found = []
+    for name, value in {**preload(), "SHIM_CONFIG": str(lab.folder / f"{run_name}.faults")}.items():
+        found += ["--env", f"{name}={value}"]
+    return found
 
 
 class LaunchedRun:
@@ -60,7 +70,7 @@ class LaunchedRun:
         self.cache_dir = lab.folder / f"{name}.cache"
         self.has_workers = flags["num_workers"] > 0
         self.launched = RunFolder(self.folder)
-        self.settings = Settings(lab.folder / f"{name}.faults", self.folder)
+        self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
         self.options = options
         self.flags = {**flags, "cache_dir": self.cache_dir}
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
@@ -133,7 +143,9 @@ class LaunchedRun:
 
     def ranks(self) -> list[int]:
         mark = f"LAUNCHER_ATTEMPT={self.launched.current_attempt()}"
-        return [pid for pid in self.marked(mark) if is_rank(pid)]
+        found = {pid for pid in self.marked(mark) if _runs_rank(pid)}
+        # What a rank has forked, its loader workers, looks like it.
+        return [pid for pid in found if parent(pid) not in found]
 
     def marked(self, *marks: str) -> list[int]:
         """The processes that have the run's event log, and these, in their environment."""
@@ -165,7 +177,7 @@ class LaunchedRun:
         wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 
     def complete(self) -> None:
-        self.settings.write({})
+        self.settings.write({"SHIM_DELAY": "0"})
         try:
             wait_for(
                 lambda: self.is_over() or (self._going_on() and self.is_over()),
@@ -212,15 +224,8 @@ def words(flags: dict[str, Any]) -> tuple[str, ...]:
 RANK_MODULES = ("launcher.task", "submitit.core._submit")
 
 
-def is_rank(pid: int) -> bool:
-    """Whether a process with a rank's environment is the rank itself, not a helper of it.
-
-    Helpers are srun, the client of a container, its first process, and loader workers.
-    """
-    return _runs_rank(pid) and not _runs_rank(parent(pid))
-
-
 def _runs_rank(pid: int) -> bool:
+    """False for srun, for the client of a container and for its first process."""
     program, _, rest = command_line(pid).partition(" ")
     return "python" in Path(program).name and any(module in rest for module in RANK_MODULES)
 
@@ -252,12 +257,8 @@ class LocalLayer:
 
     def options(self, run_name: str, world_size: int) -> tuple[str, ...]:
         """The options of ``submit``."""
-        found = ["--cluster", "local", "--gpus", str(world_size)]
-        found += profile(self.lab)
-        shim = {**preload(), "SHIM_CONFIG": str(self.lab.folder / f"{run_name}.faults")}
-        for name, value in shim.items():
-            found += ["--env", f"{name}={value}"]
-        return tuple(found)
+        size = ("--cluster", "local", "--gpus", str(world_size))
+        return (*size, *profile(self.lab), *shim(self.lab, run_name))
 
     @contextlib.contextmanager
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[LaunchedRun]:
@@ -272,6 +273,6 @@ class LocalLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[LocalLayer]:
     """Runs under submitit's local executor."""
-    flags = training_flags(folder, epochs=20)
+    flags = training_flags(folder, epochs=10)
     environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
     yield LocalLayer(Lab(folder, environment), flags)

@@ -179,7 +179,7 @@ class PlainLayer:
     """Runs on this machine, each with its checkpoints on a small disk of its own."""
 
     name = "plain"
-    world_sizes = (1, 1, 1, 2, 2, 3)
+    world_sizes = (1, 1, 1, 1, 2, 3)
     faults = (8, 14)
 
     def __init__(self, folder: Path, flags: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ def layer(folder: Path) -> Iterator[PlainLayer]:
     before = {name: os.environ.get(name) for name in preload()}
     os.environ.update(preload())
     try:
-        yield PlainLayer(folder, training_flags(folder, epochs=12))
+        yield PlainLayer(folder, training_flags(folder, epochs=10))
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)

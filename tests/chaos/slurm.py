@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher import slurm
 from launcher.slurm import JobInfo
-from tests.chaos.local import LaunchedRun, profile
+from tests.chaos.local import LaunchedRun, profile, shim
 from tests.chaos.target import command_line, processes, training_flags
 from tests.e2e.lab import Lab, lab_environment
 
@@ -58,7 +58,7 @@ class SlurmLayer:
     @contextlib.contextmanager
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[SlurmRun]:
         """A run of one rank a node that has not been submitted."""
-        options = ("--nodes", "2", "--gpus", "1", *profile(self.lab))
+        options = ("--nodes", "2", "--gpus", "1", *profile(self.lab), *shim(self.lab, name))
         if self.has_namespaces:
             options += ("--env", "GLOO_SOCKET_IFNAME=eth0")
         run = SlurmRun(self, name, flags, options)
@@ -73,7 +73,7 @@ class SlurmLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[SlurmLayer]:
     """A cluster for as long as the context lasts."""
-    flags = training_flags(folder, epochs=20)
+    flags = training_flags(folder, epochs=10)
     namespaces = os.geteuid() == 0
     options = (*CLUSTER, "--base-port", str(17000 + os.getpid() % 500 * 20))
     if namespaces:

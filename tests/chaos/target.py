@@ -233,6 +233,8 @@ class Settings:
     path: Path
     """Gone once a strike has happened."""
     root: Path
+    pace: float = 0.0
+    """Seconds that every fsync takes longer anyhow: a run that waits lasts without computing."""
     clock: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -242,7 +244,7 @@ class Settings:
 
     def write(self, faults: dict[str, str]) -> None:
         """Let processes that start from now on have these faults, and no others."""
-        usual = {"SHIM_STRIKE": "", "SHIM_DELAY": "0"}
+        usual = {"SHIM_STRIKE": "", "SHIM_DELAY": str(int(self.pace * 1e6))}
         place = {"SHIM_ROOT": str(self.root), "SHIM_CLOCK": str(self.clock)}
         lines = [f"{name}={value}\n" for name, value in {**usual, **place, **faults}.items()]
         fresh = self.path.with_suffix(".new")

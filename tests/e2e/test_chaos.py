@@ -35,6 +35,6 @@ def test_under_the_local_executor(tmp_path: Path) -> None:
 
 def test_under_slurm(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
-    layer = SlurmLayer(slurm, training_flags(tmp_path / "data", epochs=20), has_namespaces=False)
+    layer = SlurmLayer(slurm, training_flags(tmp_path / "data", epochs=10), has_namespaces=False)
     layer.faults = (3, 3)
     assert_whole(Driver(layer, tmp_path, SEED), cases=1, faults=3)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import send, some_moment
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import STOPS
+from tests.chaos.faults.signals import NOBODY, STOPS
 
 NODE_LOST = ("node_failure", "lost", "crash", "preempted")
 """A node that is lost is recorded as such, or by what was seen of its ranks first."""
@@ -77,7 +77,7 @@ def signal_supervisor_in_job(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     pid = run.supervisor()
     if pid is None:
-        return "(none there)"
+        return NOBODY
     number = rng.choice((*STOPS, signal.SIGKILL))
     send(pid, number)
     return f"{number.name} {moment}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import send, some_moment
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import STOPS
+from tests.chaos.faults.signals import NOBODY, STOPS
 
 
 @fault("docker", causes=("crash",), ends=True, weight=2)
@@ -37,7 +37,7 @@ def docker_client_signalled(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     clients = run.clients()
     if not clients:
-        return "(none there)"
+        return NOBODY
     number = rng.choice((*STOPS, signal.SIGKILL, signal.SIGKILL, signal.SIGKILL))
     for pid in clients:
         send(pid, number)

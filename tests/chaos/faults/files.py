@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import later, send, some_moment, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import CRASHED, EARLY, SHIMMED
+from tests.chaos.faults.signals import CRASHED, EARLY, NOBODY, SHIMMED
 from tests.chaos.target import wait_for
 from tests.shim import slow_fsync, striking
 
@@ -130,8 +130,8 @@ def damaged_checkpoint(run: Any, rng: Random) -> str:
     run.rest()
     older = list(run.checkpoint_dir.glob("*.step*.pt"))
     newest = [p for p in run.checkpoint_dir.glob("*.pt") if p.name.count(".") == 1]
-    if not (older and newest):
-        return "(none there)"
+    if run.is_over() or not (older and newest):
+        return NOBODY
     fresh = newest[0].with_name(".damaged")
     shutil.copyfile(newest[0], fresh)
     how = damage(fresh, rng)
@@ -151,8 +151,8 @@ def damaged_token_store(run: Any, rng: Random) -> str:
     """A file of the token store is cut short or gone between two attempts."""
     later(run, rng)
     run.rest()
-    if not (files := token_files(run)):
-        return "(none there)"
+    if run.is_over() or not (files := token_files(run)):
+        return NOBODY
     victim = rng.choice(files)
     if rng.random() < 0.5:
         victim.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 from tests.chaos.faults.files import REFUSED
 from tests.chaos.faults.moments import send, some_moment, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import STOPS
+from tests.chaos.faults.signals import NOBODY, STOPS
 from tests.chaos.target import Lost, wait_for
 
 
@@ -30,7 +30,7 @@ def signal_supervisor(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     pid = run.supervisor()
     if pid is None:
-        return "(none there)"
+        return NOBODY
     number = rng.choice((*STOPS, signal.SIGKILL, signal.SIGKILL, signal.SIGHUP))
     send(pid, number)
     time.sleep(rng.uniform(0, 3))

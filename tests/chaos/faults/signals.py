@@ -19,6 +19,8 @@ STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 CRASHED, ABORTED = 1, 130
 EARLY = tuple(-int(number) for number in STOPS)
 """Before its handlers are there, a stop signal ends a process as any other."""
+NOBODY = "(none there)"
+"""Said when there was nothing left to hit: it does not count."""
 CALLS = ("fsync", "fsync", "rename", "rename", "open", "write", "link", "unlink", "read")
 
 
@@ -36,9 +38,10 @@ def has_workers(run: Any) -> bool:
 def stop_all_ranks(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     number = rng.choice(STOPS)
-    for pid in run.ranks():
+    ranks = run.ranks()
+    for pid in ranks:
         send(pid, number)
-    return f"{number.name} {moment}"
+    return f"{number.name} {moment}" if ranks else NOBODY
 
 
 @fault(
@@ -53,24 +56,27 @@ def stop_one_rank(run: Any, rng: Random) -> str:
     """The others stop with it, at the same step; before they have met, they fail with it."""
     moment = some_moment(run, rng)
     number = rng.choice(STOPS)
-    if ranks := run.ranks():
-        send(rng.choice(ranks), number)
+    if not (ranks := run.ranks()):
+        return NOBODY
+    send(rng.choice(ranks), number)
     return f"{number.name} {moment}"
 
 
 @fault(*EVERYWHERE, codes=(-9,), causes=("crash",), ends=True, weight=2)
 def kill_all_ranks(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
-    for pid in run.ranks():
+    ranks = run.ranks()
+    for pid in ranks:
         send(pid, signal.SIGKILL)
-    return moment
+    return moment if ranks else NOBODY
 
 
 @fault(*EVERYWHERE, codes=(-9, CRASHED), causes=("crash",), ends=True, weight=2, needs=has_peers)
 def kill_one_rank(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
-    if ranks := run.ranks():
-        send(rng.choice(ranks), signal.SIGKILL)
+    if not (ranks := run.ranks()):
+        return NOBODY
+    send(rng.choice(ranks), signal.SIGKILL)
     return moment
 
 
@@ -79,7 +85,7 @@ def kill_loader_worker(run: Any, rng: Random) -> str:
     later(run, rng)
     workers = [child for pid in run.ranks() for child in children(pid)]
     if not workers:
-        return "(none there)"
+        return NOBODY
     send(rng.choice(workers), signal.SIGKILL)
     return ""
 
@@ -90,7 +96,7 @@ def signal_loader_worker(run: Any, rng: Random) -> str:
     later(run, rng)
     workers = [child for pid in run.ranks() for child in children(pid)]
     if not workers:
-        return "(none there)"
+        return NOBODY
     send(rng.choice(workers), rng.choice(STOPS))
     return ""
 
@@ -116,13 +122,15 @@ def stop_then_kill(run: Any, rng: Random) -> str:
     time.sleep(rng.uniform(0, 0.15))
     for pid in ranks:
         send(pid, signal.SIGKILL)
-    return moment
+    return moment if ranks else NOBODY
 
 
 def strike(run: Any, rng: Random, number: signal.Signals) -> str:
     """A signal that a rank gets exactly before or after its n-th call of a kind on its files."""
     call, when = rng.choice(CALLS), rng.choice(("before", "after"))
-    faults = striking(run.folder, call, rng.randint(1, 12), when, number)
+    # Forty micro-steps have about four saves, with so many calls of each kind.
+    most = {"link": 3, "unlink": 3, "rename": 6}.get(call, 12)
+    faults = striking(run.folder, call, rng.randint(1, most), when, number)
     run.ensure_running(faults)
     steps(run, 40)
     return f"{when} {call}" if run.settings.struck() else "(never came)"
