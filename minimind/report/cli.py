@@ -14,8 +14,8 @@ from minimind.training.durable import write_text_durably
 
 EXAMPLES = """\
 Examples:
-  minimind report runs/my-run                       writes runs/my-run/report.html
-  minimind report out --png pictures                of a run without a launcher; charts as PNG too
+  minimind report runs/my-run              # writes runs/my-run/report.html
+  minimind report out --png pictures       # a run without a launcher; charts as PNG too
   minimind report runs/adamw runs/muon --out compare.html
 """
 

@@ -61,7 +61,7 @@ MINIMIND, LAUNCHER = minimind_parsers(), launcher_commands()
 def examples(text: str) -> list[list[str]]:
     """The words of each command that an epilog shows."""
     lines = re.split(r"\n|&&", re.sub(r"Examples?:", "", text))
-    return [shlex.split(line) for line in lines if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def test_both_trees_were_walked() -> None:
