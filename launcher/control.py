@@ -23,7 +23,7 @@ def cancel_run(run: RunFolder) -> str:
     run.append("cancel_requested")
     spec = run.spec()
     if spec.cluster == "local":
-        pid = local.supervisor_pid(run)
+        pid = local.supervisor_pid(run.events())
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             return f"{run.name} saves a checkpoint and stops"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import asdict, dataclass
 
-from launcher.runs import Event
+from launcher.records import Event, Point
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,16 @@ def ledger(events: list[Event], reached: dict[int, int], now: float) -> Ledger:
     return Ledger(**sums, lost_steps=lost_steps)
 
 
-def furthest_steps(events: list[Event], metrics: list[Event]) -> dict[int, int]:
+def furthest_steps(events: list[Event], metrics: list[Point]) -> dict[int, int]:
     """Attempt → the furthest step that it logged, by the times of the logged points."""
-    starts = [(e["time"], e["attempt"]) for e in events if e["event"] == "attempt_started"]
+    starts = sorted((e["time"], e["attempt"]) for e in events if e["event"] == "attempt_started")
+    times = [time for time, _ in starts]
     reached: dict[int, int] = {}
     for point in metrics:
         if "time" not in point or "global_step" not in point:
             continue
-        owners = [attempt for time, attempt in starts if time <= point["time"]]
-        if owners:
-            reached[owners[-1]] = max(reached.get(owners[-1], 0), int(point["global_step"]))
+        begun = bisect.bisect_right(times, point["time"])
+        if begun:
+            owner = starts[begun - 1][1]
+            reached[owner] = max(reached.get(owner, 0), point["global_step"])
     return reached

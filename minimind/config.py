@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import difflib
 import math
-import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,7 @@ from typing import Any, Literal, NoReturn
 
 from minimind.data.sources import parse_sources
 from minimind.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from minimind.toml import read_toml
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -31,13 +26,18 @@ AUTO = -1
 """What ``--batch_size auto`` is in a :class:`TrainConfig`, until the run has found a number."""
 DEFAULT_BATCH_SIZE = 32
 
+LARGEST = 2**31 - 1
+"""No flag means more; larger numbers would only overflow somewhere later."""
+
 POSITIVE: Check = (lambda v: v > 0, "must be greater than 0")
 POSITIVE_OR_AUTO: Check = (lambda v: v > 0 or v == AUTO, "must be greater than 0, or auto")
 NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
 FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
 UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
 DEVICE: Check = (
-    lambda v: v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal()),
+    lambda v: (
+        v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal() and len(v) < 10)
+    ),
     "must be cuda, cuda:N or cpu",
 )
 FILE_NAME: Check = (
@@ -329,11 +329,15 @@ def coerce(name: str, hint: Any, value: Any) -> Any:
     Raises:
         ConfigError: the value does not have that type, naming what is allowed.
     """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"--{name} must be at most {LARGEST}")
     origin = typing.get_origin(hint)
     if origin is list:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
             raise ConfigError(f"--{name} must be a list of strings, but is {value!r}")
+        for item in items:
+            _check_text(name, item)
         return list(items)
     if origin is Literal:
         allowed = typing.get_args(hint)
@@ -351,13 +355,25 @@ def coerce(name: str, hint: Any, value: Any) -> Any:
         value = _number(name, float, value)
     elif hint is int and isinstance(value, str):
         value = _number(name, int, value)
+        if abs(value) > LARGEST:
+            raise ConfigError(f"--{name} must be at most {LARGEST}")
     if not isinstance(value, hint):
         raise ConfigError(f"--{name} must be a {hint.__name__}, but is {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"--{name} must be a finite number, but is {value!r}")
-    if isinstance(value, str) and "\0" in value:
-        raise ConfigError(f"--{name} must not contain a NUL byte")
+    if isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuse what no file name can hold, and what no log or JSON file could name."""
+    if "\0" in value:
+        raise ConfigError(f"--{name} must not contain a NUL byte")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"--{name} {value!r} is not valid UTF-8: rename the file") from None
 
 
 def _number(name: str, kind: type, value: Any) -> Any:
@@ -441,13 +457,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or has a key that is no flag.
     """
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: {error}") from None
+    values = read_toml(path, "--config")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     result = {}
     for key, value in values.items():

@@ -146,7 +146,7 @@ def test_events_attempts_and_markers_of_a_run_folder(
     for count, crash in enumerate(part(record, "run")):
         run = RunFolder(crash.write(tmp_path / str(count)))
         promised = steps(crash, "event")
-        run.append("attempt_ended", attempt=len(promised))
+        run.append("attempt_ended", attempt=len(promised), cause="preempted")
         events = run.events()
         started = [e["attempt"] for e in events if e["event"] == "attempt_started"]
         assert started[: len(promised)] == promised, (crash.after, run.events_file.read_bytes())

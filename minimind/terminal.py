@@ -1,0 +1,24 @@
+"""What reaches a terminal, whatever the names of files are."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error as one line that a terminal shows as it is.
+
+    Messages quote file names and contents, which may hold line breaks and escape sequences.
+    """
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_anything() -> None:
+    """Let output hold what its encoding lacks, as escapes: names of files may be any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
