@@ -38,8 +38,13 @@ def _text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _word(value: Any) -> bool:
+    """A name of something, which goes into a table on a terminal."""
+    return isinstance(value, str) and len(value) <= 255 and value.isprintable()
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_word, value))
 
 
 def _code(value: Any) -> bool:
@@ -54,18 +59,18 @@ Fields = Mapping[str, Callable[[Any], bool]]
 
 EVENT_FIELDS: Fields = {
     "time": _number,
-    "event": _text,
+    "event": _word,
     "attempt": _whole,
     "step": _whole,
     "pid": _whole,
     "log_offset": _whole,
     "stall_seconds": _number,
     "exit_code": _code,
-    "job_id": _text,
-    "cause": _text,
+    "job_id": lambda value: _word(value) and len(value) <= 32,
+    "cause": _word,
     "reason": _text,
-    "cluster": _text,
-    "host": _text,
+    "cluster": _word,
+    "host": _word,
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "submitted": ("job_id",),
@@ -118,7 +123,7 @@ def is_event(value: dict[str, Any]) -> bool:
     if not {"time", "event"} <= value.keys() or not _fits(value, EVENT_FIELDS):
         return False
     kind = value["event"]
-    if kind == "attempt_started" and not _texts(value.get("nodes", [])):
+    if kind == "attempt_started" and not _words(value.get("nodes", [])):
         return False
     return all(name in value for name in NEEDED.get(kind, ()))
 

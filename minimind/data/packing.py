@@ -358,7 +358,9 @@ def _load(folder: Path, fingerprint: str) -> dict[str, NDArray[Any]] | None:
         if any((folder / name).stat().st_size != s for name, s in description["files"].items()):
             return None
         return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    except RecursionError:
         return None
 
 

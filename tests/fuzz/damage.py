@@ -5,11 +5,34 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from minimind.errors import MiniMindError
+from minimind.terminal import LONGEST, one_line
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+"""How many: without it few and always the same ones (`make test`), else new ones (`make fuzz`)."""
+
+SETTINGS = settings(
+    max_examples=EXAMPLES or 25,
+    derandomize=not EXAMPLES,
+    database=None,
+    # Longer is a hang in the making.
+    deadline=10_000,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def fuzz(**strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
+    """Hypothesis's ``given``, with the settings of all tests here."""
+    return lambda test: SETTINGS(given(**strategies)(test))
+
 
 NASTY_NUMBERS = [
     *(0, -1, 2**31, 2**63, 10**400, -(10**30), 0.5, 1e308),
@@ -124,3 +147,10 @@ def refused(code: int, err: str) -> None:
     assert lines, "it failed without a word"
     assert lines[-1].isprintable()
     assert ": error: " in lines[-1]
+
+
+def in_one_line(error: MiniMindError) -> None:
+    """What a user would see of it."""
+    assert one_line(error).isprintable()
+    assert len(one_line(error)) <= 10 * LONGEST
+    assert error.exit_code == 2

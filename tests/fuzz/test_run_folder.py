@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import cli, slurm
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from minimind.errors import ConfigError
-from tests.fuzz.damage import damaged_json, damaged_lines, refused, say
+from tests.fuzz.damage import damaged_json, damaged_lines, fuzz, refused, say
 
 SPEC: dict[str, Any] = {
     "name": "demo",
@@ -87,7 +86,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return sent
 
 
-@given(data=st.data())
+@fuzz(data=st.data())
 def test_commands_on_a_damaged_run(data: st.DataObject, signals: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -127,7 +126,7 @@ def lines(records: list[Any]) -> bytes:
     return b"\n".join(map(to_json, records)) + b"\n"
 
 
-@given(text=damaged_json(SPEC))
+@fuzz(text=damaged_json(SPEC))
 def test_a_spec_is_read_whole_or_refused(text: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         run = RunFolder(name)

@@ -7,17 +7,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher import causes, doctor, slurm, state
-from tests.fuzz.damage import damaged_bytes
+from tests.fuzz.damage import damaged_bytes, fuzz
 
 ANSWERS = Path(__file__).parents[1] / "unit" / "launcher" / "slurm_answers"
 FILES = sorted(ANSWERS.glob("*/*.txt"))
 
 
-@given(data=st.data())
+@fuzz(data=st.data())
 def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         blob = data.draw(damaged_bytes(data.draw(st.sampled_from(FILES)).read_bytes()))
@@ -42,7 +41,7 @@ def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -
     assert causes.classify(evidence) in causes.IN_WORDS
 
 
-@given(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))
+@fuzz(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))
 def test_small_readers(text: str) -> None:
     assert slurm.parse_limit(text) is None or slurm.parse_limit(text) >= 0
     assert slurm.count_gpus(text) >= 0
@@ -52,7 +51,7 @@ def test_small_readers(text: str) -> None:
     slurm.is_down(text)
 
 
-@given(names=st.lists(st.sampled_from(["SQUEUE_STATES", "SINFO_FORMAT", "HOME", "SLURM_CONF"])))
+@fuzz(names=st.lists(st.sampled_from(["SQUEUE_STATES", "SINFO_FORMAT", "HOME", "SLURM_CONF"])))
 def test_a_users_own_filters_are_not_asked(names: list[str]) -> None:
     kept = slurm.query_environment(dict.fromkeys(names, "x"))
     assert not [name for name in kept if name.startswith(("SQUEUE_", "SINFO_"))]
