@@ -21,6 +21,7 @@ from launcher import attempt, causes, container
 from launcher.records import Event
 from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
+from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
 
 RESTART_SECONDS = 1.0
@@ -110,7 +111,12 @@ class LocalSupervisor:
     stop_signal: int | None = None
 
     def main(self) -> int:
-        """Returns the run's exit status; 75 when it was stopped and can be resumed."""
+        """Returns the run's exit status; 75 when it was stopped and can be resumed.
+
+        Raises:
+            ConfigError: others can write to the run folder, or its spec is damaged.
+        """
+        check_trusted(self.run)
         spec = self.run.spec()
         # Two people may tell a run to go on at the same moment. The lock ends with this process.
         with (self.run.root / "supervisor.lock").open("w") as lock:

@@ -76,7 +76,7 @@ class RunFolder:
 
     def write_spec(self, spec: JobSpec) -> None:
         """Stores ``spec`` atomically."""
-        write_atomically(self.spec_file, spec.to_json())
+        write_atomically(self.spec_file, spec.to_json(), mode=0o600)
 
     def write_secrets(self, values: dict[str, str]) -> None:
         """Stores the secret variables, readable by their owner alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ from launcher.image import read_origin
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.task import RankTask
+from launcher.trust import check_trusted
 from minimind.errors import ConfigError, MiniMindError
 
 SHORT_LIMIT_MINUTES = 10
@@ -147,16 +149,25 @@ def image_identity(spec: JobSpec) -> dict[str, Any]:
     return {"image": spec.image}
 
 
+def make_private(folder: Path) -> None:
+    """Makes a folder that only its owner can enter, whatever the umask is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+
+
 def prepare(spec: JobSpec, secrets: dict[str, str]) -> RunFolder:
     """Makes or renews the run folder: spec, code, secrets.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be made, or others can write to one that is there.
     """
     run = RunFolder(spec.run_dir)
     try:
-        for folder in (run.root, run.attempts, run.submitit):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_private(run.root)
+        check_trusted(run)
+        for folder in (run.attempts, run.submitit):
+            folder.mkdir(exist_ok=True)
         snapshot_code(run.code)
         run.write_secrets(secrets)
         run.write_spec(spec)
@@ -200,8 +211,9 @@ def submit_points(root: RunFolder, spec: JobSpec, points: list[JobSpec]) -> list
     """
     for point in points:
         folder = RunFolder(point.run_dir)
+        make_private(folder.root)
         for path in (folder.attempts, folder.submitit):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(exist_ok=True)
         folder.code.symlink_to(root.code)
         folder.write_secrets(root.secrets())
         folder.write_spec(point)

@@ -23,6 +23,7 @@ from launcher import attempt, causes, container, slurm
 from launcher.policy import Decision
 from launcher.runs import RunFolder, of_attempt
 from launcher.spec import JobSpec
+from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
 from minimind.errors import MiniMindError
 from minimind.terminal import one_line
@@ -250,6 +251,9 @@ def main(argv: list[str]) -> int:
     index = os.environ.get("SLURM_ARRAY_TASK_ID")
     run = RunFolder(Path(folder) / index if index else folder)
     try:
+        # A sweep's pickles and code lie in its own folder, its points' specs in theirs.
+        for part in {run.root: run, Path(folder): RunFolder(folder)}.values():
+            check_trusted(part)
         return Supervisor(run, command).main()
     except MiniMindError as error:
         print(f"launcher: error: {one_line(error)}", file=sys.stderr)
