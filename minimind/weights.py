@@ -51,9 +51,9 @@ _FOLDER_SETTINGS: dict[str, Callable[[Any], bool]] = {
     "rms_norm_eps": _positive,
     "num_experts_per_tok": lambda value: _id(value) and value > 0,
     "norm_topk_prob": lambda value: isinstance(value, bool),
-    "bos_token_id": _ids,
+    "bos_token_id": _id,
     "eos_token_id": _ids,
-    "pad_token_id": _ids,
+    "pad_token_id": _id,
 }
 """Setting → whether a value makes sense for it."""
 

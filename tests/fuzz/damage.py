@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
@@ -19,19 +21,31 @@ from minimind.terminal import LONGEST, one_line
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """How many: without it few and always the same ones (`make test`), else new ones (`make fuzz`)."""
 
+MOST_CPU_SECONDS = 10.0
+
 SETTINGS = settings(
     max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
     database=None,
-    # Longer is a hang in the making.
-    deadline=10_000,
+    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 
 
 def fuzz(**strategies: st.SearchStrategy[Any]) -> Callable[[Any], Any]:
     """Hypothesis's ``given``, with the settings of all tests here."""
-    return lambda test: SETTINGS(given(**strategies)(test))
+
+    def wrap(test: Any) -> Any:
+        @functools.wraps(test)
+        def bounded(*args: Any, **values: Any) -> None:
+            before = time.process_time()
+            test(*args, **values)
+            spent = time.process_time() - before
+            assert spent < MOST_CPU_SECONDS, f"{spent:.0f} s for one small file: a hang to be"
+
+        return SETTINGS(given(**strategies)(bounded))
+
+    return wrap
 
 
 NASTY_NUMBERS = [

@@ -190,3 +190,16 @@ def test_shapes_that_would_cost_much(
     state = read_state_dict(files / "w.pth")
     with pytest.raises(WeightsError, match=message):
         infer_config({**state, name: tensor})
+
+
+@pytest.mark.parametrize(
+    "name", ["pad_token_id", "bos_token_id", "rms_norm_eps", "rope_parameters"]
+)
+def test_settings_of_another_type_are_named(name: str, files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hf"
+    shutil.copytree(files / "hf", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, name: [1]}))
+    with pytest.raises(WeightsError, match=rf"{name} cannot be \[1\]"):
+        read_folder_settings(folder)
+    assert inspect(folder).problems
