@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -162,7 +163,7 @@ class JobSpec:
             raise ConfigError("no job spec: not valid JSON") from None
         if not isinstance(stored, dict):
             raise ConfigError("no job spec: not a JSON object")
-        hints = get_type_hints(cls)
+        hints = _hints()
         values = {
             entry.name: _typed(entry.name, hints[entry.name], stored[entry.name])
             for entry in fields(cls)
@@ -172,6 +173,12 @@ class JobSpec:
         if missing:
             raise ConfigError(f"no job spec: {missing[0]} is missing")
         return cls(**values)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    # Working them out costs more than all else that reading a spec does.
+    return get_type_hints(JobSpec)
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Callable, Sequence
@@ -249,7 +250,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(TrainConfig)
+        hints = _hints()
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.name == "batch_size" and value == "auto":
@@ -323,6 +324,12 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+@functools.cache
+def _hints() -> dict[str, Any]:
+    # A sweep makes thousands of configs, and working the types out is most of each.
+    return typing.get_type_hints(TrainConfig)
+
+
 def coerce(name: str, hint: Any, value: Any) -> Any:
     """Return ``value`` as the type that the flag has.
 
@@ -389,6 +396,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see --help)")
 
 
+@functools.cache
 def build_parser() -> argparse.ArgumentParser:
     """The command line of ``minimind pretrain``; absent flags stay out of the namespace."""
     parser = _Parser(
@@ -403,7 +411,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     groups: dict[str, Any] = {}
     defaults = TrainConfig()
-    hints = typing.get_type_hints(TrainConfig)
+    hints = _hints()
     for f in dataclasses.fields(TrainConfig):
         title = f.metadata["group"]
         if title not in groups:
