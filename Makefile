@@ -14,8 +14,8 @@ DEVCLUSTER := $(BIN)/python slurm/devcluster
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e fuzz test-transformers lock \
-	clean slurm-up slurm-down slurm-status build-image image-test push-image bench
+.PHONY: help setup train test lint format types unit integration e2e audit fuzz test-transformers \
+	lock clean slurm-up slurm-down slurm-status build-image image-test push-image bench
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,9 +80,12 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
 	$(BIN)/python -m pytest --timeout 1500 tests/e2e
 
+audit: $(STAMP) ## ask for known vulnerabilities of the pinned dependencies (needs a network)
+	$(BIN)/python .ci/audit.py
+
 fuzz: $(STAMP) ## damage all that the programs read, with new examples each time; MINUTES=15
 	end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),15) )); while [ $$(date +%s) -lt $$end ]; do \
-		FUZZ_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q --exitfirst tests/fuzz || exit 1; \
+		FUZZ_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q --exitfirst --timeout 1800 tests/fuzz || exit 1; \
 	done
 
 # What only the peers need, apart from .venv: it would change how our trainer starts.
