@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from launcher import trust
+from launcher.local import rank_command
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.submission import prepare
+from launcher.task import RankTask
 from launcher.trust import check_trusted
 from minimind.errors import ConfigError
 
@@ -116,3 +119,14 @@ def test_a_run_is_not_renewed_in_a_folder_that_others_can_write(
     run.root.chmod(0o775)
     with pytest.raises(ConfigError, match="can be written by others"):
         prepare(run.spec(), {})
+
+
+def test_a_secrets_value_is_in_its_file_alone(run: RunFolder) -> None:
+    from launcher.submission import batch_script, srun_command
+
+    spec = run.spec()
+    (run.submitit / "2_submitted.pkl").write_bytes(pickle.dumps(RankTask(str(run.root))))
+    said = " ".join([batch_script(spec), *srun_command(spec), *rank_command(spec), spec.to_json()])
+    assert "s3cret" not in said
+    holders = [p.name for p in run.root.rglob("*") if p.is_file() and b"s3cret" in p.read_bytes()]
+    assert holders == ["secrets.json"]
