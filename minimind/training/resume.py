@@ -115,7 +115,8 @@ def check_state(saved: Mapping[str, Any], path: Path) -> None:
         "config": not isinstance(config, dict)
         or not all(is_count(config.get(name)) for name in ("batch_size", "accumulation_steps")),
         "ranks": not isinstance(ranks, list)
-        or len(ranks) != saved.get("world_size")
+        or not is_count(saved.get("world_size"))
+        or len(ranks) != saved["world_size"]
         or not all(is_rank(rank) for rank in ranks),
     }
     if wrong := [name for name, is_wrong in faults.items() if is_wrong]:

@@ -203,3 +203,14 @@ def test_settings_of_another_type_are_named(name: str, files: Path, tmp_path: Pa
     with pytest.raises(WeightsError, match=rf"{name} cannot be \[1\]"):
         read_folder_settings(folder)
     assert inspect(folder).problems
+
+
+@pytest.mark.parametrize("name", ["world_size", "epoch", "config", "ranks", "data", "wandb_id"])
+@pytest.mark.parametrize("value", [torch.zeros(0), -1, [1]], ids=str)
+def test_a_checkpoint_of_another_type_names_what_is_wrong(
+    name: str, value: Any, files: Path
+) -> None:
+    state = torch.load(files / "run.pt", weights_only=True)
+    check_state(state, files / "run.pt")
+    with pytest.raises(WeightsError, match=rf"its .*{name}.* cannot be used"):
+        check_state({**state, name: value}, files / "run.pt")
