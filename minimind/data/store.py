@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,14 @@ FORMAT_VERSION = 1
 TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
 TOKEN_TYPES = ("uint16", "uint32")
 REJECTED, META = "rejected.jsonl", "meta.json"
+
+
+DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    # numpy reads the header of an array with Python's own tokenizer.
+    *(SyntaxError, tokenize.TokenError),
+)
+"""What a damaged description or array makes json and numpy raise."""
 
 
 class DamagedStoreError(Exception):
@@ -92,7 +101,7 @@ class TokenStore:
             )
             store._check()
             return store
-        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             raise DamagedStoreError(f"{path}: {error}") from None
         except (RecursionError, MemoryError):
             raise DamagedStoreError(f"{path}: nested too deeply") from None

@@ -137,6 +137,16 @@ def test_a_store_of_objects_is_refused(store: TokenStore, tmp_path: Path) -> Non
         TokenStore.open(folder)
 
 
+def test_an_array_with_a_broken_header_is_damage(store: TokenStore, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(store.path, folder)
+    whole = (folder / "offsets.npy").read_bytes()
+    place = whole.index(b"(") + 1
+    (folder / "offsets.npy").write_bytes(whole[:place] + b"((" + whole[place + 2 :])
+    with pytest.raises(DamagedStoreError):
+        TokenStore.open(folder)
+
+
 @fuzz(data=st.data())
 def test_row_plans(data: st.DataObject, store: TokenStore) -> None:
     plan = plan_rows(store, 64)
