@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -19,7 +18,7 @@ from launcher.image import read_origin
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.task import RankTask
-from launcher.trust import check_trusted
+from launcher.trust import check_trusted, make_private
 from minimind.errors import ConfigError, MiniMindError
 
 SHORT_LIMIT_MINUTES = 10
@@ -116,6 +115,7 @@ def snapshot_code(target: Path) -> None:
     """
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
+    make_private(fresh)
     for package in SNAPSHOT_PACKAGES:
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
@@ -149,11 +149,12 @@ def image_identity(spec: JobSpec) -> dict[str, Any]:
     return {"image": spec.image}
 
 
-def make_private(folder: Path) -> None:
-    """Makes a folder that only its owner can enter, whatever the umask is."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+def _make_root(run: RunFolder) -> None:
+    """Makes a new run's folder private; one that its owner has opened for readers stays open."""
+    if run.root.exists():
+        return
+    run.root.parent.mkdir(parents=True, exist_ok=True)
+    make_private(run.root)
 
 
 def prepare(spec: JobSpec, secrets: dict[str, str]) -> RunFolder:
@@ -164,10 +165,10 @@ def prepare(spec: JobSpec, secrets: dict[str, str]) -> RunFolder:
     """
     run = RunFolder(spec.run_dir)
     try:
-        make_private(run.root)
+        _make_root(run)
         check_trusted(run)
-        for folder in (run.attempts, run.submitit):
-            folder.mkdir(exist_ok=True)
+        run.attempts.mkdir(exist_ok=True)
+        make_private(run.submitit)
         snapshot_code(run.code)
         run.write_secrets(secrets)
         run.write_spec(spec)
@@ -211,9 +212,9 @@ def submit_points(root: RunFolder, spec: JobSpec, points: list[JobSpec]) -> list
     """
     for point in points:
         folder = RunFolder(point.run_dir)
-        make_private(folder.root)
-        for path in (folder.attempts, folder.submitit):
-            path.mkdir(exist_ok=True)
+        for path in (folder.root, folder.submitit):
+            make_private(path)
+        folder.attempts.mkdir(exist_ok=True)
         folder.code.symlink_to(root.code)
         folder.write_secrets(root.secrets())
         folder.write_spec(point)

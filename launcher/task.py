@@ -19,7 +19,7 @@ from types import FrameType
 
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
-from launcher.trust import check_trusted
+from launcher.trust import check_unshared
 from minimind.errors import MiniMindError
 from minimind.terminal import one_line
 
@@ -48,7 +48,7 @@ def run_rank(run: RunFolder) -> int:
     Raises:
         ConfigError: others can write to the run folder, or its spec is damaged.
     """
-    check_trusted(run)
+    check_unshared(run)
     spec = run.spec()
     faulthandler.enable()
     # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.

@@ -20,47 +20,94 @@ OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 
 
 def check_trusted(run: RunFolder) -> None:
-    """Raises ConfigError when somebody else could have put into the folder what a job runs.
+    """For this user's own processes on a host: see that the run is theirs, and theirs alone.
 
-    The owner must be who this process is *on that filesystem*: a server that squashes root, and
-    a container with user ids of its own, show other numbers than ``os.geteuid()``. So a file is
-    made there, and its owner is the measure.
+    Raises:
+        ConfigError: it belongs to somebody else, or :func:`check_unshared` says so.
+    """
+    check_unshared(run)
+    owner = run.root.stat().st_uid
+    if owner == os.geteuid():
+        return
+    # A server that squashes root, or a mount that maps users, shows other numbers than this
+    # process has: what it makes there belongs to whom it is there.
+    try:
+        with tempfile.NamedTemporaryFile(dir=run.root, prefix=".owner-") as probe:
+            me = os.fstat(probe.fileno()).st_uid
+    except OSError as error:
+        raise ConfigError(f"{run.root} belongs to user {owner}: {error.strerror}") from None
+    if owner != me:
+        raise ConfigError(
+            f"{run.root} belongs to user {owner}, and this is user {me}: nothing in it is run; "
+            f"to take the run over, look at what is in it, then: chown -R {me} {run.root}"
+        )
+
+
+def check_unshared(run: RunFolder) -> None:
+    """See that nobody but the folder's owner, and root, can change what a job executes.
+
+    Who the owner is, is not asked: in a container a rank may be another user than outside,
+    and its supervisor has asked already.
+
+    Raises:
+        ConfigError: others can write there, or files in it are of others.
     """
     try:
         root = run.root.stat()
-        me = _owner_of_new_files(run.root)
-        if root.st_uid != me:
-            raise ConfigError(
-                f"{run.root} belongs to user {root.st_uid}, and this is user {me}: "
-                "a run is continued by whom it belongs to"
-            )
         for path, status in _executed(run, root):
-            if status.st_uid not in (me, 0):
+            if status.st_uid not in (root.st_uid, 0):
                 raise ConfigError(
-                    f"{path} belongs to user {status.st_uid}, and this is user {me}: "
-                    f"nothing in it is run; remove it, or submit under another --name"
+                    f"{path} belongs to user {status.st_uid}, and the run to user {root.st_uid}: "
+                    "nothing in it is run; remove it, or submit under another --name"
                 )
-            if stat.S_IMODE(status.st_mode) & OTHERS_WRITE:
+            mode = stat.S_IMODE(status.st_mode)
+            if mode & OTHERS_WRITE:
                 raise ConfigError(
-                    f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o}): "
-                    f"nothing in it is run; if its contents are yours: chmod -R go-w {run.root}"
+                    f"{path} can be written by others (mode {mode:o}): nothing in it is run; "
+                    f"if its contents are yours: chmod -R go-w {run.root}"
                 )
     except OSError as error:
         raise ConfigError(f"{error.filename or run.root}: {error.strerror}") from None
 
 
-def _owner_of_new_files(folder: Path) -> int:
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".owner-") as probe:
-        return os.fstat(probe.fileno()).st_uid
+def make_private(folder: Path) -> None:
+    """Makes ``folder`` if it is not there, and lets nobody but its owner in.
+
+    Whatever the umask and inherited ACLs say: with no rights for the group, an ACL's mask is
+    empty. What others cannot reach may be made with any mode later.
+
+    Raises:
+        ConfigError: the filesystem keeps no modes.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o077)
+    if folder.stat().st_mode & OTHERS_WRITE:
+        raise ConfigError(
+            f"the filesystem of {folder} keeps no modes: anybody could change what the job runs; "
+            "name another folder by --runs-dir"
+        )
 
 
 def _executed(run: RunFolder, root: os.stat_result) -> Iterator[tuple[Path, os.stat_result]]:
     """The folder, and what of it a job runs or obeys; what others cannot reach is left out."""
     yield run.root, root
-    if not stat.S_IMODE(root.st_mode) & OTHERS_ENTER:
+    if not root.st_mode & OTHERS_ENTER:
         return
-    code = [path for path in run.code.rglob("*") if path.suffix == ".py" or path.is_dir()]
-    pickles = [path for path in run.submitit.iterdir() if path.suffix in (".pkl", ".sh")]
-    for path in (run.code, run.submitit, *code, *pickles, run.spec_file, run.secrets_file):
-        if path.exists():
+    for folder in (run.code, run.submitit):
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            continue
+        yield folder, status
+        if status.st_mode & OTHERS_ENTER:
+            yield from _existing(folder.rglob("*"))
+    yield from _existing([run.spec_file, run.secrets_file])
+
+
+def _existing(paths: Iterator[Path] | list[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in paths:
+        try:
             yield path, path.stat()
+        except FileNotFoundError:
+            # submitit renames its files while the job may run already.
+            continue
