@@ -23,6 +23,8 @@ from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
+from minimind.errors import MiniMindError
+from minimind.terminal import one_line
 
 RESTART_SECONDS = 1.0
 
@@ -202,7 +204,12 @@ class LocalRun:
         worst = 0
         for run_dir in self.run_dirs:
             supervisor = LocalSupervisor(RunFolder(run_dir))
-            worst = max(worst, supervisor.main())
+            try:
+                code = supervisor.main()
+            except MiniMindError as error:
+                print(f"launcher: error: {one_line(error)}", file=sys.stderr, flush=True)
+                code = error.exit_code
+            worst = max(worst, code)
             if supervisor.stop_signal is not None and len(self.run_dirs) > 1:
                 cancelled = supervisor.run.final()
                 if cancelled is None:

@@ -34,6 +34,7 @@ PENDING_WORDS = {
     "JobHoldMaxRequeue": "Slurm has requeued it as often as MaxBatchRequeue allows, and holds it",
     "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
 }
+ERROR_PREFIX = "launcher: error: "
 TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
 MAX_TRACEBACK_LINES = 1000
@@ -148,6 +149,18 @@ def tail(path: Path) -> str:
     return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
 
 
+def refusal(run: RunFolder) -> str:
+    """Why the newest supervisor did not begin an attempt; "" where one did begin."""
+    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
+    newest = max((log for log in logs if log.is_file()), key=_modified, default=None)
+    last = tail(newest).rpartition("\n")[2] if newest else ""
+    return last.removeprefix(ERROR_PREFIX) if last.startswith(ERROR_PREFIX) else ""
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
 def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[str]:
     """What a person can do next."""
     name = run.name
@@ -156,6 +169,8 @@ def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[s
     if now == state.INTERRUPTED:
         failed = [e for e in events if e["event"] == "requeue_failed"]
         said = [f"Slurm refused to requeue it: {failed[-1]['reason']}"] if failed else []
+        if refused := refusal(run):
+            said.append(f"its last start was refused: {refused}")
         return [*said, f"continue it from its newest checkpoint: launcher requeue {name}"]
     if now == state.FAILED:
         final = run.final()
