@@ -62,7 +62,10 @@ def test_folder_opened_to_others_while_waiting_runs_nothing(slurm: Lab) -> None:
     slurm.wait("opened", "INTERRUPTED")
     assert not slurm.events("opened", "attempt_started")
     assert f"chmod -R go-w {folder}" in slurm.why("opened")
-    folder.chmod(0o750)
+    done = slurm.launcher("requeue", "opened")
+    assert done.returncode == 2
+    assert "can be written by others" in done.stderr
+    folder.chmod(0o755)
     slurm.ok("requeue", "opened")
     slurm.wait("opened")
 
