@@ -97,7 +97,10 @@ class TrainConfig:
         "", "data", "a Hugging Face tokenizer folder (default: the tokenizer shipped with MiniMind)"
     )
     max_seq_len: int = option(
-        512, "data", "row length in tokens", (lambda v: v >= 8, "must be 8 or more")
+        512,
+        "data",
+        "row length in tokens",
+        (lambda v: 8 <= v <= 1 << 20, "must be from 8 to 1048576"),
     )
     pack: Literal["bestfit", "none"] = option(
         "bestfit",

@@ -117,12 +117,13 @@ def read_weights(path: str | Path) -> StoredWeights:
     path = Path(path)
     if path.is_dir():
         graph = path / "model.onnx"
-        state = read_onnx(graph) if _has_only(graph) else _tensors_of(_read_folder(path), path)
-        return StoredWeights(state, read_folder_settings(path))
+        found = read_onnx(graph) if _has_only(graph) else _read_folder(path)
+        return StoredWeights(_tensors_of(found, path), read_folder_settings(path))
     if path.suffix == ".gguf":
-        return StoredWeights(*read_gguf(path))
+        found, settings = read_gguf(path)
+        return StoredWeights(_tensors_of(found, path), settings_of(settings, path))
     if path.suffix == ".onnx":
-        state = read_onnx(path)
+        state = _tensors_of(read_onnx(path), path)
         described = (path.parent / "config.json").is_file()
         return StoredWeights(state, read_folder_settings(path.parent) if described else {})
     return read_checkpoint(path) or StoredWeights(_tensors_of(load_torch_file(path), path))
