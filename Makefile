@@ -16,8 +16,8 @@ DEVCLUSTER := $(BIN)/python slurm/devcluster
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e test-transformers lock docs clean \
-	slurm-up slurm-down slurm-status build-image image-test push-image bench chaos report-look
+.PHONY: help setup train test lint format types unit integration e2e audit fuzz chaos test-transformers \
+	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit tests/fuzz
 
 integration: $(STAMP)
 	$(BIN)/python -m pytest tests/integration
@@ -84,6 +84,14 @@ e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this
 
 chaos: $(STAMP) ## interfere with runs at random moments; SEED=7 MINUTES=10 CHAOS_FLAGS='--layer slurm'
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_FLAGS)
+
+audit: $(STAMP) ## ask for known vulnerabilities of the pinned dependencies (needs a network)
+	$(BIN)/python .ci/audit.py
+
+fuzz: $(STAMP) ## damage all that the programs read, with new examples each time; MINUTES=15
+	end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),15) )); while [ $$(date +%s) -lt $$end ]; do \
+		FUZZ_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q --exitfirst --timeout 1800 tests/fuzz || exit 1; \
+	done
 
 # What only the peers need, apart from .venv: it would change how our trainer starts.
 $(PEERS)/.installed: benchmarks/peers/requirements.txt $(STAMP)

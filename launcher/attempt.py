@@ -7,7 +7,8 @@ from typing import Any
 
 from launcher import causes
 from launcher.policy import Decision, decide
-from launcher.runs import Event, RunFolder, last_step, of_attempt
+from launcher.records import Event
+from launcher.runs import RunFolder, last_step, of_attempt
 from launcher.spec import JobSpec
 
 

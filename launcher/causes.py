@@ -12,8 +12,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from launcher.runs import Event
-from launcher.slurm import JobInfo, parse_stamp
+from launcher.records import Event
+from launcher.slurm import JobInfo, parse_stamp, whole
 
 DONE = "done"
 PREEMPTED = "preempted"
@@ -52,8 +52,8 @@ IN_WORDS = {
 }
 
 _CANCELLED_AT = re.compile(
-    r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?(?: DUE TO (?P<due>[^*]*?))?,?"
-    r"(?: SEE [^*]*)? \*\*\*"
+    r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
+    r"(?: DUE TO (?P<due>[^*\n]*?))?,?(?: SEE [^*\n]*)? \*\*\*"
 )
 
 
@@ -129,8 +129,8 @@ def _slurm_says(evidence: Evidence) -> str | None:
 
 
 def _limit_seconds(text: str | None) -> float | None:
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", text or "")
+    match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+):([0-9]+):([0-9]+)", text or "")
     if match is None:
         return None
-    days, hours, minutes, secs = (int(part or 0) for part in match.groups())
+    days, hours, minutes, secs = (whole(part or "0") for part in match.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + secs

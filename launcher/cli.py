@@ -7,7 +7,8 @@ import sys
 import typer
 
 from launcher import cli_image, cli_runs, cli_site, cli_submit, cli_sweep
-from minimind.errors import EXIT_USER_ERROR, MiniMindError
+from minimind.errors import EXIT_CRASHED, EXIT_USER_ERROR, MiniMindError
+from minimind.terminal import one_line, print_anything
 
 app = typer.Typer(
     name="launcher",
@@ -26,11 +27,15 @@ cli_image.register(app)
 
 def main(argv: list[str] | None = None) -> int | None:
     """Runs one command and returns its exit status; a user's mistake is one line and 2."""
+    print_anything()
     try:
         result = app(args=argv, prog_name="launcher", standalone_mode=False)
     except MiniMindError as error:
-        print(f"launcher: error: {error}", file=sys.stderr)
+        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
+        return EXIT_CRASHED
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -46,10 +47,17 @@ def find_run(name: str, runs_dir: str | None) -> RunFolder:
 def all_runs(runs_dir: str | None) -> list[RunFolder]:
     """All runs, the oldest first; the points of a sweep as ``SWEEP/POINT``."""
     from launcher.runs import RunFolder
+    from launcher.spec import NAME
 
     root = _root(runs_dir)
-    found = [RunFolder(p.parent) for p in [*root.glob("*/spec.json"), *root.glob("*/*/spec.json")]]
-    return sorted(found, key=lambda run: run.spec_file.stat().st_mtime)
+    found = []
+    for path in [*root.glob("*/spec.json"), *root.glob("*/*/spec.json")]:
+        # A folder of another name was not made by us, and one may vanish while we look.
+        names = path.parent.relative_to(root).parts
+        with contextlib.suppress(OSError):
+            if all(NAME.fullmatch(name) for name in names):
+                found.append((path.stat().st_mtime, RunFolder(path.parent)))
+    return [run for _, run in sorted(found, key=lambda entry: entry[0])]
 
 
 def _root(runs_dir: str | None) -> Path:
@@ -61,17 +69,20 @@ def _root(runs_dir: str | None) -> Path:
 
 def _read(runs: list[RunFolder]) -> list[tuple[RunState, dict[str, Any]]]:
     from launcher import slurm
-    from launcher.runs import read_json_lines
-    from launcher.state import read_state
-    from minimind.report.account import account_for
+    from launcher.state import Records, damaged, read_state
+    from minimind.report.account import Account, account_for
 
     jobs = slurm.job_states() if slurm.available() else None
     rows = []
     for run in runs:
-        events = run.events()
-        metrics = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
-        books = account_for(events, metrics, time.time())
-        rows.append((read_state(run, jobs), books.to_dict()))
+        try:
+            records = Records.read(run)
+            state = read_state(run, jobs, records)
+        except ConfigError as error:
+            rows.append((damaged(run, error), Account().to_dict()))
+            continue
+        books = account_for(records.events, records.points, time.time())
+        rows.append((state, books.to_dict()))
     return rows
 
 

@@ -8,6 +8,7 @@ import signal
 from launcher import causes, local, slurm, state
 from launcher.runs import Final, RunFolder
 from launcher.submission import SubmissionError, submit_prepared
+from launcher.trust import check_trusted, make_private
 from minimind.errors import ConfigError
 
 
@@ -23,7 +24,7 @@ def cancel_run(run: RunFolder) -> str:
     run.append("cancel_requested")
     spec = run.spec()
     if spec.cluster == "local":
-        pid = local.supervisor_pid(run)
+        pid = local.supervisor_pid(run.events())
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             return f"{run.name} saves a checkpoint and stops"
@@ -52,7 +53,7 @@ def requeue_run(run: RunFolder) -> str:
     """Lets a run go on from its newest checkpoint; returns the job id.
 
     Raises:
-        ConfigError: it has finished, or it runs.
+        ConfigError: it has finished, or it runs, or others can write to its folder.
         SubmissionError: Slurm refused.
     """
     final = run.final()
@@ -72,5 +73,8 @@ def requeue_run(run: RunFolder) -> str:
         return job_id
     if now in state.ACTIVE:
         raise ConfigError(f"{run.name} is {now} (job {run.job_id()}); nothing to requeue")
+    check_trusted(run)
+    # Readers may have been let in meanwhile, and the umask may be a group's.
+    make_private(run.submitit)
     run.reopen()
     return submit_prepared(run, spec)

@@ -18,7 +18,8 @@ from typing import Any
 from launcher import local, slurm
 from launcher.build import job_spec, runs_folder
 from launcher.output import note
-from launcher.runs import RunFolder, of_attempt, read_json_lines, write_atomically
+from launcher.records import read_points
+from launcher.runs import RunFolder, of_attempt, write_atomically
 from launcher.spec import TRAIN_MODULE
 from launcher.submission import SubmissionError, submit
 
@@ -178,18 +179,18 @@ def write_corpus(path: Path) -> None:
 
 
 def _steps_per_second(run: RunFolder) -> float:
-    points = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
     times = [point["time"] for point in points if "loss" in point]
     return len(times) / max(times[-1] - times[0], 1e-3) if times else 1.0
 
 
 def _steps(run: RunFolder) -> int:
-    points = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
     return max((int(point.get("global_step", 0)) for point in points), default=0)
 
 
 def _lost_steps(run: RunFolder) -> int:
-    points = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
     steps = [point["global_step"] for point in points if "loss" in point]
     return len(steps) - len(set(steps))
 
@@ -199,7 +200,7 @@ def _signal(run: RunFolder, number: signal.Signals) -> None:
     if spec.cluster == "slurm":
         slurm.signal_steps(str(run.job_id()), number.name[3:])
         return
-    pid = local.supervisor_pid(run)
+    pid = local.supervisor_pid(run.events())
     if pid is None:
         raise DrillError(f"{run.name} does not run")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

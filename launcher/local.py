@@ -18,9 +18,13 @@ from pathlib import Path
 from types import FrameType
 
 from launcher import attempt, causes, container
+from launcher.records import Event
 from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
+from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
+from minimind.errors import MiniMindError
+from minimind.terminal import one_line
 
 RESTART_SECONDS = 1.0
 
@@ -109,7 +113,12 @@ class LocalSupervisor:
     stop_signal: int | None = None
 
     def main(self) -> int:
-        """Returns the run's exit status; 75 when it was stopped and can be resumed."""
+        """Returns the run's exit status; 75 when it was stopped and can be resumed.
+
+        Raises:
+            ConfigError: others can write to the run folder, or its spec is damaged.
+        """
+        check_trusted(self.run)
         spec = self.run.spec()
         # Two people may tell a run to go on at the same moment. The lock ends with this process.
         with (self.run.root / "supervisor.lock").open("w") as lock:
@@ -121,7 +130,8 @@ class LocalSupervisor:
             return self._supervise(spec)
 
     def _supervise(self, spec: JobSpec) -> int:
-        self.run.append("supervisor_started", pid=os.getpid())
+        identity = {"host": socket.gethostname(), "began": process_start(os.getpid())}
+        self.run.append("supervisor_started", pid=os.getpid(), **identity)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         # submitit's handler would end this process; here the signal means nothing.
@@ -194,7 +204,12 @@ class LocalRun:
         worst = 0
         for run_dir in self.run_dirs:
             supervisor = LocalSupervisor(RunFolder(run_dir))
-            worst = max(worst, supervisor.main())
+            try:
+                code = supervisor.main()
+            except MiniMindError as error:
+                print(f"launcher: error: {one_line(error)}", file=sys.stderr, flush=True)
+                code = error.exit_code
+            worst = max(worst, code)
             if supervisor.stop_signal is not None and len(self.run_dirs) > 1:
                 cancelled = supervisor.run.final()
                 if cancelled is None:
@@ -213,21 +228,35 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
 
 
-def alive(pid: int) -> bool:
-    """True while ``pid`` runs; a zombie does not."""
+def process_start(pid: int | str) -> str | None:
+    """When a process started, in words that no other process of this machine shares.
+
+    The boot and the clock ticks since then (proc(5)); None when it is gone, or is a zombie.
+    """
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+        return None
+    return None if fields[0] == "Z" else f"{boot} {fields[19]}"
 
 
-def supervisor_pid(run: RunFolder) -> int | None:
-    """The local supervisor of ``run``, while it lives on this host."""
-    for event in reversed(run.events()):
-        if event["event"] == "supervisor_started":
-            return int(event["pid"]) if alive(int(event["pid"])) else None
-    return None
+def alive(pid: int | str) -> bool:
+    """True while ``pid`` runs; a zombie does not."""
+    return process_start(pid) is not None
+
+
+def supervisor_pid(events: list[Event]) -> int | None:
+    """The local supervisor that wrote ``events``, while it lives on this host.
+
+    Another process may have its number by now, here or on the host where it ran: a signal must
+    not go to that one.
+    """
+    newest = next((e for e in reversed(events) if e["event"] == "supervisor_started"), None)
+    if newest is None or newest.get("host") != socket.gethostname():
+        return None
+    began = process_start(newest["pid"])
+    return newest["pid"] if began is not None and began == newest.get("began") else None
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from launcher import slurm, state
 from launcher.runs import RunFolder
 
 POLL_SECONDS = 0.5
-_RANK = re.compile(r"rank-(\d+)\.log")
+_RANK = re.compile(r"rank-([0-9]{1,9})\.log")
 
 
 def log_files(run: RunFolder, attempt: int | None = None) -> dict[int, Path]:

@@ -50,18 +50,19 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
     for column in ("TOK/S", "ETA", "RESTARTS", "GOODPUT"):
         table.add_column(column, no_wrap=True)
     for state, goodput in rows:
+        # As Text: a name or an answer of Slurm's may hold what rich takes for markup.
         table.add_row(
             Text(state.name),
             Text(state.state, style=_STYLES.get(state.state, "")),
-            state.job_id or "—",
-            ",".join(state.nodes) or "—",
+            Text(state.job_id or "—"),
+            Text(",".join(state.nodes) or "—"),
             str(state.attempt or "—"),
             str(state.epoch if state.epoch is not None else "—"),
             step_text(state),
             f"{state.loss:.4f}" if isinstance(state.loss, (int, float)) else str(state.loss or "—"),
             f"{state.tokens_per_second:,.0f}" if state.tokens_per_second else "—",
             duration(state.eta_seconds),
-            restarts_text(state.restarts),
+            Text(restarts_text(state.restarts)),
             f"{100 * goodput:.0f}%" if goodput is not None else "—",
         )
     return table
@@ -91,4 +92,5 @@ _STYLES = {
     "HELD": "yellow",
     "INTERRUPTED": "yellow",
     "CANCELLED": "dim",
+    "DAMAGED": "bold red",
 }

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from launcher import causes
-from launcher.runs import Event, Final
+from launcher.records import Event
+from launcher.runs import Final
 from launcher.spec import JobSpec
 
 
@@ -27,6 +28,7 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     """
     newest = ended[-1]
     cause, code = newest["cause"], newest.get("exit_code")
+    words = causes.IN_WORDS.get(cause, str(cause))
     failed = code if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else 1
     if cause == causes.DONE:
         return _stop(causes.DONE, 0, "finished")
@@ -49,11 +51,9 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
             break
         stuck += bool(event.get("trained")) and event["cause"] in causes.FREE
     if stuck >= spec.max_no_progress:
-        reason = (
-            f"{stuck} attempts in a row saved no new step; the last one {causes.IN_WORDS[cause]}"
-        )
+        reason = f"{stuck} attempts in a row saved no new step; the last one {words}"
         return _stop(causes.NO_PROGRESS, failed, reason)
-    return Decision(None, causes.IN_WORDS[cause])
+    return Decision(None, words)
 
 
 def _stop(cause: str, exit_code: int, reason: str) -> Decision:

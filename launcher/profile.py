@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from pathlib import Path
 from typing import Any
 
 from minimind.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from minimind.toml import read_toml
 
 KEYS: dict[str, type | tuple[type, ...]] = {
     "cluster": str,
@@ -63,12 +58,7 @@ def load_profile(path: Path | None) -> dict[str, Any]:
         path = user_default()
         if not path.exists():
             return {}
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--profile {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--profile {path}: not valid TOML: {error}") from error
+    values = read_toml(path, "--profile")
     for key, value in values.items():
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
@@ -78,6 +68,10 @@ def load_profile(path: Path | None) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} has the wrong type, {type(value).__name__}")
         if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
             raise ConfigError(f"{path}: {key} must be a list of strings")
+    for name, value in values.get("sbatch", {}).items():
+        # Each becomes a line of the batch script.
+        if not isinstance(value, (str, int, float)) or not f"{name}{value}".isprintable():
+            raise ConfigError(f"{path}: sbatch.{name} must be one line of text, a number or true")
     for name, value in values.get("env", {}).items():
         if not isinstance(value, str):
             raise ConfigError(f"{path}: env.{name} must be a string; write it in quotes")

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.records import Event, read_events
 from launcher.spec import JobSpec
+from minimind.errors import ConfigError
 
-Event = dict[str, Any]
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+MOST_BYTES = 16 << 20
+"""Of a spec, a marker or the secrets: what is longer is none."""
 
 SWEEP_FILE = "sweep.json"
 """Lies in a folder whose sub-folders are the points of a sweep."""
@@ -59,12 +64,19 @@ class RunFolder:
         return self.spec_file.is_file()
 
     def spec(self) -> JobSpec:
-        """The spec that the run was last submitted with."""
-        return JobSpec.from_json(self.spec_file.read_text(encoding="utf-8"))
+        """The spec that the run was last submitted with.
+
+        Raises:
+            ConfigError: the file is missing, damaged, or was written by something else.
+        """
+        try:
+            return JobSpec.from_json(_read_small(self.spec_file))
+        except ConfigError as error:
+            raise ConfigError(f"{self.spec_file}: {error}") from None
 
     def write_spec(self, spec: JobSpec) -> None:
         """Stores ``spec`` atomically."""
-        write_atomically(self.spec_file, spec.to_json())
+        write_atomically(self.spec_file, spec.to_json(), mode=0o600)
 
     def write_secrets(self, values: dict[str, str]) -> None:
         """Stores the secret variables, readable by their owner alone."""
@@ -77,7 +89,10 @@ class RunFolder:
         """What ``write_secrets`` stored."""
         if not self.secrets_file.exists():
             return {}
-        return dict(json.loads(self.secrets_file.read_text(encoding="utf-8")))
+        found = _read_object(self.secrets_file)
+        if not all(isinstance(value, str) for value in found.values()):
+            raise ConfigError(f"{self.secrets_file} is damaged: not all of its values are text")
+        return found
 
     def append(self, event: str, **values: Any) -> None:
         """Appends one event durably. A single write under O_APPEND: lines never mix."""
@@ -97,8 +112,8 @@ class RunFolder:
             sync_folder(self.root)
 
     def events(self) -> list[Event]:
-        """All events, oldest first. A line torn by a crash is left out."""
-        return read_json_lines(self.events_file)
+        """All events, oldest first. A line that is no event is left out."""
+        return read_events(self.events_file)
 
     def attempt_dir(self, number: int) -> Path:
         """Where the logs of attempt ``number`` (from 1) lie."""
@@ -112,7 +127,7 @@ class RunFolder:
         """The numbers of all attempts so far, ascending."""
         if not self.attempts.is_dir():
             return []
-        return sorted(int(p.name) for p in self.attempts.iterdir() if p.name.isdigit())
+        return sorted(int(p.name) for p in self.attempts.iterdir() if _NUMBER.fullmatch(p.name))
 
     def new_attempt(self) -> int:
         """Makes the next attempt's folder; two callers never get the same number."""
@@ -137,11 +152,14 @@ class RunFolder:
             return None
 
     def final(self) -> Final | None:
-        """How the run ended, or None while it may run on."""
+        """How the run ended, or None while it may run on.
+
+        Raises:
+            ConfigError: the marker is damaged.
+        """
         for marker in (self.done_marker, self.stopped_marker):
             if marker.exists():
-                stored = json.loads(marker.read_text(encoding="utf-8"))
-                return Final(stored["cause"], stored["exit_code"], stored["reason"])
+                return _read_final(marker)
         return None
 
     def finish(self, final: Final) -> None:
@@ -156,26 +174,47 @@ class RunFolder:
     def job_id(self) -> str | None:
         """The job of the newest submission."""
         for event in reversed(self.events()):
-            if event.get("event") == "submitted":
+            if event["event"] == "submitted":
                 return str(event["job_id"])
         return None
 
 
-def read_json_lines(path: Path) -> list[Event]:
-    """The JSON objects of ``path``, one a line; missing file: none; torn lines: left out."""
+def _read_small(path: Path) -> str:
+    """The text of a file that is known to be small.
+
+    Raises:
+        ConfigError: it cannot be read, is much too long, or no UTF-8.
+    """
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"longer than {MOST_BYTES} bytes")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("damaged: no UTF-8") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read_small(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path} is damaged: no JSON") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: no JSON object")
     return found
+
+
+def _read_final(marker: Path) -> Final:
+    stored = _read_object(marker)
+    cause, code, reason = (stored.get(name) for name in ("cause", "exit_code", "reason"))
+    if isinstance(cause, str) and isinstance(reason, str) and isinstance(code, int):
+        return Final(cause, code, reason)
+    raise ConfigError(f"{marker} is damaged: remove it to let the run go on")
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:

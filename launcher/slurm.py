@@ -14,6 +14,9 @@ from datetime import datetime
 JobInfo = dict[str, str]
 """The fields of ``scontrol show job``, e.g. ``JobState``, ``Reason``, ``Restarts``."""
 
+MOST_TASKS = 4_000_001
+"""Slurm's own limit of an array (MaxArraySize)."""
+
 SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
 
 
@@ -22,11 +25,28 @@ def available() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("scontrol") is not None
 
 
+def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without what changes the form of Slurm's answers, or hides a part of them.
+
+    A user's own SQUEUE_STATES or SINFO_PARTITION is a filter, SLURM_TIME_FORMAT another
+    spelling of times. Array task ids are cut off after 64 characters unless told otherwise.
+    """
+    kept = {k: v for k, v in environment.items() if not k.startswith(("SQUEUE_", "SINFO_"))}
+    return {**kept, "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
+
+
 def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Runs one of Slurm's commands; a command that cannot run or hangs is a failed one."""
+    # srun hands its environment on to the ranks.
+    environment = None if command[0] == "srun" else query_environment(os.environ)
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, errors="replace"
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            errors="replace",
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 255, "", str(error))
@@ -60,8 +80,15 @@ def submission_environment(hidden: tuple[str, ...] = ()) -> Iterator[None]:
 
 
 def parse_fields(text: str) -> JobInfo:
-    """``Key=value Key=value …`` of a one-line scontrol answer, as a dict."""
-    return dict(re.findall(r"(?:^|\s)([A-Za-z:/]+)=(\S*)", text))
+    """``Key=value Key=value …`` of a one-line scontrol answer, as a dict.
+
+    The first of two equal keys counts: a comment or a folder's name, further on in the line, may
+    hold what looks like another ``JobState=``.
+    """
+    fields: JobInfo = {}
+    for key, value in re.findall(r"(?:^|\s)([A-Za-z:/]+)=(\S*)", text):
+        fields.setdefault(key, value)
+    return fields
 
 
 def show_job(job_id: str) -> JobInfo | None:
@@ -90,11 +117,17 @@ def array_indices(text: str) -> list[int]:
     """``0-2,5%4`` → ``[0, 1, 2, 5]``: tasks that wait have one record together."""
     found: list[int] = []
     for part in text.partition("%")[0].split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?::([0-9]+))?", part)
         if match is not None:
-            first, last, step = match[1], match[2] or match[1], match[3] or 1
-            found += range(int(first), int(last) + 1, int(step))
+            first, last, step = match[1], match[2] or match[1], match[3] or "1"
+            tasks = range(whole(first), whole(last) + 1, max(1, whole(step)))
+            found += tasks[: MOST_TASKS - len(found)]
     return found
+
+
+def whole(digits: str) -> int:
+    """A number of Slurm's; one of more digits than any it prints is 0."""
+    return int(digits) if len(digits) < 19 else 0
 
 
 def show_config() -> JobInfo:
@@ -109,8 +142,8 @@ def show_config() -> JobInfo:
 
 def seconds(value: str, default: int) -> int:
     """``"30 sec"`` → 30."""
-    match = re.match(r"(\d+)", value)
-    return int(match[1]) if match else default
+    match = re.match(r"([0-9]+)", value)
+    return whole(match[1]) if match else default
 
 
 def node_address(node: str) -> str:
@@ -127,10 +160,20 @@ def down_nodes(nodelist: str) -> list[str]:
     answer = run("scontrol", "show", "node", "--oneliner", nodelist)
     for line in answer.stdout.splitlines():
         info = parse_fields(line)
-        state = info.get("State", "")
-        if any(word in state for word in ("DOWN", "FAIL", "NOT_RESPONDING")) or state.endswith("*"):
+        if is_down(info.get("State", "")):
             bad.append(info.get("NodeName", "?"))
     return bad
+
+
+def is_down(state: str) -> bool:
+    """True for a node that is lost: ``DOWN*+DRAIN``, ``MIXED*``, ``IDLE+NOT_RESPONDING``.
+
+    A node that is only switched off or about to be (``IDLE+POWERED_DOWN``, ``MIXED+DRAIN``) is
+    not: the site does that with nodes that are free again.
+    """
+    words = re.split(r"[^A-Z_*]+", state)
+    lost = ("DOWN", "FAIL", "FAILING", "ERROR", "NOT_RESPONDING")
+    return any(word.endswith("*") or word in lost for word in words)
 
 
 def expand_nodes(nodelist: str) -> list[str]:
@@ -167,7 +210,7 @@ def parse_stamp(text: str | None) -> float | None:
     """``2026-11-24T03:29:12`` → Unix seconds; ``None``, ``Unknown`` → None."""
     try:
         return datetime.fromisoformat(text or "").timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return None
 
 
@@ -232,20 +275,20 @@ def count_gpus(gres: str) -> int:
     total = 0
     for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
         parts = entry.split(":")
-        if parts[0] == "gpu" and parts[-1].isdigit():
-            total += int(parts[-1])
+        if parts[0] == "gpu" and parts[-1].isdecimal():
+            total += whole(parts[-1])
     return total
 
 
 def parse_limit(text: str) -> int | None:
     """sinfo's time limit (``D-HH:MM:SS``, ``infinite``) → whole minutes, None for no limit."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    match = re.fullmatch(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", text)
     if match is None:
         return None
-    days, hours, minutes, _ = (int(part or 0) for part in match.groups())
+    days, hours, minutes, _ = (whole(part or "0") for part in match.groups())
     return days * 1440 + hours * 60 + minutes
 
 
 def _leading(text: str) -> int:
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else 0
+    match = re.match(r"[0-9]+", text)
+    return whole(match[0]) if match else 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from minimind.errors import ConfigError
 
+LARGEST = 2**31 - 1
 TRAIN_MODULE = "minimind.train_pretrain"
 CONTAINERS = ("none", "pyxis", "enroot", "apptainer", "docker", "podman", "charliecloud")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -132,6 +135,9 @@ class JobSpec:
         for argument in self.train_args:
             if "\0" in argument:
                 raise ConfigError("a train flag cannot hold a zero byte")
+        if self.cluster not in ("slurm", "local"):
+            raise ConfigError(f"--cluster {self.cluster}: choose auto, slurm or local")
+        _check_utf8(asdict(self))
         if not re.fullmatch(r"[A-Za-z_][\w.]*", self.module):
             raise ConfigError(f"--module {self.module!r}: must be a dotted Python module name")
 
@@ -146,14 +152,64 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, text: str) -> JobSpec:
-        """Reads what ``to_json`` wrote; keys of another version are left out."""
-        stored = json.loads(text)
-        known = {entry.name for entry in fields(cls)}
-        values = {key: value for key, value in stored.items() if key in known}
-        values["mounts"] = tuple(Mount(**mount) for mount in values.get("mounts", ()))
-        for key in ("train_args", "setup", "container_args", "secret_env"):
-            values[key] = tuple(values.get(key, ()))
+        """Reads what ``to_json`` wrote; keys of another version are left out.
+
+        Raises:
+            ConfigError: no JSON, or a value that no spec has.
+        """
+        try:
+            stored = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ConfigError("no job spec: not valid JSON") from None
+        if not isinstance(stored, dict):
+            raise ConfigError("no job spec: not a JSON object")
+        hints = _hints()
+        values = {
+            entry.name: _typed(entry.name, hints[entry.name], stored[entry.name])
+            for entry in fields(cls)
+            if entry.name in stored
+        }
+        missing = [name for name in ("name", "run_dir", "workdir") if name not in values]
+        if missing:
+            raise ConfigError(f"no job spec: {missing[0]} is missing")
         return cls(**values)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    # Working them out costs more than all else that reading a spec does.
+    return get_type_hints(JobSpec)
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """``value``, as JSON has it, as the type that a field of the spec has.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    if hint == tuple[Mount, ...] and isinstance(value, list):
+        return tuple(_mount(entry) for entry in value)
+    if hint == tuple[str, ...] and isinstance(value, list):
+        value = tuple(value)
+    members = get_args(hint) or (hint,)
+    if get_origin(hint) is tuple:
+        fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    elif get_origin(hint) is dict:
+        values = value.values() if isinstance(value, dict) else ()
+        fits = isinstance(value, dict)
+        fits = fits and (members[1] is Any or all(isinstance(item, str) for item in values))
+    else:
+        fits = isinstance(value, members) and isinstance(value, bool) == (hint is bool)
+    if not fits or (isinstance(value, int) and abs(value) > LARGEST):
+        raise ConfigError(f"no job spec: {name} is {reprlib.repr(value)}")
+    return value
+
+
+def _mount(entry: Any) -> Mount:
+    names = {"source": str, "target": str, "read_only": bool}
+    if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != names:
+        raise ConfigError(f"no job spec: a mount is {reprlib.repr(entry)}")
+    return Mount(**entry)
 
 
 def check_name(name: str) -> None:
@@ -231,6 +287,20 @@ def parse_time(text: str) -> int:
     if seconds == 0:
         raise ConfigError(f"--time {text!r}: must be more than zero")
     return -(-seconds // 60)
+
+
+def _check_utf8(value: Any) -> None:
+    """Raises ConfigError for a text that no file in UTF-8 can hold, such as a name in Latin-1."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(f"{value!r} is not valid UTF-8; rename the file or folder") from None
+    elif isinstance(value, dict):
+        _check_utf8([*value, *value.values()])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_utf8(item)
 
 
 def _check_word(option: str, value: str | None) -> None:

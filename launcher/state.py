@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher import causes, local
-from launcher.runs import Event, RunFolder, last_step, of_attempt, read_json_lines
+from launcher.records import Event, Point, read_points
+from launcher.runs import RunFolder, last_step, of_attempt
 from launcher.slurm import JobInfo
+from minimind.errors import ConfigError
 
 PENDING = "PENDING"
 RUNNING = "RUNNING"
@@ -20,6 +22,7 @@ FAILED = "FAILED"
 CANCELLED = "CANCELLED"
 INTERRUPTED = "INTERRUPTED"
 UNKNOWN = "UNKNOWN"
+DAMAGED = "DAMAGED"
 
 ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
 """A job exists that will run or runs: the run must not be submitted a second time."""
@@ -60,23 +63,29 @@ class RunState:
         return 100 * self.step / self.total_steps if self.total_steps else None
 
 
-def job_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> tuple[str, str, int | None]:
-    """``(state, reason, exit code)``; ``jobs`` None: the controller does not answer."""
+def job_state(
+    run: RunFolder, jobs: dict[str, JobInfo] | None, events: list[Event] | None = None
+) -> tuple[str, str, int | None]:
+    """``(state, reason, exit code)``; ``jobs`` None: the controller does not answer.
+
+    ``events``: the run's, where the caller has read them already.
+    """
     final = run.final()
     if final is not None:
         state = {causes.DONE: DONE, causes.CANCELLED: CANCELLED}.get(final.cause, FAILED)
         return state, final.reason, final.exit_code
-    events = run.events()
+    events = run.events() if events is None else events
     submitted = next((e for e in reversed(events) if e["event"] == "submitted"), None)
     if submitted is None:
         return INTERRUPTED, "prepared, but never submitted", None
     started = any(e["event"] == "attempt_started" for e in events)
     if submitted.get("cluster") == "local":
-        if local.supervisor_pid(run) is not None:
+        if local.supervisor_pid(events) is not None:
             return RUNNING, "", None
         since = events[events.index(submitted) :]
         taken_up = any(e["event"] == "supervisor_started" for e in since)
-        if not taken_up and local.alive(int(submitted["job_id"])):
+        starter = submitted["job_id"]
+        if not taken_up and starter.isdecimal() and local.alive(starter):
             return (REQUEUED if started else PENDING), "", None
         return INTERRUPTED, "its supervisor does not run", causes.EXIT_RUN_ME_AGAIN
     if jobs is None:
@@ -101,22 +110,42 @@ def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     return INTERRUPTED, f"Slurm says {state} ({reason})", None
 
 
-def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> RunState:
-    """Everything that ``status`` shows of one run."""
-    state, reason, exit_code = job_state(run, jobs)
-    events = run.events()
+@dataclass(frozen=True)
+class Records:
+    """What a run's folder says, read once."""
+
+    events: list[Event]
+    points: list[Point]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Records:
+        """Reads them.
+
+        Raises:
+            ConfigError: the folder holds no usable spec.
+        """
+        return cls(run.events(), read_points(Path(run.spec().save_dir) / "metrics.jsonl"))
+
+
+def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records) -> RunState:
+    """Everything that ``status`` shows of one run.
+
+    Raises:
+        ConfigError: its end marker is damaged.
+    """
+    events = records.events
+    state, reason, exit_code = job_state(run, jobs, events)
     attempts = run.attempt_numbers()
     number = attempts[-1] if attempts else 0
     mine = of_attempt(events, number)
-    metrics = read_json_lines(Path(run.spec().save_dir) / "metrics.jsonl")
-    newest = next((point for point in reversed(metrics) if "loss" in point), {})
-    step = max(last_step(events), int(newest.get("global_step", 0)))
+    newest: Point = next((point for point in reversed(records.points) if "loss" in point), {})
+    step = max(last_step(events), newest.get("global_step", 0))
     total = newest.get("total_steps")
     requeues = Counter(e["cause"] for e in events if e["event"] == "requeued")
     return RunState(
         name=run.name,
         state=state,
-        job_id=run.job_id(),
+        job_id=next((e["job_id"] for e in reversed(events) if e["event"] == "submitted"), None),
         reason=reason,
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
@@ -126,13 +155,18 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None) -> RunState:
         total_steps=total,
         loss=newest.get("loss"),
         tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
-        eta_seconds=_eta(mine, metrics, total) if state == RUNNING else None,
+        eta_seconds=_eta(mine, records.points, total) if state == RUNNING else None,
         restarts=dict(requeues),
         run_dir=str(run.root),
     )
 
 
-def _eta(mine: list[Event], metrics: list[Event], total: int | None) -> float | None:
+def damaged(run: RunFolder, error: ConfigError) -> RunState:
+    """A run whose folder cannot be read: it must not hide the others."""
+    return RunState(name=run.name, state=DAMAGED, reason=str(error), run_dir=str(run.root))
+
+
+def _eta(mine: list[Event], metrics: list[Point], total: int | None) -> float | None:
     """Seconds to the last step at this attempt's pace."""
     began = next((e for e in mine if e["event"] in ("started", "resumed")), None)
     points = [p for p in metrics if "time" in p and "global_step" in p]

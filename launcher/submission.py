@@ -18,6 +18,7 @@ from launcher.image import read_origin
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.task import RankTask
+from launcher.trust import check_trusted, make_private
 from minimind.errors import ConfigError, MiniMindError
 
 SHORT_LIMIT_MINUTES = 10
@@ -114,6 +115,7 @@ def snapshot_code(target: Path) -> None:
     """
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
+    make_private(fresh)
     for package in SNAPSHOT_PACKAGES:
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
@@ -147,16 +149,26 @@ def image_identity(spec: JobSpec) -> dict[str, Any]:
     return {"image": spec.image}
 
 
+def _make_root(run: RunFolder) -> None:
+    """Makes a new run's folder private; one that its owner has opened for readers stays open."""
+    if run.root.exists():
+        return
+    run.root.parent.mkdir(parents=True, exist_ok=True)
+    make_private(run.root)
+
+
 def prepare(spec: JobSpec, secrets: dict[str, str]) -> RunFolder:
     """Makes or renews the run folder: spec, code, secrets.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be made, or others can write to one that is there.
     """
     run = RunFolder(spec.run_dir)
     try:
-        for folder in (run.root, run.attempts, run.submitit):
-            folder.mkdir(parents=True, exist_ok=True)
+        _make_root(run)
+        check_trusted(run)
+        run.attempts.mkdir(exist_ok=True)
+        make_private(run.submitit)
         snapshot_code(run.code)
         run.write_secrets(secrets)
         run.write_spec(spec)
@@ -200,8 +212,9 @@ def submit_points(root: RunFolder, spec: JobSpec, points: list[JobSpec]) -> list
     """
     for point in points:
         folder = RunFolder(point.run_dir)
-        for path in (folder.attempts, folder.submitit):
-            path.mkdir(parents=True, exist_ok=True)
+        for path in (folder.root, folder.submitit):
+            make_private(path)
+        folder.attempts.mkdir(exist_ok=True)
         folder.code.symlink_to(root.code)
         folder.write_secrets(root.secrets())
         folder.write_spec(point)

@@ -23,7 +23,10 @@ from launcher import attempt, causes, container, slurm
 from launcher.policy import Decision
 from launcher.runs import RunFolder, of_attempt
 from launcher.spec import JobSpec
+from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
+from minimind.errors import MiniMindError
+from minimind.terminal import one_line
 
 FENCE_SECONDS = 6.0
 """How long ranks of a lost attempt get to notice that a newer one has begun (see task.py)."""
@@ -246,7 +249,15 @@ def main(argv: list[str]) -> int:
     if separator != "--" or not command:
         raise SystemExit("usage: python -m launcher.supervise RUN_DIR -- srun …")
     index = os.environ.get("SLURM_ARRAY_TASK_ID")
-    return Supervisor(RunFolder(Path(folder) / index if index else folder), command).main()
+    run = RunFolder(Path(folder) / index if index else folder)
+    try:
+        # A sweep's pickles and code lie in its own folder, its points' specs in theirs.
+        for part in {run.root: run, Path(folder): RunFolder(folder)}.values():
+            check_trusted(part)
+        return Supervisor(run, command).main()
+    except MiniMindError as error:
+        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,7 @@ from launcher.runs import SWEEP_FILE, RunFolder, write_atomically
 from launcher.spec import JobSpec
 from launcher.submission import prepare, submit_points
 from minimind.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from minimind.toml import read_toml
 
 MOST_POINTS = 1000
 Grid = dict[str, list[str]]
@@ -46,12 +41,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         ConfigError: no such file, bad TOML, or a value that is no list of plain values.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--grid {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--grid {path}: not valid TOML: {error}") from error
+    table = read_toml(path, "--grid")
     grid: Grid = {}
     for name, values in table.items():
         plain = isinstance(values, list) and values

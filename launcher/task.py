@@ -19,6 +19,9 @@ from types import FrameType
 
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
+from launcher.trust import check_unshared
+from minimind.errors import MiniMindError
+from minimind.terminal import one_line
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 FENCE_POLL_SECONDS = 2.0
@@ -41,7 +44,11 @@ def run_rank(run: RunFolder) -> int:
 
     Returns 0 when it is done; any other ending leaves as SystemExit with the training's code
     or as the training's own exception.
+
+    Raises:
+        ConfigError: others can write to the run folder, or its spec is damaged.
     """
+    check_unshared(run)
     spec = run.spec()
     faulthandler.enable()
     # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.
@@ -118,4 +125,8 @@ def _stand_back_when_superseded(run: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_rank(RunFolder(sys.argv[1])))
+    try:
+        sys.exit(run_rank(RunFolder(sys.argv[1])))
+    except MiniMindError as error:
+        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -10,7 +10,8 @@ from typing import Any
 from launcher import causes, slurm, state
 from launcher.logs import log_files
 from launcher.output import cause_text
-from launcher.runs import Event, RunFolder
+from launcher.records import Event
+from launcher.runs import RunFolder
 
 PENDING_WORDS = {
     "Priority": "other jobs come first",
@@ -33,9 +34,12 @@ PENDING_WORDS = {
     "JobHoldMaxRequeue": "Slurm has requeued it as often as MaxBatchRequeue allows, and holds it",
     "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
 }
-_TRACEBACK = re.compile(
-    r"Traceback \(most recent call last\):\n(?:.*\n)*?(?P<error>[A-Za-z_][\w.]*(?:: .*)?)(?:\n|$)"
-)
+ERROR_PREFIX = "launcher: error: "
+TRACEBACK = "Traceback (most recent call last):"
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
+MAX_TRACEBACK_LINES = 1000
+LINE_BYTES = 1 << 16
+TAIL_BYTES = 1 << 16
 LOG_TAIL_LINES = 15
 
 
@@ -87,7 +91,8 @@ def attempt_line(event: Event) -> str:
     code = event.get("exit_code")
     status = f", exit status {code}" if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else ""
     return (
-        f"attempt {event['attempt']} {cause_text(event['cause'])} at step {event['step']}{status}"
+        f"attempt {event['attempt']} {cause_text(event['cause'])} "
+        f"at step {event.get('step', 0)}{status}"
     )
 
 
@@ -107,13 +112,53 @@ def first_error(run: RunFolder, attempt: int) -> str:
     by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
     trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
     for path in [*by_age, *trained]:
-        match = _TRACEBACK.search(path.read_text(errors="replace"))
-        if match is not None:
-            return f"[{path}]\n{match[0]}"
+        if found := first_traceback(path):
+            return f"[{path}]\n{found}"
     for path in [run.attempt_dir(attempt) / "srun.log", *by_age]:
-        if path.exists() and (text := path.read_text(errors="replace").strip()):
-            return f"[{path}]\n" + "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+        if text := tail(path):
+            return f"[{path}]\n{text}"
     return ""
+
+
+def first_traceback(path: Path) -> str:
+    """The first traceback in a log of any size, up to the line that names the error; else ""."""
+    found: list[str] = []
+    with path.open("rb") as file:
+        while line := file.readline(LINE_BYTES):
+            text = line.decode(errors="replace").rstrip("\n")
+            if text.endswith(TRACEBACK):
+                # A new one begins: the one before had no end.
+                found = [TRACEBACK]
+            elif found:
+                found.append(text)
+                if _ERROR.fullmatch(text):
+                    return "\n".join(found) + "\n"
+                if len(found) > MAX_TRACEBACK_LINES:
+                    found = []
+    return ""
+
+
+def tail(path: Path) -> str:
+    """The last lines of a log of any size; "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = file.read(TAIL_BYTES).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+
+def refusal(run: RunFolder) -> str:
+    """Why the newest supervisor did not begin an attempt; "" where one did begin."""
+    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
+    newest = max((log for log in logs if log.is_file()), key=_modified, default=None)
+    last = tail(newest).rpartition("\n")[2] if newest else ""
+    return last.removeprefix(ERROR_PREFIX) if last.startswith(ERROR_PREFIX) else ""
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[str]:
@@ -124,6 +169,8 @@ def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[s
     if now == state.INTERRUPTED:
         failed = [e for e in events if e["event"] == "requeue_failed"]
         said = [f"Slurm refused to requeue it: {failed[-1]['reason']}"] if failed else []
+        if refused := refusal(run):
+            said.append(f"its last start was refused: {refused}")
         return [*said, f"continue it from its newest checkpoint: launcher requeue {name}"]
     if now == state.FAILED:
         final = run.final()

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from minimind import __version__
-from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError
+from minimind.errors import EXIT_CRASHED, EXIT_DONE, EXIT_USER_ERROR, MiniMindError
+from minimind.terminal import one_line, print_anything
 
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as the shell counts it."""
@@ -39,6 +40,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
+    print_anything()
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return EXIT_DONE
@@ -57,5 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except MiniMindError as error:
-        print(f"minimind {words[0]}: error: {error}", file=sys.stderr)
+        print(f"minimind {words[0]}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"minimind {words[0]}: error: {one_line(error)}", file=sys.stderr)
+        return EXIT_CRASHED

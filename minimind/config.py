@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
-import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +19,7 @@ from typing import Any, Literal, NoReturn
 
 from minimind.data.sources import parse_sources
 from minimind.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from minimind.toml import read_toml
 
 Check = tuple[Callable[[Any], bool], str]
 
@@ -31,13 +27,18 @@ AUTO = -1
 """What ``--batch_size auto`` is in a :class:`TrainConfig`, until the run has found a number."""
 DEFAULT_BATCH_SIZE = 32
 
+LARGEST = 2**31 - 1
+"""No flag means more; larger numbers would only overflow somewhere later."""
+
 POSITIVE: Check = (lambda v: v > 0, "must be greater than 0")
 POSITIVE_OR_AUTO: Check = (lambda v: v > 0 or v == AUTO, "must be greater than 0, or auto")
 NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
 FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
 UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
 DEVICE: Check = (
-    lambda v: v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal()),
+    lambda v: (
+        v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal() and len(v) < 10)
+    ),
     "must be cuda, cuda:N or cpu",
 )
 FILE_NAME: Check = (
@@ -96,7 +97,10 @@ class TrainConfig:
         "", "data", "a Hugging Face tokenizer folder (default: the tokenizer shipped with MiniMind)"
     )
     max_seq_len: int = option(
-        512, "data", "row length in tokens", (lambda v: v >= 8, "must be 8 or more")
+        512,
+        "data",
+        "row length in tokens",
+        (lambda v: 8 <= v <= 1 << 20, "must be from 8 to 1048576"),
     )
     pack: Literal["bestfit", "none"] = option(
         "bestfit",
@@ -249,7 +253,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(TrainConfig)
+        hints = _hints()
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.name == "batch_size" and value == "auto":
@@ -323,17 +327,27 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+@functools.cache
+def _hints() -> dict[str, Any]:
+    # A sweep makes thousands of configs, and working the types out is most of each.
+    return typing.get_type_hints(TrainConfig)
+
+
 def coerce(name: str, hint: Any, value: Any) -> Any:
     """Return ``value`` as the type that the flag has.
 
     Raises:
         ConfigError: the value does not have that type, naming what is allowed.
     """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"--{name} must be at most {LARGEST}")
     origin = typing.get_origin(hint)
     if origin is list:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
             raise ConfigError(f"--{name} must be a list of strings, but is {value!r}")
+        for item in items:
+            _check_text(name, item)
         return list(items)
     if origin is Literal:
         allowed = typing.get_args(hint)
@@ -351,13 +365,25 @@ def coerce(name: str, hint: Any, value: Any) -> Any:
         value = _number(name, float, value)
     elif hint is int and isinstance(value, str):
         value = _number(name, int, value)
+        if abs(value) > LARGEST:
+            raise ConfigError(f"--{name} must be at most {LARGEST}")
     if not isinstance(value, hint):
         raise ConfigError(f"--{name} must be a {hint.__name__}, but is {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"--{name} must be a finite number, but is {value!r}")
-    if isinstance(value, str) and "\0" in value:
-        raise ConfigError(f"--{name} must not contain a NUL byte")
+    if isinstance(value, str):
+        _check_text(name, value)
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    """Refuse what no file name can hold, and what no log or JSON file could name."""
+    if "\0" in value:
+        raise ConfigError(f"--{name} must not contain a NUL byte")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"--{name} {value!r} is not valid UTF-8: rename the file") from None
 
 
 def _number(name: str, kind: type, value: Any) -> Any:
@@ -373,6 +399,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see --help)")
 
 
+@functools.cache
 def build_parser() -> argparse.ArgumentParser:
     """The command line of ``minimind pretrain``; absent flags stay out of the namespace."""
     parser = _Parser(
@@ -387,7 +414,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     groups: dict[str, Any] = {}
     defaults = TrainConfig()
-    hints = typing.get_type_hints(TrainConfig)
+    hints = _hints()
     for f in dataclasses.fields(TrainConfig):
         title = f.metadata["group"]
         if title not in groups:
@@ -441,13 +468,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or has a key that is no flag.
     """
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: {error}") from None
+    values = read_toml(path, "--config")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     result = {}
     for key, value in values.items():

@@ -17,10 +17,11 @@ def add_gguf_facts(path: Path, finding: Finding) -> None:
     Raises:
         MiniMindError: the package gguf is not installed, or the file holds no MiniMind model.
     """
-    from minimind.foreign_weights import open_gguf, read_gguf
+    from minimind.foreign_weights import naming_damage, open_gguf, read_gguf
 
     reader = open_gguf(path)
-    values = {name: field.contents() for name, field in reader.fields.items()}
+    with naming_damage(path):
+        values = {name: field.contents() for name, field in reader.fields.items()}
     architecture = str(values.get("general.architecture"))
     finding.facts["written"] = written(path)
     finding.facts["architecture"] = f"{architecture}, named {values.get('general.name')}"

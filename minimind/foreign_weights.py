@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minimind.errors import WeightsError
+from minimind.errors import MiniMindError, WeightsError
 from minimind.extra import require_package
 
 ARCHITECTURES = {False: "qwen3", True: "qwen3moe"}
@@ -69,13 +71,25 @@ def open_gguf(path: str | Path) -> Any:
         WeightsError: the file is missing or damaged.
     """
     gguf = require_package("gguf")
-    try:
+    with naming_damage(path):
         return gguf.GGUFReader(path)
+
+
+@contextlib.contextmanager
+def naming_damage(path: str | Path) -> Iterator[None]:
+    """Make a WeightsError of whatever fails in reading a GGUF file.
+
+    Its package parses by offsets, and fails in many ways on a damaged file.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file or folder") from None
-    # It parses by offsets, and fails in many ways on a damaged file.
+    except MiniMindError:
+        raise
     except Exception as error:
-        raise WeightsError(f"{path} is damaged, or no GGUF file ({error})") from None
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"{path} is damaged, or no GGUF file ({reason})") from None
 
 
 def read_gguf(
@@ -91,14 +105,27 @@ def read_gguf(
         WeightsError: the file is damaged, of another architecture, or quantised.
     """
     reader = open_gguf(path)
+    with naming_damage(path):
+        return _read_gguf(reader, path, dequantise)
+
+
+def _read_gguf(
+    reader: Any, path: str | Path, dequantise: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     values = {name: field.contents() for name, field in reader.fields.items()}
     architecture = str(values.get("general.architecture"))
     if architecture not in ARCHITECTURES.values():
         raise WeightsError(f"{path} holds a model of architecture {architecture}, not Qwen3")
-    layout = gguf_layout(
-        int(values.get(f"{architecture}.block_count", 0)),
-        int(values.get(f"{architecture}.expert_count", 0)),
+    layers, experts = (
+        int(values.get(f"{architecture}.{name}", 0)) for name in ("block_count", "expert_count")
     )
+    rows = sum(int(tensor.shape[-1]) for tensor in reader.tensors)
+    if not 0 <= layers <= len(reader.tensors) or not 0 <= experts <= rows:
+        # Names are made for all of them: no more than there can be.
+        raise WeightsError(
+            f"{path} is damaged: it has no tensors for {layers} layers or {experts} experts"
+        )
+    layout = gguf_layout(layers, experts)
     state: dict[str, Tensor] = {}
     for tensor in reader.tensors:
         ours = layout.get(tensor.name)

@@ -15,6 +15,9 @@ from minimind.errors import EXIT_DONE, ConfigError
 from minimind.pretrained import load_weights
 from minimind.sampling import Sampling, TextStream, add_sampling_flags
 
+MAX_PROMPT_BYTES = 1 << 26
+"""Of a file of prompts, all of which are in memory; ``/dev/zero`` has no end."""
+
 EXAMPLES = """\
 Examples:
   minimind generate --weight out/pretrain_512.pth --prompt "The"
@@ -143,11 +146,19 @@ def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:
         ConfigError: the file cannot be read, or a row has no prompt; the message says which.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        with file.open("rb") as stream:
+            data = stream.read(MAX_PROMPT_BYTES + 1)
+        require(
+            len(data) <= MAX_PROMPT_BYTES,
+            f"--{flag} {file}: longer than {MAX_PROMPT_BYTES} bytes; split it",
+        )
+        lines = data.decode("utf-8").splitlines()
     except OSError as error:
         raise ConfigError(f"--{flag} {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"--{flag} {file}: not UTF-8 at byte {error.start}") from None
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"--{flag} {file}: {error}") from None
     if file.suffix != ".jsonl":
         return [line for line in lines if line.strip()]
     prompts = []
@@ -157,7 +168,8 @@ def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:
         try:
             row = json.loads(line)
             prompt = row.get("prompt", row.get("text"))
-        except (ValueError, AttributeError):
+            str(prompt).encode("utf-8")  # half a character is none
+        except (ValueError, AttributeError, RecursionError):
             prompt = None
         if not isinstance(prompt, str):
             raise ConfigError(f'{file}:{number}: no JSON object with a text "prompt" or "text"')

@@ -13,6 +13,7 @@ from minimind.command import Parser, add_json_flag, print_json, size_text
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.finding import Finding, add_model_facts, written
 from minimind.finding_export import add_gguf_facts, add_onnx_facts
+from minimind.terminal import one_line
 
 EXAMPLES = """\
 Examples:
@@ -47,12 +48,12 @@ def main(argv: Sequence[str]) -> int:
 
 def inspect(path: Path) -> Finding:
     """Find out what ``path`` is, and check all of it that can be checked."""
-    kind, look = _recognise(path)
-    finding = Finding(str(path), kind)
+    finding = Finding(str(path), "unreadable")
     try:
+        finding.kind, look = _recognise(path)
         look(path, finding)
-    except MiniMindError as error:
-        finding.problems.append(str(error))
+    except (MiniMindError, OSError) as error:
+        finding.problems.append(one_line(error))
     return finding
 
 
@@ -97,10 +98,12 @@ def _unknown(path: Path, finding: Finding) -> None:
 
 def _checkpoint(path: Path, finding: Finding) -> None:
     from minimind.training.checkpoint import load_checkpoint
+    from minimind.training.resume import check_state
     from minimind.weights import read_checkpoint
 
     state = load_checkpoint(path)
     finding.checked.append("checksums of all records")
+    check_state(state, path)
     content = read_checkpoint(path)
     if content is None:
         raise WeightsError(f"{path} has no model configuration: an older program wrote it")
@@ -122,7 +125,7 @@ def _checkpoint(path: Path, finding: Finding) -> None:
 
 
 def _weights(path: Path, finding: Finding) -> None:
-    from minimind.training.checkpoint import verify_file
+    from minimind.torch_file import verify_file
     from minimind.weights import read_state_dict
 
     verify_file(path)
@@ -136,7 +139,9 @@ def _model_folder(path: Path, finding: Finding) -> None:
 
     config = _json(path / "config.json")
     finding.facts["written"] = written(path / "config.json")
-    finding.facts["architecture"] = ", ".join(config.get("architectures") or ["?"])
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    finding.facts["architecture"] = ", ".join(map(str, names)) or "?"
     if list(path.glob("*.py")):
         finding.facts["code"] = "carries code of its own (trust_remote_code)"
     if not list(path.glob("*.safetensors")):
@@ -176,7 +181,8 @@ def _store(path: Path, finding: Finding) -> None:
     )
     finding.facts["left_out"] = f"{store.n_rejected} rows"
     finding.facts["vocabulary"] = store.vocab_size
-    sources = [source["path"] for source in meta["sources"]]
+    listed = meta.get("sources")
+    sources = [str(s.get("path")) for s in listed if isinstance(s, dict)] if listed else []
     finding.facts["made_from"] = ", ".join(sources[:3]) + (" …" if len(sources) > 3 else "")
     if _content_hash(store.tokens, lengths) != store.content_hash:
         finding.problems.append(
@@ -227,14 +233,14 @@ def _run_folder(path: Path, finding: Finding) -> None:
     if points:
         last = points[-1]
         finding.facts["place"] = (
-            f"epoch {last['epoch'] + 1}, optimiser step {last['global_step']:,} of "
-            f"{last['total_steps']:,}"
+            f"epoch {last.get('epoch', 0) + 1}, optimiser step {last.get('global_step', 0):,} of "
+            f"{last.get('total_steps', 0):,}"
         )
         finding.facts["loss"] = f"{last['loss']:.4f}" + (
             f", held out {held_out[-1]['eval_loss']:.4f}" if held_out else ""
         )
         finding.facts["tokens"] = last.get("tokens", 0)
-        finding.facts["last_point"] = _age(last["time"])
+        finding.facts["last_point"] = _age(last.get("time", 0.0))
     else:
         finding.problems.append(f"no logged point in {out / 'metrics.jsonl'}")
     resumes = sum(record.get("event") == "resumed" for record in records)
@@ -262,7 +268,7 @@ def _member(file: Path, root: Path, finding: Finding) -> None:
 def _json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file} cannot be read: {error}") from None
     return found if isinstance(found, dict) else {}
 

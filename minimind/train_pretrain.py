@@ -30,6 +30,7 @@ from minimind.errors import (
     MiniMindError,
 )
 from minimind.stop import StopFlag, StopRequested
+from minimind.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse_args(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
-        print(f"minimind pretrain: error: {error}", file=sys.stderr)
+        print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     try:
         result = pretrain(config)
     except MiniMindError as error:
         if not error.reported_elsewhere:
-            print(f"minimind pretrain: error: {error}", file=sys.stderr)
+            print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         summary = (str(error).splitlines() or [""])[0]

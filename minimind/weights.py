@@ -5,9 +5,9 @@ Hugging Face folder, GGUF or ONNX; and puts them into a model, or says which ten
 from __future__ import annotations
 
 import json
-import pickle
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,44 @@ from torch import Tensor
 from minimind.errors import WeightsError
 from minimind.foreign_weights import read_gguf, read_onnx
 from minimind.model import MiniMindConfig
+from minimind.torch_file import load_torch_file, plain_tensor
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SHOWN = 5
 
 _WRAPPER = re.compile(r"(^|\.)((module|_orig_mod)\.)+")
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-_FOLDER_SETTINGS = (
-    "rope_parameters",
-    "rope_theta",
-    "rms_norm_eps",
-    "num_experts_per_tok",
-    "norm_topk_prob",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12
+
+
+def _id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+def _ids(value: Any) -> bool:
+    return _id(value) or (isinstance(value, list) and all(map(_id, value)))
+
+
+def _rope(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    plain = all(isinstance(item, (str, bool)) or _positive(item) for item in value.values())
+    return plain and (_positive(value.get("rope_theta", 1.0)))
+
+
+_FOLDER_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "rope_parameters": _rope,
+    "rope_theta": _positive,
+    "rms_norm_eps": _positive,
+    "num_experts_per_tok": lambda value: _id(value) and value > 0,
+    "norm_topk_prob": lambda value: isinstance(value, bool),
+    "bos_token_id": _id,
+    "eos_token_id": _ids,
+    "pad_token_id": _id,
+}
+"""Setting → whether a value makes sense for it."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -57,7 +79,15 @@ def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
     if foreign or not found:
         what = f"but {_list(map(str, foreign))}" if foreign else "it is empty"
         raise WeightsError(f"{path} holds no weights (names and tensors), {what}")
+    odd = [name for name, value in found.items() if not _is_weight(value)]
+    if odd:
+        raise WeightsError(f"{path}: these are no plain tensors of numbers: {_list(map(str, odd))}")
     return {_WRAPPER.sub(r"\1", str(name)): tensor for name, tensor in found.items()}
+
+
+def _is_weight(value: Tensor) -> bool:
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return value.dtype in kinds and plain_tensor(value)
 
 
 @dataclass(frozen=True)
@@ -87,15 +117,16 @@ def read_weights(path: str | Path) -> StoredWeights:
     path = Path(path)
     if path.is_dir():
         graph = path / "model.onnx"
-        state = read_onnx(graph) if _has_only(graph) else _tensors_of(_read_folder(path), path)
-        return StoredWeights(state, read_folder_settings(path))
+        found = read_onnx(graph) if _has_only(graph) else _read_folder(path)
+        return StoredWeights(_tensors_of(found, path), read_folder_settings(path))
     if path.suffix == ".gguf":
-        return StoredWeights(*read_gguf(path))
+        found, settings = read_gguf(path)
+        return StoredWeights(_tensors_of(found, path), settings_of(settings, path))
     if path.suffix == ".onnx":
-        state = read_onnx(path)
+        state = _tensors_of(read_onnx(path), path)
         described = (path.parent / "config.json").is_file()
         return StoredWeights(state, read_folder_settings(path.parent) if described else {})
-    return read_checkpoint(path) or StoredWeights(_tensors_of(_read_file(path), path))
+    return read_checkpoint(path) or StoredWeights(_tensors_of(load_torch_file(path), path))
 
 
 def _has_only(graph: Path) -> bool:
@@ -111,39 +142,16 @@ def read_checkpoint(path: str | Path) -> StoredWeights | None:
     path = Path(path)
     if path.suffix != ".pt" or path.is_dir():
         return None
-    found = _read_file(path)
+    found = load_torch_file(path)
     if not isinstance(found, Mapping) or not isinstance(found.get("model_config"), Mapping):
         return None
     plain = (int, float, str)
     return StoredWeights(
         state=_tensors_of(found, path),
-        settings=_settings_of(found["model_config"]),
-        flags=dict(found.get("config") or {}),
+        settings=settings_of(found["model_config"], path),
+        flags=dict(flags) if isinstance(flags := found.get("config"), Mapping) else {},
         progress={key: value for key, value in found.items() if isinstance(value, plain)},
     )
-
-
-def _read_file(path: Path) -> Any:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file or folder") from None
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
-    with file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        # torch raises errors of many types on damaged files.
-        except Exception as error:
-            code = _GLOBAL.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-            if code:
-                raise WeightsError(
-                    f"refused: {path} carries code: it asks for the global {code[1]}, "
-                    "which no weight file needs"
-                ) from None
-            raise WeightsError(
-                f"{path} is damaged, or no weight file ({type(error).__name__})"
-            ) from None
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
@@ -155,7 +163,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
     try:
         if index.exists():
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{index} is damaged") from None
     tensors: dict[str, Tensor] = {}
     for name in names:
@@ -164,7 +172,8 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{folder} is no Hugging Face model folder: it lacks {file.name}")
         try:
             tensors.update(load_file(file))
-        except (SafetensorError, OSError) as error:
+        # A type that this torch lacks is a KeyError, a size that does not fit a RuntimeError.
+        except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
             raise WeightsError(f"{file} is damaged: {error}") from None
     return tensors
 
@@ -185,13 +194,24 @@ def read_folder_settings(path: str | Path) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:
         raise WeightsError(f"{folder} is no Hugging Face model folder: no config.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    return _settings_of(config)
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / 'config.json'} is damaged: no JSON object")
+    return settings_of(config, folder)
 
 
-def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: config[key] for key in _FOLDER_SETTINGS if config.get(key) is not None}
+def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """What of a model's configuration its tensors do not show.
+
+    Raises:
+        WeightsError: a value is of a type that it cannot have.
+    """
+    found = {key: config[key] for key in _FOLDER_SETTINGS if config.get(key) is not None}
+    for key, value in found.items():
+        if not _FOLDER_SETTINGS[key](value):
+            raise WeightsError(f"{source}: {key} cannot be {reprlib.repr(value)}")
+    return found
 
 
 def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindConfig:
@@ -214,17 +234,25 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
         width = state_dict[f"{first}mlp.{expert}gate_proj.weight"].shape[0]
         if use_moe:
             settings["num_experts"] = state_dict[f"{first}mlp.gate.weight"].shape[0]
+        query_heads, key_heads = query_rows // head_dim, key_rows // head_dim
     except KeyError as error:
         raise WeightsError(f"these are no MiniMind weights: no {error.args[0]}") from None
-    layers = {int(m[1]) for m in (re.match(r"model\.layers\.(\d+)\.", k) for k in state_dict) if m}
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise WeightsError("these weights make no MiniMind model: a shape is impossible") from None
+    numbers = (re.match(r"model\.layers\.([0-9]{1,6})\.", name) for name in state_dict)
+    layers = {int(match[1]) for match in numbers if match}
+    if max(layers) + 1 != len(layers):
+        raise WeightsError("these weights make no MiniMind model: a layer is missing")
+    if use_moe and settings["num_experts"] > len(state_dict):
+        raise WeightsError("these weights make no MiniMind model: it has fewer experts than gates")
     head = state_dict.get(HEAD)
     try:
         return MiniMindConfig(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
             num_hidden_layers=max(layers) + 1,
-            num_attention_heads=query_rows // head_dim,
-            num_key_value_heads=key_rows // head_dim,
+            num_attention_heads=query_heads,
+            num_key_value_heads=key_heads,
             head_dim=head_dim,
             intermediate_size=width,
             moe_intermediate_size=width,
@@ -232,8 +260,10 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
             tie_word_embeddings=head is None or torch.equal(head, state_dict[EMBEDDING]),
             **settings,
         )
-    except ValueError as error:
-        raise WeightsError(f"these weights make no MiniMind model: {error}") from None
+    # transformers checks the values too, and says so with types of its own.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"these weights make no MiniMind model: {reason}") from None
 
 
 def load_state_into(

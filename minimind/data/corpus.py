@@ -91,6 +91,7 @@ def find_files(paths: Sequence[str]) -> list[Path]:
         else:
             matches = [path]
         for match in matches:
+            _check_name(match)
             _check_file(match)
             resolved = Path(match).resolve()
             if resolved in found:
@@ -99,6 +100,14 @@ def find_files(paths: Sequence[str]) -> list[Path]:
     if not found:
         raise DataError("no data file is given; name one with --data_path")
     return list(found)
+
+
+def _check_name(path: str) -> None:
+    """Refuse a name that neither the store's records nor a log could hold."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{path!r}: the name is not valid UTF-8; rename the file") from None
 
 
 def _check_file(path: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from minimind.command import Parser, add_json_flag, print_json
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
+from minimind.terminal import printable
 
 DESCRIPTION = """\
 Show how much each source of a weighted --data_path gives to an epoch, before training on it:
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
     for source in found["sources"]:
         print(
             f"{source['share']:>7.2%} {source['rows']:>10,} {source['rows_per_epoch']:>10,} "
-            f"{source['passes_per_epoch']:>7.2f} {source['tokens']:>15,}  {source['path']}"
+            f"{source['passes_per_epoch']:>7.2f} {source['tokens']:>15,}  "
+            f"{printable(source['path'])}"
         )
     print(f"an epoch: {found['rows_per_epoch']:,} rows of {found['max_seq_len']} tokens")
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from minimind.data.sampler import SourceRows
-from minimind.data.store import TokenStore, fsync_tree
+from minimind.data.store import DAMAGE, TokenStore, fsync_tree
 from minimind.errors import DataError
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ def _load(folder: Path, fingerprint: str) -> dict[str, NDArray[Any]] | None:
         if any((folder / name).stat().st_size != s for name, s in description["files"].items()):
             return None
         return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (*DAMAGE, RecursionError):
         return None
 
 

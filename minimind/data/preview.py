@@ -12,12 +12,15 @@ import numpy as np
 from minimind.command import Parser, add_json_flag, print_json, require
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
+from minimind.terminal import printable
 
 if TYPE_CHECKING:
     from minimind.data.mix import Plan
 
 STYLES = ("cyan", "yellow", "green", "magenta")
 """Neighbouring documents differ in colour."""
+
+MOST_EPOCHS = 1 << 31
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -49,7 +52,10 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     require(arguments.count > 0, f"--count must be 1 or more, but is {arguments.count}")
-    require(arguments.epoch > 0, f"--epoch must be 1 or more, but is {arguments.epoch}")
+    require(
+        0 < arguments.epoch < MOST_EPOCHS,
+        f"--epoch must be from 1 to {MOST_EPOCHS - 1}, but is {arguments.epoch}",
+    )
     plan = plan_of(arguments.train)
     rows = arguments.row
     if rows is None:
@@ -146,7 +152,7 @@ def _print_rows(rows: Iterable[dict[str, Any]], max_seq_len: int) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for row in rows:
-        source = f" of {row['source']}" if row["source"] else ""
+        source = f" of {printable(row['source'])}" if row["source"] else ""
         console.print(
             Text(
                 f"═══ row {row['row']}{source}: {row['tokens']} of {max_seq_len} tokens, "

@@ -9,6 +9,9 @@ from fractions import Fraction
 
 from minimind.errors import ConfigError
 
+MAX_WEIGHT_CHARS = 50
+"""Python reads no number of very many digits."""
+
 _WEIGHTED = re.compile(r"(?P<path>.+):(?P<weight>-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)")
 
 
@@ -27,7 +30,8 @@ def parse_sources(words: Sequence[str]) -> list[WeightedSource] | None:
     that every machine gets the same rows.
 
     Raises:
-        ConfigError: only some have a weight, a weight is not above 0, or a path comes twice.
+        ConfigError: only some have a weight, a weight is not above 0 or too long, or a path
+            comes twice.
     """
     parts = [part for word in words for part in _split(word)]
     matches = [_WEIGHTED.fullmatch(part) for part in parts]
@@ -40,7 +44,12 @@ def parse_sources(words: Sequence[str]) -> list[WeightedSource] | None:
                 f"--data_path {part} has no weight, but other sources have; "
                 f"write {part}:WEIGHT, or leave all weights out"
             )
-        path, weight = match["path"], Fraction(match["weight"])
+        path = match["path"]
+        if len(match["weight"]) > MAX_WEIGHT_CHARS:
+            raise ConfigError(
+                f"--data_path {path}: a weight has {MAX_WEIGHT_CHARS} characters at most"
+            )
+        weight = Fraction(match["weight"])
         if weight <= 0:
             raise ConfigError(f"--data_path {part}: the weight must be greater than 0")
         if path in sources:

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         share = 0.01
     require(share is None or 0 < share < 1, f"--share must be between 0 and 1, but is {share}")
     require(count is None or count > 0, f"--count must be 1 or more, but is {count}")
+    require(abs(arguments.seed) < 1 << 63, f"--seed must have 63 bits at most: {arguments.seed}")
     found = split(
         arguments.files,
         arguments.train,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from minimind.data.store import TokenStore
 
+LONGEST_ROW = 1 << 20
 DEFAULT_LENGTHS = (256, 512, 1024, 2048)
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 BAR_CHARS = 30
@@ -58,7 +59,10 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     for length in arguments.max_seq_len:
-        require(length >= 8, f"--max_seq_len must be 8 or more, but is {length}")
+        require(
+            8 <= length <= LONGEST_ROW,
+            f"--max_seq_len must be from 8 to {LONGEST_ROW}, but is {length}",
+        )
     found = stats(
         arguments.files,
         max_seq_lens=arguments.max_seq_len,

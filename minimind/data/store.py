@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
+TOKEN_TYPES = ("uint16", "uint32")
 REJECTED, META = "rejected.jsonl", "meta.json"
+
+
+DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    # numpy reads the header of an array with Python's own tokenizer.
+    *(SyntaxError, tokenize.TokenError),
+)
+"""What a damaged description or array makes json and numpy raise."""
 
 
 class DamagedStoreError(Exception):
@@ -74,10 +84,12 @@ class TokenStore:
             meta = json.loads((path / META).read_bytes())
             if meta["format_version"] != FORMAT_VERSION:
                 raise DamagedStoreError(f"{path}: format {meta['format_version']}")
+            if meta["dtype"] not in TOKEN_TYPES:
+                raise DamagedStoreError(f"{path}: tokens of type {meta['dtype']}")
             for name, size in meta["files"].items():
                 if (found := (path / name).stat().st_size) != size:
                     raise DamagedStoreError(f"{path / name}: {found} bytes, not {size}")
-            return TokenStore(
+            store = TokenStore(
                 path=path,
                 tokens=np.memmap(path / TOKENS, meta["dtype"], "r"),
                 offsets=np.load(path / OFFSETS, mmap_mode="r"),
@@ -87,8 +99,37 @@ class TokenStore:
                 **meta["tokenizer"],
                 reject_reasons=meta["reject_reasons"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            store._check()
+            return store
+        except DAMAGE as error:
             raise DamagedStoreError(f"{path}: {error}") from None
+        except (RecursionError, MemoryError):
+            raise DamagedStoreError(f"{path}: nested too deeply") from None
+
+    def _check(self) -> None:
+        """Compare what is known twice; no more than a look at each file's beginning and end.
+
+        Raises:
+            ValueError: the arrays are not those that the counts are of.
+        """
+        numbers = (self.n_docs, self.n_tokens, self.n_bytes, self.n_rejected, self.vocab_size)
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError(f"counts {numbers}")
+        ids = (self.bos_id, self.eos_id, self.pad_id)
+        if not all(i is None or (type(i) is int and 0 <= i < self.vocab_size) for i in ids):
+            raise ValueError(f"special ids {ids}")
+        if not (isinstance(self.content_hash, str) and isinstance(self.reject_reasons, dict)):
+            raise ValueError("no content hash, or no reasons")
+        arrays = (
+            (self.tokens, self.tokens.dtype, self.n_tokens),
+            (self.offsets, np.uint64, self.n_docs + 1),
+            (self.doc_bytes, np.uint32, self.n_docs),
+        )
+        for array, dtype, length in arrays:
+            if array.dtype != dtype or array.shape != (length,):
+                raise ValueError(f"{array.dtype} {array.shape}, not {length} numbers")
+        if self.offsets[0] != 0 or self.offsets[-1] != self.n_tokens:
+            raise ValueError("the offsets do not span the tokens")
 
     def rejected(self) -> Iterator[dict[str, Any]]:
         """Yield the rows that were left out, as ``rejected.jsonl`` lists them."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "tokenizer"
 """The folder of the tokenizer that comes with MiniMind."""
 
+MOST_IDS = 1 << 22
+"""A larger vocabulary would be a damaged file: the embedding has a row for every id up to the
+largest, whether an entry has it or not."""
+
 _VOCABULARY_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -77,12 +81,18 @@ def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    # Damaged files surface as many types, among them plain Exception from the Rust side.
-    except Exception as error:
+    # Damaged files surface as many types, among them plain Exception from the Rust side, whose
+    # panics are no Exception at all.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"tokenizer {folder}: cannot be loaded: {reason[0]}") from error
     if not tokenizer.is_fast:
         raise DataError(f"tokenizer {folder}: has no fast (tokenizer.json) form")
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if not 0 <= largest < MOST_IDS:
+        raise DataError(f"tokenizer {folder}: its ids go up to {largest}; 0 to {MOST_IDS} can be")
     return tokenizer
 
 
@@ -108,10 +118,12 @@ def tokenizer_fingerprint(tokenizer: Any = "") -> str:
                 _add(digest, name, (folder / name).read_bytes())
         config = folder / "tokenizer_config.json"
         settings = json.loads(config.read_bytes()) if config.is_file() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"tokenizer {folder}: cannot be read: {error}") from None
+    if not isinstance(settings, dict):
+        raise DataError(f"tokenizer {folder}: {config.name} is no JSON object")
     kept = {key: value for key, value in settings.items() if key not in _HARMLESS_SETTINGS}
-    if kept.get("tokenizer_class") in _PLAIN_CLASSES:
+    if str(kept.get("tokenizer_class")) in _PLAIN_CLASSES:
         del kept["tokenizer_class"]
     _add(digest, "settings", json.dumps(kept, sort_keys=True).encode())
     return digest.hexdigest()

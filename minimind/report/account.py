@@ -9,6 +9,7 @@ standard library only.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,14 +197,16 @@ def account_for(events: Sequence[Event], metrics: Iterable[Event], now: float) -
 
 def logged_by_attempt(events: Iterable[Event], metrics: Iterable[Event]) -> dict[int, Logged]:
     """Attempt → what it logged, told apart by the times of the points."""
-    starts = [(float(e["time"]), e) for e in events if e.get("event") == "attempt_started"]
+    begun = [event for event in events if event.get("event") == "attempt_started"]
+    begun.sort(key=lambda event: float(event["time"]))
+    times = [float(event["time"]) for event in begun]
     found: dict[int, Logged] = {}
     for point in metrics:
         if "time" not in point or "global_step" not in point:
             continue
-        owners = [event for time, event in starts if time <= point["time"]]
-        if owners:
-            logged = found.setdefault(int(owners[-1].get("attempt", len(owners))), Logged())
+        nth = bisect.bisect_right(times, point["time"])
+        if nth:
+            logged = found.setdefault(int(begun[nth - 1].get("attempt", nth)), Logged())
             logged.furthest_step = max(logged.furthest_step, int(point["global_step"]))
             stall = float(point.get("checkpoint_seconds", 0.0))
             logged.stall_seconds += stall if math.isfinite(stall) else 0.0

@@ -12,13 +12,10 @@ import contextlib
 import errno
 import logging
 import os
-import pickle
 import re
 import shutil
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any
 import torch
 
 from minimind.errors import WeightsError
+from minimind.torch_file import load_torch_file, verify_file
 from minimind.training.durable import remove_temporaries, sync_folder, write_durably
 
 log = logging.getLogger(__name__)
@@ -240,44 +238,6 @@ def save_tensors(value: Any, path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def verify_file(path: Path) -> None:
-    """Check every record's CRC-32.
-
-    Raises:
-        WeightsError: the file is empty, truncated, changed, or not torch's format.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
-    except (NotImplementedError, RuntimeError, OverflowError) as error:
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
-    if bad is not None:
-        raise WeightsError(f"{path} is damaged: record {bad} fails its checksum")
-
-
-def load_file(path: Path, *, mmap: bool = False) -> Any:
-    """Load tensors and plain values, never code.
-
-    Raises:
-        WeightsError: the file cannot be read, or its pickle asks for code to run.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        if names:
-            raise WeightsError(
-                f"{path} is refused: it carries code ({', '.join(names)}), not only tensors"
-            ) from None
-        raise WeightsError(f"{path} is damaged or not a torch file") from None
-    except Exception as error:
-        # torch.load raises about anything on a damaged file; the type tells nothing.
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} cannot be loaded ({first_line})") from None
-
-
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Verify and load one checkpoint.
 
@@ -285,7 +245,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: damaged, foreign, or carrying code.
     """
     verify_file(path)
-    state = load_file(path)
+    state = load_torch_file(path)
     if not isinstance(state, dict) or not (REQUIRED_KEYS | {"global_step"}) <= state.keys():
         raise WeightsError(f"{path} is not a checkpoint of this program")
     return state

@@ -180,11 +180,12 @@ class FolderLock:
     def _read(self) -> dict[str, Any] | None:
         try:
             found = json.loads(self.path.read_text())
-            return found if isinstance(found, dict) else {}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
+        # A file that is no lock of ours tells nothing about an owner but its age.
+        return found if isinstance(found, dict) and _is_owner(found) else {}
 
     def _beat(self) -> int | None:
         try:
@@ -223,6 +224,13 @@ class FolderLock:
                     os.utime(self.path)
 
 
+def _is_owner(found: dict[str, Any]) -> bool:
+    numbers = (found.get("pid"), found.get("attempt", 0), found.get("started") or 0)
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+        return False
+    return all(isinstance(found.get(name, ""), str) for name in ("token", "host", "job"))
+
+
 def _same_machine(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a.get(key) == b[key] for key in ("host", "boot", "pid_namespace"))
 
@@ -233,7 +241,7 @@ def _is_alive(pid: int, started: int | None) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

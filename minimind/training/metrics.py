@@ -20,6 +20,11 @@ from minimind.training.durable import sync_folder
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+WHOLE = ("epoch", "step", "iters", "global_step", "total_steps", "tokens")
+NUMBERS = ("time", "loss", "logits_loss", "aux_loss", "eval_loss", "learning_rate")
+"""What readers compute with: a record that has it in another type is taken for a torn one."""
+
+
 def to_json(record: Mapping[str, Any]) -> str:
     """One line of strict JSON (RFC 8259); tensors and NumPy scalars become numbers, paths text."""
     return json.dumps(_strict(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
@@ -125,10 +130,20 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict):
         return None
-    return {
+    record = {
         key: NON_FINITE.get(value, value) if isinstance(value, str) else value
         for key, value in record.items()
     }
+    whole = all(_is_whole(record[name]) for name in WHOLE if name in record)
+    return record if whole and all(_is_number(record[n]) for n in NUMBERS if n in record) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
 
 
 def _is_after(record: Mapping[str, Any], global_step: int) -> bool:

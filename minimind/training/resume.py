@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from minimind.config import TrainConfig
-from minimind.errors import ConfigError
+from minimind.errors import ConfigError, WeightsError
+from minimind.torch_file import plain_tensor
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +80,66 @@ class Schedule:
     @property
     def rows_per_update(self) -> int:
         return self.rows_per_micro_step * self.accumulation_steps
+
+
+def check_state(saved: Mapping[str, Any], path: Path) -> None:
+    """See that a checkpoint has all that a resume reads, of the right types.
+
+    What is in it is not judged here: a damaged file fails its checksums before.
+
+    Raises:
+        WeightsError: something else wrote it, or somebody changed it.
+    """
+
+    def is_count(value: Any) -> bool:
+        return type(value) is int and 0 <= value < 1 << 62
+
+    def is_rank(rank: Any) -> bool:
+        return (
+            isinstance(rank, dict)
+            and isinstance(rank.get("rng"), dict)
+            and all(plain_tensor(rank.get(name)) for name in ("meter", "grad_norm"))
+            and rank["meter"].shape == (3,)
+        )
+
+    ranks, config = saved.get("ranks"), saved.get("config")
+    counts = (*vars(Progress()), "world_size", "rows_per_update")
+    faults = {
+        **{name: not is_count(saved.get(name)) for name in counts},
+        **{name: not isinstance(saved.get(name), dict) for name in ("optimizer", "scaler")},
+        "model": not isinstance(saved.get("model"), dict)
+        or not all(plain_tensor(value) for value in saved["model"].values()),
+        "model_config": not isinstance(saved.get("model_config"), dict),
+        "data": not isinstance(saved.get("data"), str),
+        "wandb_id": not isinstance(saved.get("wandb_id"), (str, type(None))),
+        "config": not isinstance(config, dict)
+        or not all(is_count(config.get(name)) for name in ("batch_size", "accumulation_steps")),
+        "ranks": not isinstance(ranks, list)
+        or not is_count(saved.get("world_size"))
+        or len(ranks) != saved["world_size"]
+        or not all(is_rank(rank) for rank in ranks),
+    }
+    if wrong := [name for name, is_wrong in faults.items() if is_wrong]:
+        raise WeightsError(
+            f"{path} is not a checkpoint that this program can go on from: its "
+            f"{', '.join(wrong)} cannot be used; start from its weights with --from_weight"
+        )
+
+
+@contextlib.contextmanager
+def must_fit(path: Path) -> Iterator[None]:
+    """Turn what torch says about a state that is another's into one line.
+
+    Raises:
+        WeightsError: the state in ``path`` does not fit.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"the state in {path} does not fit this run: {reason}") from error
 
 
 def check_config(config: TrainConfig, saved: dict[str, Any]) -> None:

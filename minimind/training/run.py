@@ -26,11 +26,12 @@ from minimind.data.store import TokenStore
 from minimind.errors import ConfigError, MiniMindError, OutOfMemoryError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.stop import StopFlag, StopRequested
+from minimind.torch_file import load_torch_file
 from minimind.train_pretrain import RunResult
 from minimind.training.agreement import Agreement
 from minimind.training.allocator import keep_freed_memory
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
-from minimind.training.checkpoint import Checkpointer, load_file
+from minimind.training.checkpoint import Checkpointer
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.console import ProgressBar, logging_to_console, logging_to_file
 from minimind.training.distributed import World, init_distributed_mode
@@ -48,7 +49,15 @@ from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler
 from minimind.training.profile import StepProfiler, name_compiled_kernels
-from minimind.training.resume import Progress, Schedule, check_config, check_data, plan_schedule
+from minimind.training.resume import (
+    Progress,
+    Schedule,
+    check_config,
+    check_data,
+    check_state,
+    must_fit,
+    plan_schedule,
+)
 from minimind.training.row_record import RowRecord, trim_row_records
 from minimind.training.samples import FILE_NAME as SAMPLES_FILE
 from minimind.training.samples import SampleWriter, sample_prompts
@@ -56,7 +65,7 @@ from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.startup import StartupClock
 from minimind.training.tracker import Tracker, check_packages
 from minimind.training.tracking import start_tracker
-from minimind.weights import load_state_into, read_weights
+from minimind.weights import load_state_into, read_weights, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +177,10 @@ def _run(
 
     # 9. The checkpoint's state into all of them.
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizers.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
+        with must_fit(config.checkpoint_file):
+            model.load_state_dict(saved["model"])
+            optimizers.load_state_dict(saved["optimizer"])
+            scaler.load_state_dict(saved["scaler"])
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
@@ -345,7 +355,9 @@ def find_checkpoint(
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
         return None
     # Rank 0 has just verified it.
-    return load_file(path)
+    saved = load_torch_file(path)
+    check_state(saved, path)
+    return saved
 
 
 def open_rows(
@@ -385,7 +397,7 @@ def init_model(
     stored = read_weights(start_from) if start_from is not None else None
     settings: dict[str, Any] = {}
     if saved is not None:
-        settings = saved["model_config"]
+        settings = settings_of(saved["model_config"], config.checkpoint_file)
     elif stored is not None:
         settings = stored.settings
     model = MiniMindForCausalLM(
@@ -469,7 +481,8 @@ def restore_rank_state(
     """
     if saved is not None and saved["world_size"] == world.world_size:
         mine = saved["ranks"][world.rank]
-        set_rng_state(mine["rng"], world.device)
+        with must_fit(config.checkpoint_file):
+            set_rng_state(mine["rng"], world.device)
         trainer.meter.restore(mine["meter"])
     else:
         setup_seed(config.seed + world.rank + trainer.progress.global_step * world.world_size)

@@ -48,6 +48,28 @@ def test_pending_run_says_why(slurm: Lab) -> None:
     slurm.command("scancel", busy)
 
 
+def test_folder_opened_to_others_while_waiting_runs_nothing(slurm: Lab) -> None:
+    busy = slurm.command(
+        *("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive"),
+        *("--output=/dev/null", "--time=10", "--wrap=sleep 600"),
+    ).stdout.strip()
+    poll(lambda: "RUNNING" in slurm.command("scontrol", "show", "job", busy).stdout, "the blocker")
+    slurm.submit("opened", *SMALL, train=("--max_steps", "3"))
+    folder = slurm.runs / "opened"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o770)
+    slurm.command("scancel", busy)
+    slurm.wait("opened", "INTERRUPTED")
+    assert not slurm.events("opened", "attempt_started")
+    assert f"chmod -R go-w {folder}" in slurm.why("opened")
+    done = slurm.launcher("requeue", "opened")
+    assert done.returncode == 2
+    assert "can be written by others" in done.stderr
+    folder.chmod(0o755)
+    slurm.ok("requeue", "opened")
+    slurm.wait("opened")
+
+
 def test_run_that_slurm_holds_is_reported_and_released(slurm: Lab) -> None:
     """A node that cannot launch the batch script makes Slurm requeue the job held."""
     spool = slurm.folder / "slurm" / "spool" / "n1"

@@ -18,7 +18,8 @@ import pytest
 from launcher.runs import RunFolder
 from minimind.data.packing import plan_rows
 from minimind.data.store import TokenStore
-from minimind.training.checkpoint import load_checkpoint, load_file
+from minimind.torch_file import load_torch_file
+from minimind.training.checkpoint import load_checkpoint
 from minimind.training.metrics import MetricsLog, read_metrics
 from tests.integration.crash_scenario import (
     CHECKPOINTS,
@@ -88,7 +89,7 @@ def test_a_checkpoint_is_the_newest_or_the_one_before_it(
             assert differences(load_checkpoint(newest), state(step)) == []
         weights = folder / "run_8.pth"
         if weights.exists():
-            value = float(load_file(weights)["a.weight"][0, 0])
+            value = float(load_torch_file(weights)["a.weight"][0, 0])
             assert promised <= value <= begun
         else:
             assert not promised
@@ -146,7 +147,7 @@ def test_events_attempts_and_markers_of_a_run_folder(
     for count, crash in enumerate(part(record, "run")):
         run = RunFolder(crash.write(tmp_path / str(count)))
         promised = steps(crash, "event")
-        run.append("attempt_ended", attempt=len(promised))
+        run.append("attempt_ended", attempt=len(promised), cause="preempted")
         events = run.events()
         started = [e["attempt"] for e in events if e["event"] == "attempt_started"]
         assert started[: len(promised)] == promised, (crash.after, run.events_file.read_bytes())

@@ -85,7 +85,7 @@ def test_a_value_may_begin_with_a_dash_or_hold_dashes() -> None:
         (["--num_key_value_heads", "3"], "must be a multiple of --num_key_value_heads 3"),
         (["--num_experts_per_tok", "5"], "--num_experts_per_tok 5 exceeds --num_experts 4"),
         (["--seed", "-1"], "--seed must be between 0"),
-        (["--max_seq_len", "4"], "--max_seq_len must be 8 or more"),
+        (["--max_seq_len", "4"], "--max_seq_len must be from 8 to 1048576"),
         (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
         (["--batch", "3"], "unrecognized arguments"),
         (["--batch_size"], "expected one argument"),

@@ -258,3 +258,23 @@ def test_nothing_needs_root_or_a_name(desk: Desk) -> None:
 
 def test_desk_is_not_root(desk: Desk) -> None:
     assert desk.ok("python", "-c", "import os; print(os.getuid())").strip() == "10001"
+
+
+def test_no_program_takes_other_rights(desk: Desk) -> None:
+    """No setuid, no setgid, no file capabilities: a process stays who it was started as."""
+    code = """
+import os, stat
+found = []
+for folder, names, files in os.walk("/"):
+    names[:] = [n for n in names if os.path.join(folder, n) not in ("/proc", "/sys", "/dev")]
+    for path in (os.path.join(folder, name) for name in files):
+        try:
+            mode = os.lstat(path).st_mode
+            granted = "security.capability" in os.listxattr(path, follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and (mode & (stat.S_ISUID | stat.S_ISGID) or granted):
+            found.append(path)
+print(found)
+"""
+    assert desk.ok("python", "-c", code).strip() == "[]"

@@ -74,7 +74,7 @@ def test_the_command(
     assert json.loads(capsys.readouterr().out)["documents"] == 10
     with pytest.raises(DataError, match="1 unusable rows, more than --max_bad_rows 0"):
         main([*words, "--max_bad_rows", "0"])
-    with pytest.raises(ConfigError, match="--max_seq_len must be 8 or more"):
+    with pytest.raises(ConfigError, match="--max_seq_len must be from 8 to"):
         main(["stats", corpus, "--max_seq_len", "4"])
     with pytest.raises(ConfigError, match="unrecognized arguments: --epochs 3"):
         main([*words, "--epochs", "3"])

@@ -48,7 +48,7 @@ def write_weight(folder: Path, model: MiniMindForCausalLM, tokenizer: Path) -> P
 
 
 def write_checkpoint(file: Path, model: MiniMindForCausalLM, tokenizer: Path) -> Path:
-    """What a run's checkpoint holds, as far as an export reads it."""
+    """What a run's checkpoint holds, as far as anything but a resume reads it."""
     flags = {
         **TrainConfig(hidden_size=model.config.hidden_size).to_dict(),
         "tokenizer_path": str(tokenizer),
@@ -64,6 +64,12 @@ def write_checkpoint(file: Path, model: MiniMindForCausalLM, tokenizer: Path) ->
         "step": 60,
         "global_step": 20,
         "tokens": 12345,
+        "rows_done": 240,
+        "skipped_steps": 0,
+        "world_size": 1,
+        "rows_per_update": 12,
+        "data": "fingerprint",
+        "ranks": [{"rng": {}, "meter": torch.zeros(3), "grad_norm": torch.zeros(())}],
     }
     torch.save(state, file)
     return file

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher import state
-from launcher.local import LocalSupervisor
+from launcher.local import LocalRun, LocalSupervisor
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 
@@ -30,6 +30,17 @@ def test_a_second_supervisor_stands_back(run: RunFolder) -> None:
     with (run.root / "supervisor.lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         assert LocalSupervisor(run).main() == 75
+    assert run.events() == []
+
+
+def test_a_folder_that_others_can_write_is_refused_in_one_line(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.root.chmod(0o770)
+    with pytest.raises(SystemExit) as stop:
+        LocalRun((str(run.root),))()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"launcher: error: {run.root} can be written by")
     assert run.events() == []
 
 

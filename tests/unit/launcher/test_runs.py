@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from launcher import attempt
-from launcher.runs import Final, RunFolder, last_step, read_json_lines
+from launcher.records import read_json_lines
+from launcher.runs import Final, RunFolder, last_step
 from launcher.spec import JobSpec
 
 
@@ -32,7 +33,7 @@ def test_an_event_after_a_torn_line_is_not_lost_with_it(run: RunFolder) -> None:
     run.append("submitted", job_id="1")
     with run.events_file.open("ab") as file:
         file.write(b'{"time": 1, "event": "check')
-    run.append("attempt_ended", attempt=1)
+    run.append("attempt_ended", attempt=1, cause="preempted")
     assert [event["event"] for event in run.events()] == ["submitted", "attempt_ended"]
 
 

@@ -53,6 +53,19 @@ def test_held_by_max_batch_requeue_is_said_in_plain_words(
     assert found.advice == ["release it: launcher requeue demo"]
 
 
+def test_refused_start_is_said_until_one_is_not_refused(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"5": {"JobState": "FAILED", "Reason": "NonZeroExitCode"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: job)
+    with run.batch_log.open("w") as log:
+        log.write("launcher: error: demo can be written by others: chmod -R go-w demo\n")
+    assert "refused: demo can be written" in explain(run).advice[0]
+    with run.batch_log.open("a") as log:
+        log.write("launcher: attempt 1 on n1\n")
+    assert len(explain(run).advice) == 1
+
+
 def test_silent_controller_is_not_taken_for_an_end(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,135 @@
+"""Reads what ``torch.save`` wrote, from anybody: nothing is executed, and memory is bounded.
+
+Torch's restricted loader runs no code, but a few kilobytes can still make it fill the memory:
+a compressed record, one record under many names, a pickle that asks for a long ``bytearray``.
+So the archive and the names in its pickle are looked at first.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from minimind.errors import WeightsError
+
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_NEEDED = re.compile(
+    r"collections OrderedDict"
+    r"|torch\._utils _rebuild_(?:tensor|tensor_v2|parameter)"
+    r"|torch (?:\w+Storage|Size|device|bfloat16|float16|float32|float64|int64|int32|uint8|bool)"
+    r"|torch\.(?:serialization _get_layout|storage UntypedStorage|nn\.parameter Parameter)"
+)
+"""Globals that tensors and plain values need, of all that torch's loader would allow."""
+
+MOST_PICKLES = 8
+"""A file older than torch 1.6 is a few pickles, one after the other, and then the data."""
+
+
+def verify_file(path: Path) -> None:
+    """Check every record's CRC-32, and that the records are no larger than the file.
+
+    Raises:
+        WeightsError: the file is empty, truncated, changed, or not torch's format.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, path)
+            bad = archive.testzip()
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+    except (NotImplementedError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+    if bad is not None:
+        raise WeightsError(f"{path} is damaged: record {bad} fails its checksum")
+
+
+def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
+    """Load tensors and plain values, never code, on the CPU.
+
+    Raises:
+        WeightsError: the file cannot be read, is damaged, or its pickle asks for code to run.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        with file:
+            _refuse_foreign(file, path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except WeightsError:
+        raise
+    # torch raises errors of many types on damaged files.
+    except Exception as error:
+        code = _GLOBAL.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code:
+            raise _carries_code(path, code[1]) from None
+        raise WeightsError(
+            f"{path} is damaged, or no weight file ({type(error).__name__})"
+        ) from None
+
+
+def plain_tensor(value: Any) -> bool:
+    """True for a tensor whose values are all stored in the file.
+
+    One that repeats a single stored value a million million times is not, nor is one without
+    values: both load in an instant, and break what computes with them.
+    """
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
+
+
+def _refuse_foreign(file: IO[bytes], path: Path) -> None:
+    """Raise WeightsError when the file's pickle needs more than tensors do."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        pickles: Iterator[IO[bytes]] = (file for _ in range(MOST_PICKLES))
+        for stream in pickles:
+            _refuse_names(stream, path)
+        return
+    with zipfile.ZipFile(file) as archive:
+        _check_sizes(archive, path)
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                with archive.open(name) as stream:
+                    _refuse_names(stream, path)
+
+
+def _refuse_names(stream: IO[bytes], path: Path) -> None:
+    try:
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name in ("GLOBAL", "INST") and not _NEEDED.fullmatch(str(argument)):
+                raise _carries_code(path, str(argument).replace(" ", "."))
+    except ValueError:
+        # No pickle from here on: torch's loader says what is wrong, if anything is.
+        return
+
+
+def _carries_code(path: Path, name: str) -> WeightsError:
+    return WeightsError(
+        f"refused: {path} carries code: it asks for the global {name}, which no weight file needs"
+    )
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raise WeightsError for records that would unpack to more than the file holds."""
+    records = archive.infolist()
+    stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+    if not stored or sum(record.file_size for record in records) > path.stat().st_size:
+        raise WeightsError(f"{path} is refused: torch.save neither compresses nor repeats records")

@@ -1,0 +1,60 @@
+"""What Slurm's commands print, damaged: every reader answers, none raises, none hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from launcher import causes, doctor, slurm, state
+from tests.fuzz.damage import damaged_bytes, fuzz
+
+ANSWERS = Path(__file__).parents[1] / "unit" / "launcher" / "slurm_answers"
+FILES = sorted(ANSWERS.glob("*/*.txt"))
+
+
+@fuzz(data=st.data())
+def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        blob = data.draw(damaged_bytes(data.draw(st.sampled_from(FILES)).read_bytes()))
+        text = blob.decode(errors="replace")
+        return subprocess.CompletedProcess(command, data.draw(st.sampled_from([0, 0, 1])), text, "")
+
+    monkeypatch.setattr(slurm, "run", answer)
+    for info in (slurm.job_states() or {}).values():
+        assert len(state.slurm_state(info, started=True)) == 3
+    config = slurm.show_config()
+    doctor.examine_config(config)
+    site = slurm.read_site()
+    for partition in site.partitions.values() if site else ():
+        doctor.examine_partition(partition, config, speed=100.0)
+    assert all(isinstance(node, str) for node in slurm.down_nodes("n[1-2]"))
+    slurm.node_address("n1")
+    slurm.expand_nodes("n[1-2]")
+    slurm.signal_steps("5", "QUIT")
+    slurm.requeue("5")
+    log = answer("log").stdout
+    evidence = causes.Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
+    assert causes.classify(evidence) in causes.IN_WORDS
+
+
+@fuzz(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))
+def test_small_readers(text: str) -> None:
+    assert slurm.parse_limit(text) is None or slurm.parse_limit(text) >= 0
+    assert slurm.count_gpus(text) >= 0
+    assert len(slurm.array_indices(text)) <= slurm.MOST_TASKS
+    slurm.parse_stamp(text)
+    slurm.seconds(text, 1)
+    slurm.is_down(text)
+
+
+@fuzz(names=st.lists(st.sampled_from(["SQUEUE_STATES", "SINFO_FORMAT", "HOME", "SLURM_CONF"])))
+def test_a_users_own_filters_are_not_asked(names: list[str]) -> None:
+    kept = slurm.query_environment(dict.fromkeys(names, "x"))
+    assert not [name for name in kept if name.startswith(("SQUEUE_", "SINFO_"))]
+    assert {"HOME", "SLURM_CONF"} & set(names) <= kept.keys()
+    with tempfile.TemporaryDirectory():
+        assert kept["SLURM_BITSTR_LEN"] == "0"
