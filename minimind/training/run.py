@@ -188,7 +188,7 @@ def _run(
         config,
         world,
         dtype=dtype,
-        planned_flops=planned_flops(model.config, plan, schedule, world),
+        planned_flops=planned_flops(config, model.config, plan, schedule, world.world_size),
         saved=saved,
     )
     model.set_attn_implementation(execution.attention)
@@ -435,11 +435,17 @@ def find_weight(config: TrainConfig) -> Path:
 
 
 def planned_flops(
-    model_config: MiniMindConfig, plan: Plan, schedule: Schedule, world: World
+    config: TrainConfig,
+    model_config: MiniMindConfig,
+    plan: Plan,
+    schedule: Schedule,
+    world_size: int,
 ) -> float:
     """FLOPs that one rank has before it in the whole run, what a resume finds done included."""
-    rows = schedule.total_steps * schedule.rows_per_update / world.world_size
-    return rows * plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
+    # The last update of an epoch may be short: with little data all of them are.
+    rows = min(schedule.total_steps * schedule.rows_per_update, config.epochs * plan.n_rows)
+    per_row = plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
+    return rows / world_size * per_row
 
 
 def wrap(model: nn.Module, world: World) -> nn.Module:
