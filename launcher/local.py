@@ -60,8 +60,8 @@ class LocalRanks:
             return None
         return max(code for code in codes if code is not None)
 
-    def crashed(self) -> bool:
-        return any(code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) for code in self.codes())
+    def broken(self) -> bool:
+        return any(code not in (None, 0) for code in self.codes())
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to every rank that runs."""

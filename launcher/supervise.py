@@ -51,11 +51,9 @@ class StepRanks:
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
-    def crashed(self) -> bool:
-        return any(
-            match["signal"] or int(match["code"]) not in (0, causes.EXIT_RUN_ME_AGAIN)
-            for match in _TASK_ENDED.finditer(self.said())
-        )
+    def broken(self) -> bool:
+        ended = _TASK_ENDED.finditer(self.said())
+        return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
     def said(self) -> str:
         """What srun wrote so far."""

@@ -1,4 +1,4 @@
-"""Watches the ranks of one attempt: hangs, stragglers of a crash, and warnings from Slurm."""
+"""Watches the ranks of one attempt: hangs, ranks left alone, and warnings from Slurm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 POLL_SECONDS = 0.5
 STRAGGLER_SECONDS = 60.0
-"""How long ranks may live on after another one crashed; they wait for it in a collective."""
+"""How long ranks may live on after another one left them; they wait for it in a collective."""
 STACK_SECONDS = 5.0
 """How long the ranks of a hang get to write their stacks."""
 
@@ -22,8 +22,11 @@ class Ranks(Protocol):
     def poll(self) -> int | None:
         """The attempt's exit code, None while it runs."""
 
-    def crashed(self) -> bool:
-        """True once a rank ended in any other way than done or on request."""
+    def broken(self) -> bool:
+        """True once a rank has ended and is not done: the others cannot go on without it.
+
+        One that is asked to stop leaves alone only before training; later all go together.
+        """
 
     def dump_stacks(self) -> None:
         """Makes every rank write its stacks into its log."""
@@ -78,19 +81,19 @@ def watch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
-    """Waits until the ranks are gone; ends them itself on a hang or after a crash.
+    """Waits until the ranks are gone; ends them itself on a hang or when one has left.
 
     ``each_tick`` runs twice a second, for what the caller has to keep an eye on.
     """
-    crashed_at: float | None = None
+    broken_at: float | None = None
     hung = False
     while (code := ranks.poll()) is None:
         each_tick()
-        if crashed_at is None and ranks.crashed():
-            crashed_at = clock()
-        if crashed_at is not None and clock() - crashed_at > STRAGGLER_SECONDS:
+        if broken_at is None and ranks.broken():
+            broken_at = clock()
+        if broken_at is not None and clock() - broken_at > STRAGGLER_SECONDS:
             ranks.kill()
-        elif not hung and crashed_at is None and progress.idle_seconds() > hang_timeout:
+        elif not hung and broken_at is None and progress.idle_seconds() > hang_timeout:
             hung = True
             ranks.dump_stacks()
             _wait(ranks, STACK_SECONDS, clock, sleep)

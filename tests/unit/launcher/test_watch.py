@@ -17,19 +17,17 @@ class Clock:
 
 
 class ScriptedRanks:
-    """Ranks that end by themselves, crash, or hang, on the clock of the test."""
+    """Ranks that end by themselves, leave the others, or hang, on the clock of the test."""
 
-    def __init__(
-        self, clock: Clock, ends: float = 1e9, crashes: float = 1e9, code: int = 0
-    ) -> None:
-        self.clock, self.ends, self.crashes, self.code = clock, ends, crashes, code
+    def __init__(self, clock: Clock, ends: float = 1e9, leaves: float = 1e9, code: int = 0) -> None:
+        self.clock, self.ends, self.leaves, self.code = clock, ends, leaves, code
         self.calls: list[tuple[str, float]] = []
 
     def poll(self) -> int | None:
         return self.code if self.clock.now >= self.ends else None
 
-    def crashed(self) -> bool:
-        return self.clock.now >= self.crashes
+    def broken(self) -> bool:
+        return self.clock.now >= self.leaves
 
     def dump_stacks(self) -> None:
         self.calls.append(("dump", self.clock.now))
@@ -83,9 +81,9 @@ def test_progress_in_a_file_is_no_hang(tmp_path: Path) -> None:
     assert (outcome.exit_code, outcome.hung) == (0, False)
 
 
-def test_stragglers_of_a_crash_are_killed(tmp_path: Path) -> None:
+def test_ranks_that_one_has_left_are_killed(tmp_path: Path) -> None:
     clock = Clock()
-    ranks = ScriptedRanks(clock, crashes=10)
+    ranks = ScriptedRanks(clock, leaves=10)
     assert run(clock, ranks, Progress([tmp_path / "m"], clock), hang=1000) == (137, False)
     (name, time), *_ = ranks.calls
     assert name == "kill"
