@@ -154,7 +154,7 @@ class LaunchedRun:
 
     def supervisor(self) -> int | None:
         """The process that starts and watches attempts."""
-        return local.supervisor_pid(self.launched)
+        return local.supervisor_pid(self.launched.events())
 
     def settle(self) -> None:
         number = self.launched.current_attempt() or 0
@@ -273,6 +273,6 @@ class LocalLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[LocalLayer]:
     """Runs under submitit's local executor."""
-    flags = training_flags(folder, epochs=10)
+    flags = training_flags(folder, epochs=20)
     environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
     yield LocalLayer(Lab(folder, environment), flags)

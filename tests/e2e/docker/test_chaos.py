@@ -11,7 +11,7 @@ from tests.e2e.docker.engine import Engine
 
 
 def test_in_containers(engine: Engine, image: str, tmp_path: Path) -> None:
-    flags = training_flags(tmp_path / "data", epochs=10)
+    flags = training_flags(tmp_path / "data", epochs=30)
     with layer_of(tmp_path, engine, image, flags) as layer:
         layer.faults = (3, 3)
         driver = Driver(layer, tmp_path, seed=1)
