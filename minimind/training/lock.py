@@ -3,8 +3,9 @@
 ``flock`` is not to be had on every network file system, and a lost node cannot release
 it. So the lock is a file with its owner's name in it, which the owner touches now and
 then. It may be taken over from an owner that is gone, and from an earlier attempt of the
-same job: after a node failure Slurm starts the job elsewhere while a rank of the lost
-node may still run. The earlier owner finds out before its next save, and stops.
+same job or of the same run of the launcher: after a node failure Slurm starts the job elsewhere
+while a rank of the lost node may still run, and nobody sees into a container that was killed.
+The earlier owner finds out before its next save, and stops.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind.errors import ConfigError, MiniMindError
+from minimind.training.events import ENVIRONMENT_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class LockLostError(MiniMindError):
 
 
 def this_owner() -> dict[str, Any]:
-    """Who this process is: host and process, and the attempt of a Slurm job if it is one."""
+    """Who this process is: host and process, and which attempt of which job or run it may be."""
     return {
         "token": uuid.uuid4().hex,
         "host": os.uname().nodename,
@@ -42,6 +44,8 @@ def this_owner() -> dict[str, Any]:
         "pid": os.getpid(),
         "started": _start_time(os.getpid()),
         "job": os.environ.get("SLURM_JOB_ID", ""),
+        # A run may go through several jobs, and on one machine through none.
+        "run": os.environ.get(ENVIRONMENT_VARIABLE, ""),
         "attempt": int(
             os.environ.get("LAUNCHER_ATTEMPT") or os.environ.get("SLURM_RESTART_COUNT") or 0
         ),
@@ -195,7 +199,7 @@ class FolderLock:
 
     def _may_take_over(self, found: dict[str, Any]) -> bool:
         mine = self.owner
-        if mine["job"] and found.get("job") == mine["job"]:
+        if any(mine[key] and found.get(key) == mine[key] for key in ("run", "job")):
             return int(found.get("attempt", 0)) < mine["attempt"] or self._is_gone(found)
         return self._is_gone(found)
 
@@ -228,7 +232,7 @@ def _is_owner(found: dict[str, Any]) -> bool:
     numbers = (found.get("pid"), found.get("attempt", 0), found.get("started") or 0)
     if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
         return False
-    return all(isinstance(found.get(name, ""), str) for name in ("token", "host", "job"))
+    return all(isinstance(found.get(name, ""), str) for name in ("token", "host", "job", "run"))
 
 
 def _same_machine(a: dict[str, Any], b: dict[str, Any]) -> bool:

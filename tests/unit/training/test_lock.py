@@ -108,6 +108,42 @@ def test_a_later_attempt_of_the_same_job_takes_over_and_fences_the_earlier(
     later.release()
 
 
+def test_a_later_attempt_of_the_same_run_does_not_wait_for_a_killed_container(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIMIND_EVENTS", "/runs/mine/events.jsonl")
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "1")
+    owned_by(path, pid_namespace="pid:[1]")
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
+
+    def waits() -> None:
+        pytest.fail("it waits")
+
+    lock = FolderLock(path)
+    lock.acquire(check=waits)
+    assert lock.is_mine()
+    lock.release()
+
+
+def test_another_run_waits_for_a_killed_container(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIMIND_EVENTS", "/runs/other/events.jsonl")
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "1")
+    owned_by(path, pid_namespace="pid:[1]")
+    monkeypatch.setenv("MINIMIND_EVENTS", "/runs/mine/events.jsonl")
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
+
+    class Waits(Exception):
+        pass
+
+    def waits() -> None:
+        raise Waits
+
+    with pytest.raises(Waits):
+        FolderLock(path).acquire(check=waits)
+
+
 def test_another_job_does_not_take_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     first = FolderLock(path)
