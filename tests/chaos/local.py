@@ -273,6 +273,6 @@ class LocalLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[LocalLayer]:
     """Runs under submitit's local executor."""
-    flags = training_flags(folder, epochs=20)
+    flags = training_flags(folder, epochs=15)
     environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
     yield LocalLayer(Lab(folder, environment), flags)

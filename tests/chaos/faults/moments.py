@@ -10,17 +10,24 @@ from typing import Any
 
 from tests.chaos.target import wait_for
 
+ATTEMPTS = 5
+"""How many may end of what came before, until a fault makes do with none under way."""
+
 
 def some_moment(run: Any, rng: Random) -> str:
     """Wait for a moment of an attempt, and say in words which it was."""
-    run.ensure_running()
-    draw = rng.random()
-    if draw < 0.3:
-        time.sleep(rng.uniform(0, run.start_seconds))
-    elif draw < 0.45:
-        steps(run, 1)
-    else:
-        steps(run, run.steps() + rng.randint(1, 30))
+    for _ in range(ATTEMPTS):
+        run.ensure_running()
+        draw = rng.random()
+        if draw < 0.3:
+            time.sleep(rng.uniform(0, run.start_seconds))
+        elif draw < 0.45:
+            steps(run, 1)
+        else:
+            steps(run, run.steps() + rng.randint(1, 30))
+        # What an earlier fault began may end the attempt only now: then it is the next one's turn.
+        if run.is_running() or run.is_over():
+            break
     done = run.steps()
     return "while starting" if not done else "at the first steps" if done < 3 else "in training"
 
