@@ -59,7 +59,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
         "use_srun": False,
         # The batch shell must outlive the signals that stop the ranks: what follows them,
         # classifying and requeueing, is its work.
-        "setup": ["trap '' TERM CONT USR2", *spec.setup],
+        "setup": ["trap '' TERM CONT USR1 USR2 INT", *spec.setup],
         "additional_parameters": {
             "chdir": str(run.code),
             "output": str(run.root / "%a" / "batch.log" if array else run.batch_log),

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from launcher.spec import JobSpec, Mount
 from launcher.submission import batch_script, snapshot_code, srun_command
+from launcher.task import STOP_SIGNALS
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = {
@@ -72,6 +74,18 @@ def test_batch_script_is_valid_shell(case: str) -> None:
     if checker:
         # SC2096 and the like are about sbatch's comments; quoting is what matters.
         subprocess.run([checker, "--severity=warning", str(path)], check=True)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_batch_shell_and_supervisor_outlive_what_stops_the_ranks(
+    number: int, make_spec: Callable[..., JobSpec]
+) -> None:
+    setup = batch_script(make_spec()).partition("# setup\n")[2].partition("# command\n")[0]
+    # The supervisor is Python, which sets a handler for Ctrl-C by itself unless it is ignored.
+    child = f"{sys.executable} -c 'import os; os.kill(os.getpid(), {int(number)}); print(1)'"
+    script = f"{setup}\nkill -{int(number)} $$\n{child}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("1\n", 0)
 
 
 def test_secrets_and_env_values_are_not_in_the_script(make_spec: Callable[..., JobSpec]) -> None:
