@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +207,17 @@ def layer(folder: Path) -> Iterator[PlainLayer]:
     """Runs whose ranks are forked from a server that has the shim."""
     before = {name: os.environ.get(name) for name in preload()}
     os.environ.update(preload())
+    restart_forkserver()
     try:
         yield PlainLayer(folder, training_flags(folder, epochs=10))
     finally:
+        restart_forkserver()
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def restart_forkserver() -> None:
+    """Let the next process be forked from a new server, which takes today's environment."""
+    forkserver._forkserver._stop()
