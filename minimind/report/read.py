@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minimind.errors import ConfigError
 from minimind.report.account import Account, account_for, events_of_metrics
-from minimind.report.tidy import Record, read_json, read_toml, tidy
+from minimind.report.tidy import Record, read_flags, read_json, tidy
 from minimind.report.words import duration
 from minimind.training.lock import STALE_SECONDS
 from minimind.training.metrics import each_step_once, read_lines
@@ -90,7 +90,7 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
     """
     spec = read_json(path / "spec.json")
     out = _output_folder(path, spec)
-    config = read_toml(out / "config.toml")
+    config = read_flags(out / "config.toml")
     checkpoints = _checkpoint_folders(path, out, config)
     lines = tidy(read_lines(out / "metrics.jsonl"))
     records = each_step_once(lines)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from minimind.errors import ConfigError
+from minimind.toml import read_toml
 
 Record = dict[str, Any]
 
@@ -63,9 +60,9 @@ def read_json(file: Path) -> Record:
     return found if isinstance(found, dict) else {}
 
 
-def read_toml(file: Path) -> Record:
+def read_flags(file: Path) -> Record:
     """A TOML file; {} where there is none that can be read."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_toml(file, "flags")
+    except ConfigError:
         return {}

@@ -94,6 +94,14 @@ def check_state(saved: Mapping[str, Any], path: Path) -> None:
     def is_count(value: Any) -> bool:
         return type(value) is int and 0 <= value < 1 << 62
 
+    def is_execution(value: Any) -> bool:
+        texts = ("device", "dtype", "attention")
+        return (
+            isinstance(value, dict)
+            and all(isinstance(value.get(name), str) for name in texts)
+            and isinstance(value.get("compile"), bool)
+        )
+
     def is_rank(rank: Any) -> bool:
         return (
             isinstance(rank, dict)
@@ -113,7 +121,12 @@ def check_state(saved: Mapping[str, Any], path: Path) -> None:
         "data": not isinstance(saved.get("data"), str),
         "wandb_id": not isinstance(saved.get("wandb_id"), (str, type(None))),
         "config": not isinstance(config, dict)
-        or not all(is_count(config.get(name)) for name in ("batch_size", "accumulation_steps")),
+        or not all(
+            is_count(config.get(name)) and config[name] > 0
+            for name in ("batch_size", "accumulation_steps")
+        ),
+        # Checkpoints from before there was a choice have none.
+        "execution": "execution" in saved and not is_execution(saved["execution"]),
         "ranks": not isinstance(ranks, list)
         or not is_count(saved.get("world_size"))
         or len(ranks) != saved["world_size"]

@@ -26,7 +26,7 @@ from tests.chaos.target import (
     training_flags,
     wait_for,
 )
-from tests.e2e.lab import Lab, lab_environment
+from tests.e2e.lab import Lab, lab_environment, words
 from tests.shim import preload
 
 PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
@@ -210,15 +210,6 @@ class LaunchedRun:
 
     def _submitted(self) -> bool:
         return self.launched.exists() and self.launched.job_id() is not None
-
-
-def words(flags: dict[str, Any]) -> tuple[str, ...]:
-    """Flags as the command line has them; folders and resume are the launcher's part."""
-    found: list[str] = []
-    for name, value in flags.items():
-        if name != "from_resume" and value is not False:
-            found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return tuple(found)
 
 
 RANK_MODULES = ("launcher.task", "submitit.core._submit")

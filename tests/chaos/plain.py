@@ -140,6 +140,7 @@ class PlainRun:
         codes = [p.exitcode for p in self._processes]
         for pid in self.ranks():
             os.kill(pid, signal.SIGQUIT)
+        # They are written by signal handlers, and nothing tells when all are whole.
         time.sleep(1)
         self.kill()
         return f"ranks do not end: {codes}\n{self.output(6000)}"

@@ -150,3 +150,12 @@ def lab_environment() -> dict[str, str]:
     """This process's environment without any outer job's; one thread a rank."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SRUN"))}
     return clean | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}
+
+
+def words(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Flags as the command line has them; folders and resume are the launcher's part."""
+    found: list[str] = []
+    for name, value in flags.items():
+        if name != "from_resume" and value is not False:
+            found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.e2e.lab import Lab, poll
+from tests.e2e.lab import Lab, poll, words
 from tests.runs import STATE_KEYS, Run, differences
 
 RANKS = ("--nodes", "2", "--gpus", "1")
@@ -31,15 +31,6 @@ def flags(tiny_flags: dict[str, Any]) -> dict[str, Any]:
 def plain(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same training without launcher, Slurm or interruption: the measure of all below."""
     return Run(tmp_path_factory.mktemp("plain"), flags, {"OMP_NUM_THREADS": "1"}).complete(2)
-
-
-def words(flags: dict[str, Any]) -> tuple[str, ...]:
-    """Flags as the command line has them; folders and resume are the launcher's part."""
-    found: list[str] = []
-    for name, value in flags.items():
-        if name != "from_resume" and value is not False:
-            found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return tuple(found)
 
 
 def assert_same_training(lab: Lab, name: str, plain: Run) -> None:

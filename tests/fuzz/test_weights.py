@@ -205,7 +205,9 @@ def test_settings_of_another_type_are_named(name: str, files: Path, tmp_path: Pa
     assert inspect(folder).problems
 
 
-@pytest.mark.parametrize("name", ["world_size", "epoch", "config", "ranks", "data", "wandb_id"])
+@pytest.mark.parametrize(
+    "name", ["world_size", "epoch", "config", "execution", "ranks", "data", "wandb_id"]
+)
 @pytest.mark.parametrize("value", [torch.zeros(0), -1, [1]], ids=str)
 def test_a_checkpoint_of_another_type_names_what_is_wrong(
     name: str, value: Any, files: Path
