@@ -42,7 +42,7 @@ from benchmarks.common import (
     work_folder,
 )
 from benchmarks.corpus import benchmark_corpus, padding
-from benchmarks.peak import best_rate
+from benchmarks.peak import best_rate, precisions
 from benchmarks.peers.upstream import check_clone, scratch_folder
 from minimind.data.cores import available_cores
 from minimind.data.tokenizer import tokenizer_folder
@@ -87,7 +87,7 @@ class Size:
 SIZES = {
     "256x4": Size(256, 4, 256, 0, cpu_rows=16, gpu_rows=128, cpu_target=2.6),
     "512x8": Size(512, 8, 512, 0, cpu_rows=8, gpu_rows=64, cpu_target=4.0),
-    "768x16": Size(768, 16, 512, 0, cpu_rows=4, gpu_rows=32, cpu_target=None),
+    "768x16": Size(768, 16, 512, 0, cpu_rows=4, gpu_rows=64, cpu_target=None),
     "moe512x8": Size(512, 8, 512, 1, cpu_rows=8, gpu_rows=64, cpu_target=5.0),
 }
 GPU_UPSTREAM_TARGET, GPU_MFU_TARGET, PEER_TARGET = 3.0, 45.0, 1.05
@@ -267,7 +267,8 @@ def run() -> None:
             raise BenchmarkError(str(error)) from None
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
-    peaks = {"measured": best_rate(torch.bfloat16, device)}
+    dtype = precisions(device)[-1]
+    peaks = {"measured": best_rate(dtype, device)}
     if on_gpu:
         sheet = data_sheet_peak(torch.cuda.get_device_name(), torch.bfloat16)
         peaks |= {"data sheet": sheet} if sheet else {}
@@ -292,7 +293,7 @@ def run() -> None:
     report.add(table([*columns, "host GB", "warm-up s"], rows))
     report.add("\n".join(lines))
     shown = ", ".join(f"{number(peak / 1e9)} GFLOP/s ({name})" for name, peak in peaks.items())
-    report.add(f"Peak in bf16: {shown}. Corpus: {'; '.join(corpus)}.")
+    report.add(f"Peak in {str(dtype)[6:]}: {shown}. Corpus: {'; '.join(corpus)}.")
     if not on_gpu:
         report.add("Not run here: a GPU, which this machine lacks. The command there is the same.")
     report.data["peak_flops"] = peaks

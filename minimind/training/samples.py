@@ -88,14 +88,21 @@ class SampleWriter:
 
     def _continue(self) -> list[str]:
         # Each text has another length at every token: compiled, each would be compiled anew.
-        with torch.compiler.set_stance("force_eager"):
-            return generate(
-                self._model,
-                self._tokenizer,
-                self._prompts,
-                max_new_tokens=NEW_TOKENS,
-                seed=self._seed,
-            )
+        # Block attention not compiled would build all scores, at a warning a time.
+        attention = self._model.config._attn_implementation
+        if attention == "flex_attention":
+            self._model.set_attn_implementation("sdpa")
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                return generate(
+                    self._model,
+                    self._tokenizer,
+                    self._prompts,
+                    max_new_tokens=NEW_TOKENS,
+                    seed=self._seed,
+                )
+        finally:
+            self._model.set_attn_implementation(attention)
 
     def close(self) -> None:
         if self._file is not None:

@@ -12,6 +12,7 @@ from minimind.errors import ConfigError
 from minimind.training import execution
 from minimind.training.execution import (
     CPU_COMPILE_FLOPS,
+    FLEX_TOKENS,
     MATMUL_ATTENTION_TOKENS,
     choose_dtype,
     choose_execution,
@@ -74,10 +75,33 @@ class TestOnACpu:
         assert "not compiling" in caplog.text
 
 
-def test_a_gpu_compiles_every_run():
-    world = SimpleNamespace(device=torch.device("cuda"), gather=lambda value: [value])
-    made = choose(0.0, world=world)
-    assert (made.device, made.compile, made.attention) == ("cuda", True, "sdpa")
+class TestOnAGpu:
+    @pytest.fixture
+    def gpu(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        monkeypatch.setattr(torch.version, "hip", None)
+        return SimpleNamespace(device=torch.device("cuda"), gather=lambda value: [value])
+
+    def test_every_run_is_compiled_with_block_attention(self, gpu):
+        made = choose(0.0, world=gpu, max_seq_len=512)
+        assert (made.device, made.compile, made.attention) == ("cuda", True, "flex_attention")
+
+    def test_not_compiled_or_in_float32_it_takes_the_fused_kernel(self, gpu):
+        assert choose(world=gpu, max_seq_len=512, compile="off").attention == "sdpa"
+        assert choose(world=gpu, max_seq_len=512, dtype="float32").attention == "sdpa"
+
+    def test_so_do_short_rows(self, gpu):
+        assert choose(world=gpu, max_seq_len=FLEX_TOKENS).attention == "flex_attention"
+        assert choose(world=gpu, max_seq_len=FLEX_TOKENS - 1).attention == "sdpa"
+
+    def test_so_does_an_old_gpu(self, gpu, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        assert choose(world=gpu, max_seq_len=512).attention == "sdpa"
+
+    def test_a_run_that_began_with_the_fused_kernel_keeps_it(self, gpu):
+        saved = checkpoint(choose(world=gpu, max_seq_len=512))
+        saved["execution"]["attention"] = "sdpa"
+        assert choose(world=gpu, saved=saved, max_seq_len=512).attention == "sdpa"
 
 
 class TestResumed:

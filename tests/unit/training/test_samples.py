@@ -139,3 +139,18 @@ def test_the_generators_that_are_watched_do_move():
         before = rng_state(device)
         draw()
         assert differences(before, rng_state(device))
+
+
+def test_block_attention_is_set_aside_for_a_sample_and_put_back(config, model, monkeypatch):
+    used = []
+    monkeypatch.setattr(
+        "minimind.training.samples.generate",
+        lambda model, *rest, **flags: used.append(model.config._attn_implementation) or ["x"],
+    )
+    for attention in ("flex_attention", "eager"):
+        model.set_attn_implementation(attention)
+        writer = SampleWriter(config, ["The"], model, Texts())
+        write(writer)
+        writer.close()
+        assert model.config._attn_implementation == attention
+    assert used == ["sdpa", "eager"]
