@@ -104,6 +104,9 @@ class Checkpointer:
         used: dict[Any, torch.Tensor] = {}
         staged = self._copy(value, used)
         self._staging = used
+        if any(copy.is_pinned() for copy in used.values()):
+            # Copies from a GPU are only under way; training may not go on before they are done.
+            torch.cuda.synchronize()
         return staged
 
     def _copy(self, value: Any, used: dict[Any, torch.Tensor]) -> Any:
@@ -112,8 +115,8 @@ class Checkpointer:
             if key not in used:
                 copy = self._staging.get(key)
                 if copy is None:
-                    copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-                used[key] = copy.copy_(value.detach())
+                    copy = host_buffer(value)
+                used[key] = copy.copy_(value.detach(), non_blocking=copy.is_pinned())
             return used[key]
         if isinstance(value, dict):
             return {k: self._copy(v, used) for k, v in value.items()}
@@ -214,6 +217,16 @@ class Checkpointer:
         """Delete the half-written files of saves that were killed. Only under the lock."""
         for target in (self.checkpoint_file, self.weight_file):
             remove_temporaries(target)
+
+
+def host_buffer(tensor: torch.Tensor) -> torch.Tensor:
+    """Memory on the CPU for a copy of ``tensor``: page-locked for a GPU's, which is far faster."""
+    if tensor.is_cuda:
+        try:
+            return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        except RuntimeError as error:
+            log.debug("no page-locked memory for checkpoints: %s", error)
+    return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def half_precision(model_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

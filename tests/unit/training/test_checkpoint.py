@@ -8,6 +8,7 @@ import pickle
 import random
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import torch
 from minimind.errors import WeightsError
 from minimind.torch_file import verify_file
 from minimind.training import durable
-from minimind.training.checkpoint import Checkpointer, load_checkpoint
+from minimind.training.checkpoint import Checkpointer, host_buffer, load_checkpoint
 from minimind.training.lock import LockLostError
 
 
@@ -290,3 +291,19 @@ def test_another_runs_generations_are_left_alone(tmp_path: Path) -> None:
     assert load_checkpoint(first.checkpoint_file)["step"] == 3
     assert "a_8.step0000000002.pt" in names(tmp_path)
     assert "a_8_moe.step0000000002.pt" in names(tmp_path)
+
+
+def test_without_page_locked_memory_a_copy_from_a_gpu_takes_plain_memory(monkeypatch):
+    real, asked = torch.empty, []
+
+    def refuse(*args, pin_memory=False, **kwargs):
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    of_gpu = SimpleNamespace(is_cuda=True, shape=(2, 3), dtype=torch.float64)
+    buffer = host_buffer(of_gpu)
+    assert (buffer.shape, buffer.dtype, buffer.is_pinned()) == ((2, 3), torch.float64, False)
+    assert asked == [True, False]
