@@ -81,6 +81,11 @@ class Checkpointer:
         self._thread.start()
         return time.perf_counter() - start
 
+    @property
+    def writing(self) -> bool:
+        """Whether the last save's write is still under way."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Wait until the last save is durable; raise what went wrong with it."""
         if self._thread is not None:

@@ -134,6 +134,8 @@ class Trainer:
         self._log_clock = time.perf_counter()
         self._micro_seconds = 0.0
         self._saved_at = -1
+        self._writing = False
+        self._save_put_off = False
         self.mark_boundary()
 
     def mark_boundary(self) -> None:
@@ -199,7 +201,7 @@ class Trainer:
                 self._log_evaluation(epoch, step, iters)
             if self._sample_is_due(step, at_end):
                 self._log_samples(epoch, step, iters)
-            if is_last and (at_end or self._save_is_due(step)):
+            if is_last and self._save_is_due(step, at_end):
                 self.save()
 
             if self.profiler is not None:
@@ -353,16 +355,29 @@ class Trainer:
         elif time.monotonic() > self.deadline:
             wish = Outcome.TIME_IS_UP
         wait = micro_steps_to_boundary * self._micro_seconds
-        agreed_wish, agreed_wait = self.agreement.poll(float(wish), wait)
+        agreed_wish, agreed_wait, writing = self.agreement.poll(
+            float(wish), wait, float(self.checkpointer.writing)
+        )
+        self._writing = writing > 0
         if micro_steps_to_boundary > 0 and agreed_wait <= STOP_PATIENCE_SECONDS:
             return Outcome.DONE
         return Outcome(int(agreed_wish))
 
-    def _save_is_due(self, step: int) -> bool:
-        """The first boundary at or after each multiple of --save_interval."""
+    def _save_is_due(self, step: int, at_end: bool) -> bool:
+        """The first boundary at or after each multiple of --save_interval, and an epoch's end.
+
+        Training does not wait for a slow disk: while the write before is under way a save is
+        put off, though not beyond the next multiple. All ranks decide alike.
+        """
         interval = self.config.save_interval
         previous = step - self.schedule.accumulation_steps
-        return step // interval > max(0, previous) // interval
+        is_multiple = step // interval > max(0, previous) // interval
+        if at_end or (is_multiple and self._save_put_off):
+            return True
+        if not (is_multiple or self._save_put_off):
+            return False
+        self._save_put_off = self._writing
+        return not self._writing
 
     def save(self) -> None:
         """Save as of the last boundary; the write goes on in the background.
@@ -370,6 +385,7 @@ class Trainer:
         A write that fails is named in the log, and training goes on: the last good
         checkpoint stands, and the next write may succeed.
         """
+        self._save_put_off = False
         if self._saved_at == self.boundary.progress.global_step:
             return
         with self.timer.section("checkpoint"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import torch
 
 from minimind.config import TrainConfig
 from minimind.errors import OutOfMemoryError
+from minimind.training import checkpoint, durable
 from minimind.training.run import explain
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
@@ -23,6 +27,17 @@ MakeRun = Callable[..., Run]
 
 def errors(run: Run) -> list[str]:
     return [line for line in run.output.splitlines() if "error:" in line]
+
+
+def rank_with_a_slow_disk(*rank: Any) -> None:
+    """The body of a rank whose every write takes far longer than a step."""
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.4)
+        durable.write_durably(*arguments, **options)
+
+    checkpoint.write_durably = slowly  # type: ignore[assignment]
+    rank_main(*rank)
 
 
 @pytest.fixture
@@ -38,6 +53,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestDisk:
+    def test_a_slow_disk_puts_saves_off_but_at_most_to_the_next_one_due(
+        self, make_run: MakeRun
+    ) -> None:
+        whole = make_run("whole", save_interval=3).complete(2)
+        run = make_run("run", save_interval=3)
+        events = run.folder.parent / "events.jsonl"
+        run.environ["MINIMIND_EVENTS"] = str(events)
+        assert run.finish(run.start(2, target=rank_with_a_slow_disk)) == [0, 0], run.output
+        written = [json.loads(line) for line in events.read_text().splitlines()]
+        steps = [event["step"] for event in written if event["event"] == "checkpointed"]
+        due = list(range(1, whole.state()["global_step"] + 1))
+        assert steps[0] == due[0]
+        assert steps[-1] == due[-1]
+        assert len(steps) < len(due), "each optimiser step had a save due"
+        assert max(b - a for a, b in pairwise(steps)) <= 2
+        assert_same_run(whole, run)
+
     def test_a_full_disk_spares_the_last_good_checkpoint(
         self, make_run: MakeRun, small_disk: Path
     ) -> None:
