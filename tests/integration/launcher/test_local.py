@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -380,7 +381,7 @@ def test_run_prints_the_container_command_that_it_uses(lab: Lab, tmp_path: Path)
 
 def test_watched_status_follows_the_run_on_a_terminal(lab: Lab) -> None:
     # However fast the machine is, the run goes on until it has been seen to run.
-    lab.submit("watched", *LOCAL, train=("--epochs", "100000"))
+    lab.submit("watched", *LOCAL, train=("--max_steps", "100000"))
     poll(lambda: lab.events("watched", "attempt_started"), "the start")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -392,12 +393,17 @@ def test_watched_status_follows_the_run_on_a_terminal(lab: Lab) -> None:
         stderr=theirs,
     )
     os.close(theirs)
-    drawn = b""
-    while b"RUNNING" not in drawn:
-        drawn += os.read(ours, 65536)
+
+    def read_until(word: bytes) -> None:
+        drawn = b""
+        while word not in drawn:
+            assert select.select([ours], [], [], 60)[0], f"no {word!r} in {drawn!r}"
+            drawn += os.read(ours, 65536)
+            assert len(drawn) < 1 << 20, f"no {word!r} in {drawn[-4096:]!r}"
+
+    read_until(b"RUNNING")
     lab.ok("cancel", "watched")
-    while b"CANCELLED" not in drawn:
-        drawn += os.read(ours, 65536)
+    read_until(b"CANCELLED")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     os.close(ours)
