@@ -56,6 +56,7 @@ CPU_PARTS = {
 }
 GPU_PARTS = {
     "compilation": Without("--compile off"),
+    "attention by blocks": Without("--attention sdpa"),
     "packed rows": Without("--pack none"),
     "bfloat16": Without("--dtype float32"),
 }
@@ -64,9 +65,10 @@ GPU_PARTS = {
 def measure(args: Any, work: Path, data: Path, size: Size, part: Without) -> dict[str, Any]:
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
+    on_gpu = torch.cuda.is_available()
     command = trainer_command(
         {
-            **size.flags(torch.cuda.is_available()),
+            **size.flags(on_gpu),
             "accumulation_steps": 1,
             "data_path": data,
             "cache_dir": work / "cache",
@@ -74,7 +76,8 @@ def measure(args: Any, work: Path, data: Path, size: Size, part: Without) -> dic
             "checkpoint_dir": run / "checkpoints",
             "epochs": 1000,
             "max_minutes": (args.warmup + args.seconds) / 60,
-            "log_interval": 1,
+            # A line of the log waits for a GPU.
+            "log_interval": 20 if on_gpu else 1,
         },
         part.flags,
     )
@@ -89,13 +92,14 @@ def run() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["256x4", "512x8"])
     parser.add_argument("--seconds", type=float, default=30.0, help="measured in each run")
     parser.add_argument("--warmup", type=float, default=15.0, help="seconds before, at least")
+    parser.add_argument("--data_path", default="", metavar="FILE", help="jsonl, not the sample")
     parser.add_argument("--threads", type=int, help="cores that the trainer computes on")
     args = parser.parse_args()
     parts = {WHOLE: Without(), **(GPU_PARTS if torch.cuda.is_available() else CPU_PARTS)}
     report = Report("ablation", __doc__ or "")
     rows = []
     with work_folder(args.work_dir) as work:
-        data = benchmark_corpus(work)[0]
+        data = Path(args.data_path).resolve() if args.data_path else benchmark_corpus(work)[0]
         for name in args.sizes:
             say(f"{name}: {SIZES[name]}")
 
