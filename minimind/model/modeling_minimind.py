@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
@@ -229,7 +229,7 @@ def _define_grouped_linear_ops() -> None:
     function that does not ask for a dtype.
     """
 
-    @torch.library.custom_op("minimind::grouped_linear", mutates_args=())
+    @library.custom_op("minimind::grouped_linear", mutates_args=())
     def grouped_linear_op(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         return F.grouped_mm(x, weight.transpose(-1, -2), offs=ends)
 
@@ -237,7 +237,7 @@ def _define_grouped_linear_ops() -> None:
     def _(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         return x.new_empty(x.shape[0], weight.shape[1])
 
-    @torch.library.custom_op("minimind::grouped_linear_weight_grad", mutates_args=())
+    @library.custom_op("minimind::grouped_linear_weight_grad", mutates_args=())
     def weight_grad_op(grad_output: Tensor, x: Tensor, ends: Tensor) -> Tensor:
         return F.grouped_mm(grad_output.transpose(0, 1), x, offs=ends)
 

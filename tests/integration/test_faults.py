@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -29,15 +29,19 @@ def errors(run: Run) -> list[str]:
     return [line for line in run.output.splitlines() if "error:" in line]
 
 
-def rank_with_a_slow_disk(*rank: Any) -> None:
-    """The body of a rank whose every write takes far longer than a step."""
+def rank_with_a_slow_disk(argv: list[str], *rank: Any) -> None:
+    """The body of a rank whose every write takes as long as the next optimiser step."""
+    record = Path(argv[argv.index("--save_dir") + 1]) / "rows.rank0.jsonl"
 
     def slowly(*arguments: Any, **options: Any) -> None:
-        time.sleep(0.4)
+        done = record.read_bytes().count(b"\n") + 3
+        # After the last step there is no next one to wait for.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: record.read_bytes().count(b"\n") >= done, "the next step", 2)
         durable.write_durably(*arguments, **options)
 
     checkpoint.write_durably = slowly  # type: ignore[assignment]
-    rank_main(*rank)
+    rank_main(argv, *rank)
 
 
 @pytest.fixture

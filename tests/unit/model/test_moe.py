@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library
 
 from minimind.model import modeling_minimind
 from minimind.model.modeling_minimind import (
@@ -98,7 +99,7 @@ def test_compilable_grouped_linear_is_a_sound_operator(dtype):
     x = torch.randn(7, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(4, 24, 16, dtype=dtype, requires_grad=True)
     ends = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
-    torch.library.opcheck(torch.ops.minimind.grouped_linear.default, (x, weight, ends))
+    library.opcheck(torch.ops.minimind.grouped_linear.default, (x, weight, ends))
     upstream = torch.randn(7, 24, dtype=dtype)
     compiled_form = torch.ops.minimind.grouped_linear(x, weight, ends)
     plain_form = grouped_linear(x, weight, ends)
