@@ -69,7 +69,9 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
 
 
 def step_text(state: RunState) -> str:
-    """``120/1000 (12%)``"""
+    """``120/1000 (12%)``, or what the run does before its first step."""
+    if state.preparing:
+        return state.preparing
     if not state.total_steps:
         return str(state.step)
     return f"{state.step}/{state.total_steps} ({state.percent:.0f}%)"

@@ -71,6 +71,7 @@ EVENT_FIELDS: Fields = {
     "reason": _text,
     "cluster": _word,
     "host": _word,
+    "what": _word,
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "submitted": ("job_id",),
@@ -79,6 +80,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "requeued": ("cause",),
     "requeue_failed": ("reason",),
     "supervisor_started": ("pid",),
+    "preparing": ("what",),
 }
 POINT_FIELDS: Fields = {
     "time": _number,

@@ -256,3 +256,8 @@ def of_attempt(events: list[Event], attempt: int) -> list[Event]:
         if inside:
             found.append(event)
     return found
+
+
+def preparing(events: list[Event]) -> str:
+    """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
+    return str(events[-1]["what"]) if events and events[-1]["event"] == "preparing" else ""

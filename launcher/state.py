@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher import causes, local
 from launcher.records import Event, Point, read_points
-from launcher.runs import RunFolder, last_step, of_attempt
+from launcher.runs import RunFolder, last_step, of_attempt, preparing
 from launcher.slurm import JobInfo
 from minimind.errors import ConfigError
 
@@ -40,6 +40,8 @@ class RunState:
     state: str
     job_id: str | None = None
     reason: str = ""
+    preparing: str = ""
+    """What it does before it trains, where that takes long: it tokenises."""
     exit_code: int | None = None
     nodes: tuple[str, ...] = ()
     attempt: int = 0
@@ -147,6 +149,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         state=state,
         job_id=next((e["job_id"] for e in reversed(events) if e["event"] == "submitted"), None),
         reason=reason,
+        preparing=preparing(mine) if state == RUNNING else "",
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
         attempt=number,

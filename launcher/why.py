@@ -11,7 +11,7 @@ from launcher import causes, slurm, state
 from launcher.logs import log_files
 from launcher.output import cause_text
 from launcher.records import Event
-from launcher.runs import RunFolder
+from launcher.runs import RunFolder, of_attempt, preparing
 
 PENDING_WORDS = {
     "Priority": "other jobs come first",
@@ -66,6 +66,9 @@ def explain(run: RunFolder) -> Explanation:
     now, reason, _ = state.job_state(run, jobs)
     found = Explanation(run.name, now, summary=pending_words(reason))
     events = run.events()
+    if now == state.RUNNING:
+        newest = max(run.attempt_numbers(), default=0)
+        found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == "attempt_ended"]
     found.attempts = [attempt_line(event) for event in ended]
     bad = [e for e in ended if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,10 +60,12 @@ def build_store(
     text_field: str,
     n_workers: int | None = None,
     progress: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     """Tokenise ``sources`` into the existing, empty ``folder`` and make it durable.
 
-    The result is the same, byte for byte, whatever the number of workers.
+    The result is the same, byte for byte, whatever the number of workers. ``progress`` and
+    ``report`` are those of :func:`minimind.data.corpus.open_corpus`.
 
     Raises:
         DataError: a source cannot be read, is damaged, changed meanwhile, or no source has
@@ -83,7 +85,8 @@ def build_store(
         n_workers = min(available_cores(), 1 + total_bytes // CHUNK_BYTES)
     chunks = ((source, chunk) for source in sources for chunk in read_chunks(source.path))
     encoding = contextlib.closing(encode_in_order(chunks, spec, n_workers))
-    with _Writer(folder) as writer, _Progress(total_bytes, progress) as bar, encoding as results:
+    bar = _Progress(total_bytes, progress, report)
+    with _Writer(folder) as writer, bar, encoding as results:
         for source, chunk, encoded in results:
             writer.add_docs(encoded.tokens, encoded.lengths, encoded.doc_bytes)
             writer.rejected.add(source.path, encoded.bad_rows)
@@ -187,9 +190,9 @@ class _Writer:
 
 
 class _Progress:
-    """A progress bar over the bytes of the input files, on a terminal and if wanted."""
+    """How many bytes of the input files are read: a bar, on a terminal and if wanted; words."""
 
-    def __init__(self, total_bytes: int, shown: bool) -> None:
+    def __init__(self, total_bytes: int, shown: bool, report: Callable[[str], None] | None) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -212,6 +215,9 @@ class _Progress:
         )
         self._task = self._bar.add_task("tokenising", total=total_bytes)
         self._position: dict[Path, int] = {}
+        self._total_bytes = total_bytes
+        self._report = report
+        self._began = time.monotonic()
 
     def __enter__(self) -> _Progress:
         self._bar.start()
@@ -223,3 +229,13 @@ class _Progress:
     def read(self, source: Source, chunk: Chunk) -> None:
         self._bar.advance(self._task, chunk.position - self._position.get(source.path, 0))
         self._position[source.path] = chunk.position
+        if self._report is not None:
+            self._report(self._in_words(sum(self._position.values())))
+
+    def _in_words(self, done: int) -> str:
+        total = max(self._total_bytes, 1)
+        minutes = (time.monotonic() - self._began) / 60 * (total / max(done, 1) - 1)
+        return (
+            f"tokenising: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB ({done / total:.0%}), "
+            f"about {minutes:,.0f} minutes left"
+        )

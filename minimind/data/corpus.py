@@ -14,7 +14,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,6 +44,7 @@ def open_corpus(
     cache_dir: str = "",
     max_bad_rows: int = -1,
     progress: bool = False,
+    report: Callable[[str], None] | None = None,
     n_workers: int | None = None,
 ) -> TokenStore:
     """Return the token store of ``paths``, tokenising them if no store of them exists.
@@ -54,6 +55,7 @@ def open_corpus(
         cache_dir: where stores live (``""``: ``$MINIMIND_CACHE``, else the user's cache).
         max_bad_rows: more unusable rows than this are an error (-1: never).
         progress: show a progress bar, on a terminal.
+        report: told in words, several times a second, how far the work is.
         n_workers: tokenising processes (None: one for each core).
 
     Raises:
@@ -69,7 +71,13 @@ def open_corpus(
         log.debug("token store %s is up to date", folder)
     except DamagedStoreError:
         store = _build_once(
-            folder, sources, tokenizer_path, text_field, progress=progress, n_workers=n_workers
+            folder,
+            sources,
+            tokenizer_path,
+            text_field,
+            progress=progress,
+            report=report,
+            n_workers=n_workers,
         )
     _report_bad_rows(store, max_bad_rows)
     return store
@@ -167,13 +175,14 @@ def _build_once(
     text_field: str,
     *,
     progress: bool,
+    report: Callable[[str], None] | None,
     n_workers: int | None,
 ) -> TokenStore:
     """Build the store, or take the one that another process builds meanwhile."""
     cache = folder.parent
     with _cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-    with _builders_turn(folder):
+    with _builders_turn(folder, report):
         with contextlib.suppress(DamagedStoreError):
             return TokenStore.open(folder)
         _remove_abandoned(cache)
@@ -194,6 +203,7 @@ def _build_once(
                     text_field=text_field,
                     n_workers=n_workers,
                     progress=progress,
+                    report=report,
                 )
             owner.release()
             (building / _OWNER_LOCK).unlink(missing_ok=True)
@@ -205,7 +215,7 @@ def _build_once(
 
 
 @contextlib.contextmanager
-def _builders_turn(folder: Path) -> Iterator[None]:
+def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterator[None]:
     """Wait while another process builds this store, but never for one that is dead.
 
     The lock only saves work: two builds at once are harmless, so where locks do not work,
@@ -224,6 +234,8 @@ def _builders_turn(folder: Path) -> Iterator[None]:
                 break
             if (signs := _signs_of_life(folder)) != seen:
                 seen, seen_at = signs, time.monotonic()
+                if report is not None:
+                    report("waiting for another process that tokenises the same text")
             if time.monotonic() - seen_at > STALL_SECONDS:
                 log.warning("the process that builds %s seems stuck; building it here", folder)
                 break

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -128,6 +128,7 @@ def open_plan(
     cache_dir: str = "",
     max_bad_rows: int = -1,
     progress: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> Plan:
     """Return the rows of ``--data_path``, tokenising what is not yet.
 
@@ -147,6 +148,7 @@ def open_plan(
             cache_dir=cache_dir,
             max_bad_rows=max_bad_rows,
             progress=progress,
+            report=report,
         )
         return plan_rows(store, max_seq_len, pack)
 

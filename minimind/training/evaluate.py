@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,6 +25,7 @@ def evaluate(
     batch_size: int,
     world: World,
     autocast: AbstractContextManager[Any],
+    each_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Score every held-out token once, the rows shared out among the ranks.
 
@@ -41,6 +43,7 @@ def evaluate(
         with autocast:
             out = model(**batch, shift_labels=targets, num_items_in_batch=1)
         totals += torch.stack((out.loss.double(), (targets >= 0).sum().double()))
+        each_batch()
     model.train(was_training)
     nats, scored = world.sum(totals.cpu()).tolist()
     return {

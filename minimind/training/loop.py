@@ -191,6 +191,7 @@ class Trainer:
                     self._update(window, epoch, step)
             self._tokens_since_log += window.tokens[step - window.last_step - 1]
             self._micro_seconds = time.perf_counter() - micro_clock
+            self.events.beat()
 
             at_end = step == iters or (is_last and self.finished)
             if step % self.config.log_interval == 0 or at_end:

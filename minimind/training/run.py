@@ -48,6 +48,7 @@ from minimind.training.monitor import Monitor, describe_memory
 from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler
+from minimind.training.preparation import Preparation
 from minimind.training.profile import StepProfiler, name_compiled_kernels
 from minimind.training.resume import (
     Progress,
@@ -160,6 +161,7 @@ def _run(
             batch_size=config.batch_size,
             world=world,
             autocast=autocast,
+            each_batch=events.beat,
         )
 
     # 7. Experiment tracking, under the id that the run had before.
@@ -364,6 +366,8 @@ def open_rows(
     config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
 ) -> tuple[TokenStore, Plan]:
     """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
+    # Of every node: rank 0's may be done long before another's.
+    report = Preparation(EventLog.from_environment())
 
     def work() -> tuple[TokenStore, Plan]:
         plan = open_plan(
@@ -375,6 +379,7 @@ def open_rows(
             cache_dir=config.cache_dir,
             max_bad_rows=config.max_bad_rows,
             progress=world.is_main,
+            report=report,
         )
         return plan.store, plan
 

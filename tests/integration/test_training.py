@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import torch
 
 import minimind
 from minimind.config import TrainConfig
+from minimind.training import loop, preparation
+from minimind.training.events import BEAT_SECONDS
 from tests.corpus import write_corpus
-from tests.runs import Run, differences
+from tests.runs import Run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
 
@@ -333,6 +336,39 @@ def test_events_are_recorded(make_run: MakeRun, tmp_path: Path) -> None:
     resumed = next(e for e in found if e["event"] == "resumed")
     assert preempted["signal"] == "SIGTERM"
     assert preempted["step"] == resumed["step"]
+
+
+def slow_rank_that_tells_at_once(*arguments: Any) -> None:
+    preparation.TELL_SECONDS = 0.0
+    compute = loop.Trainer._forward_backward
+
+    def slowly(*given: Any, **options: Any) -> None:
+        time.sleep(2)
+        compute(*given, **options)
+
+    loop.Trainer._forward_backward = slowly  # type: ignore[method-assign]
+    rank_main(*arguments)
+
+
+def test_a_run_that_logs_nothing_is_seen_to_get_on(make_run: MakeRun, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    cold = tmp_path / "cache"
+    run = make_run("run", log_interval=10**6, save_interval=10**6, cache_dir=cold)
+    run.environ["MINIMIND_EVENTS"] = str(events)
+    processes = run.start(target=slow_rank_that_tells_at_once)
+
+    def told() -> list[str]:
+        text = events.read_text() if events.exists() else ""
+        return [json.loads(line)["event"] for line in text.splitlines()]
+
+    wait_until(lambda: "started" in told(), "training")
+    assert set(told()) == {"preparing", "started"}
+    before = events.read_bytes()
+    os.utime(events, (1, 1))
+    wait_until(lambda: events.stat().st_mtime != 1, "a sign of life", 3 * BEAT_SECONDS)
+    assert events.read_bytes() == before
+    processes[0].kill()
+    run.finish(processes)
 
 
 def test_the_traceback_is_in_the_log_and_one_line_on_the_console(

@@ -8,6 +8,7 @@ import pytest
 import rich.console
 
 from minimind.data.corpus import open_corpus
+from minimind.data.reader import CHUNK_BYTES
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 
@@ -45,3 +46,14 @@ def test_the_log_tells_how_fast_it_was(
     data = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     store = open_corpus([data], tokenizer_path, cache_dir=str(tmp_path / "c"))
     assert f"tokenised {store.n_docs} documents ({store.n_tokens} tokens" in caplog.text
+
+
+def test_the_caller_hears_how_far_it_is(tmp_path: Path, tokenizer_path: str) -> None:
+    data = write_jsonl(tmp_path / "a.jsonl", TEXTS * 10_000)
+    heard: list[str] = []
+    open_corpus([data], tokenizer_path, cache_dir=str(tmp_path / "c"), report=heard.append)
+    assert Path(data).stat().st_size > 2 * CHUNK_BYTES
+    shares = [int(text.partition("(")[2].partition("%")[0]) for text in heard]
+    assert shares == sorted(shares)
+    assert shares[0] < 50 < shares[-1] == 100
+    assert heard[-1].endswith("about 0 minutes left")

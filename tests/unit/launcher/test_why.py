@@ -8,6 +8,7 @@ import pytest
 
 from launcher import slurm, state
 from launcher.container import detect
+from launcher.output import step_text
 from launcher.runs import Final, RunFolder
 from launcher.spec import JobSpec
 from launcher.why import explain, first_error, pending_words
@@ -125,3 +126,24 @@ def test_container_is_detected_by_file_then_by_program() -> None:
     assert detect("/x/a.sif", only("docker")) == "apptainer"
     assert detect("repo/image:1", only("docker", "podman")) == "docker"
     assert detect("repo/image:1", only("podman")) == "podman"
+
+
+def test_what_a_run_prepares_is_shown_until_it_trains(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"5": {"JobState": "RUNNING", "Reason": "None"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: running)
+
+    def shown() -> tuple[str, str]:
+        now = state.read_state(run, running, state.Records.read(run))
+        return step_text(now), explain(run).summary
+
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
+    assert shown() == ("0", "")
+    run.append("preparing", what="tokenising: 1 of 2 MB (50%)")
+    assert shown() == ("tokenising: 1 of 2 MB (50%)", "tokenising: 1 of 2 MB (50%)")
+    run.append("started", step=0)
+    assert shown() == ("0", "")
+    run.append("preparing", what="tokenising: again")
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
+    assert shown() == ("0", "")

@@ -1,12 +1,15 @@
 import json
 import logging
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import time
 
-from minimind.training.events import EventLog
+from minimind.training import preparation
+from minimind.training.events import BEAT_SECONDS, EventLog
+from minimind.training.preparation import Preparation
 
 
 def read(path):
@@ -100,3 +103,45 @@ def test_every_acknowledged_event_survives_sigkill(tmp_path):
     assert acknowledged >= 20
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) in (acknowledged, acknowledged + 1)
+
+
+def test_a_beat_changes_the_files_time_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path)
+    events.append("started")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    text, stamps = path.read_text(), []
+    for seconds in (0.0, BEAT_SECONDS - 0.1, 0.2):
+        os.utime(path, (1, 1))
+        now += seconds
+        events.beat()
+        stamps.append(path.stat().st_mtime != 1)
+    assert stamps == [True, False, True]
+    assert path.read_text() == text
+    path.unlink()
+    now += 2 * BEAT_SECONDS
+    events.beat()
+    assert not path.exists()
+
+
+def test_long_preparation_is_told_once_a_minute_and_beats_in_between(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "events.jsonl"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    caplog.set_level(logging.INFO)
+    events = EventLog(path)
+    events.append("submitted")
+    told = Preparation(events)
+    beats = 0
+    for second in range(150):
+        os.utime(path, (1, 1))
+        told(f"tokenising: {second} MB")
+        beats += path.stat().st_mtime != 1
+        now += 1
+    assert beats >= 150 // BEAT_SECONDS
+    said = ["tokenising: 60 MB", "tokenising: 120 MB"]
+    assert [event["what"] for event in read(path) if event["event"] == "preparing"] == said
+    records = [r for r in caplog.records if r.name == preparation.__name__]
+    assert [record.message for record in records] == said
