@@ -16,7 +16,7 @@ from minimind.report.words import number_text, text
 WIDTH, HEIGHT = 1000, 400
 """Units of the drawing; what is shown has the size of its box."""
 
-COLOURS = 6
+COLOURS = 12
 """Colours that the style sheet has; a run beyond them takes the first again."""
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from minimind.cli import main as minimind
 from minimind.errors import ConfigError
+from minimind.report import png, svg
 from minimind.report.cli import main
 from tests.unit.report.folders import METRICS, write_done, write_output
 
@@ -40,6 +42,39 @@ def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert [f.name for f in files][:3] == ["report.html", "loss.png", "learning_rate.png"]
     assert {f.read_bytes()[:4] for f in files[1:]} == {b"\x89PNG"}
     assert {f.name for f in (tmp_path / "pictures").iterdir()} == {f.name for f in files[1:]}
+
+
+def test_pictures_have_the_colours_of_the_page() -> None:
+    sheet = (Path(svg.__file__).parent / "page.css").read_text()
+    light, dark = sheet.split("@media (prefers-color-scheme: dark)")
+    for part in (light, dark):
+        names = [int(name) for name in re.findall(r"--c(\d+): #", part)]
+        assert names == list(range(svg.COLOURS))
+    assert tuple(re.findall(r"--c\d+: (#\w{6})", light)) == png.COLOURS
+    assert len(set(png.COLOURS)) == svg.COLOURS
+    for number in range(svg.COLOURS):
+        assert f".c{number} {{ color: var(--c{number}); }}" in sheet
+
+
+def test_a_chinese_name_is_drawn_where_the_system_has_a_font_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    font_manager = pytest.importorskip("matplotlib.font_manager")
+    runs = [write_done(tmp_path / name) for name in ("夜间训练", "白天训练")]
+    page = tmp_path / "both.html"
+    draw = [*map(str, runs), "--png", str(tmp_path / "pictures"), "--out", str(page)]
+    names = ["Comic Neue", "Noto Sans CJK SC", "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "get_font_names", lambda: names)
+    assert png.fonts() == ["DejaVu Sans", "Noto Sans CJK SC"]
+    names.remove("Noto Sans CJK SC")
+    assert main(draw) == 0
+    assert [record.message.partition(";")[0] for record in caplog.records] == [
+        "no installed font has all letters of the names in the pictures"
+    ]
+    monkeypatch.undo()
+    caplog.clear()
+    assert main(draw) == 0
+    assert bool(caplog.records) == (png.fonts() == ["DejaVu Sans"])
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
