@@ -69,6 +69,7 @@ class LaunchedRun:
         self.save_dir, self.checkpoint_dir = self.folder / "out", self.folder / "checkpoints"
         self.cache_dir = lab.folder / f"{name}.cache"
         self.has_workers = flags["num_workers"] > 0
+        self.compiles = flags.get("compile") == "on"
         self.launched = RunFolder(self.folder)
         self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
         self.options = options

@@ -55,6 +55,7 @@ class PlainRun:
         self.cache_dir = folder / "cache"
         self.world_size = world_size
         self.has_workers = flags["num_workers"] > 0
+        self.compiles = flags.get("compile") == "on"
         self.endings: list[Ending] = []
         folder.mkdir(parents=True)
         self.settings = Settings(folder.with_suffix(".faults"), folder)
@@ -94,6 +95,11 @@ class PlainRun:
             return 0
         pid = self._processes[0].pid
         return sum(record["pid"] == pid for record in self._rows.lines())
+
+    def compilations(self) -> int:
+        """How many attempts have told that they compile."""
+        texts = [p.read_text() for p in self.folder.glob("output.*")]
+        return sum(text.count("compiling: ") for text in texts)
 
     def ranks(self) -> list[int]:
         return [p.pid for p in self._processes if p.is_alive()]

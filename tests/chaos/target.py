@@ -110,6 +110,8 @@ class Target(Protocol):
     world_size: int
     has_workers: bool
     """Whether loader processes read its data."""
+    compiles: bool
+    """Whether it compiles the model before it trains."""
     start_seconds: float
     """From an attempt's start to its first steps, roughly."""
     endings: list[Ending]

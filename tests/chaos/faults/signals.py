@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import later, send, some_moment, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.target import children
+from tests.chaos.target import children, wait_for
 from tests.shim import striking
 
 EVERYWHERE = ("plain", "local", "slurm", "docker")
@@ -27,6 +28,11 @@ CALLS = ("fsync", "fsync", "rename", "rename", "open", "write", "link", "unlink"
 def has_peers(run: Any) -> bool:
     """Whether one rank can be hit and another not."""
     return bool(run.world_size > 1)
+
+
+def compiles(run: Any) -> bool:
+    """Whether the run compiles its model."""
+    return bool(run.compiles)
 
 
 def has_workers(run: Any) -> bool:
@@ -123,6 +129,25 @@ def stop_then_kill(run: Any, rng: Random) -> str:
     for pid in ranks:
         send(pid, signal.SIGKILL)
     return moment if ranks else NOBODY
+
+
+@fault("plain", codes=(-9, CRASHED, *EARLY), ends=True, weight=8, needs=compiles)
+def signal_while_compiling(run: Any, rng: Random) -> str:
+    """At a moment of the seconds that the compiler needs when nothing is cached."""
+    run.rest()
+    for compiled in run.cache_dir.glob("compiled-*"):
+        shutil.rmtree(compiled)
+    before = run.compilations()
+    run.ensure_running()
+    wait_for(lambda: run.compilations() > before or not run.is_running(), "the compiler")
+    time.sleep(rng.uniform(0, 6))
+    if run.steps():
+        return "(too late)"
+    number = rng.choice((*STOPS, signal.SIGKILL))
+    ranks = run.ranks()
+    for pid in ranks:
+        send(pid, number)
+    return number.name if ranks else NOBODY
 
 
 def strike(run: Any, rng: Random, number: signal.Signals) -> str:
