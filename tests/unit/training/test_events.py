@@ -9,6 +9,7 @@ import time
 
 from minimind.training import preparation
 from minimind.training.events import BEAT_SECONDS, EventLog
+from minimind.training.metrics import read_lines
 from minimind.training.preparation import Preparation
 
 
@@ -99,7 +100,8 @@ def test_every_acknowledged_event_survives_sigkill(tmp_path):
         writer.send_signal(signal.SIGKILL)
         rest, _ = writer.communicate()
     acknowledged = max([acknowledged, *map(int, rest.split())])
-    numbers = [event["number"] for event in read(path)]
+    # What was being written when the kill came may be torn: nobody was told that it is there.
+    numbers = [event["number"] for event in read_lines(path)]
     assert acknowledged >= 20
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) in (acknowledged, acknowledged + 1)
