@@ -16,7 +16,7 @@ DEVCLUSTER := $(BIN)/python slurm/devcluster
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e audit fuzz chaos test-transformers \
+.PHONY: help setup train test lint format types unit integration e2e audit fuzz fuzz-guided chaos test-transformers \
 	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -89,9 +89,13 @@ audit: $(STAMP) ## ask for known vulnerabilities of the pinned dependencies (nee
 	$(BIN)/python .ci/audit.py
 
 fuzz: $(STAMP) ## damage all that the programs read, with new examples each time; MINUTES=15
-	end=$$(( $$(date +%s) + 60 * $(or $(MINUTES),15) )); while [ $$(date +%s) -lt $$end ]; do \
+	end=$$(( $$(date +%s) + 60 * $(MINUTES) )); while [ $$(date +%s) -lt $$end ]; do \
 		FUZZ_EXAMPLES=$(or $(EXAMPLES),300) $(BIN)/python -m pytest -q --exitfirst --timeout 1800 tests/fuzz || exit 1; \
 	done
+
+fuzz-guided: $(STAMP) ## the same, guided by what each input reaches (libFuzzer); MINUTES=15
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	$(BIN)/python -m tests.fuzz.guided --minutes $(MINUTES)
 
 # What only the peers need, apart from .venv: it would change how our trainer starts.
 $(PEERS)/.installed: benchmarks/peers/requirements.txt $(STAMP)

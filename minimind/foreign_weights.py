@@ -71,8 +71,17 @@ def open_gguf(path: str | Path) -> Any:
         WeightsError: the file is missing or damaged.
     """
     gguf = require_package("gguf")
+
+    class Reader(gguf.GGUFReader):  # type: ignore[name-defined]
+        def _get(self, offset: int, dtype: Any, count: Any = 1, **order: Any) -> Any:
+            found = super()._get(offset, dtype, count, **order)
+            # The package would read on behind the end, for as many items as a list claims.
+            if len(found) < int(count):
+                raise ValueError("it ends in the middle of a value")
+            return found
+
     with naming_damage(path):
-        return gguf.GGUFReader(path)
+        return Reader(path)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,17 @@ def test_numbers_that_no_file_has_tensors_for(
     assert say(export, words)[0] == 0
     set_number(path, f"qwen3moe.{name}", value)
     with pytest.raises(WeightsError, match="it has no tensors for"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("kind", ["UINT8", "STRING", "ARRAY"])
+def test_a_list_that_claims_to_go_on_for_ever(kind: str, tmp_path: Path) -> None:
+    """Behind the end of the file the package finds empty values, as many as one likes."""
+    path = tmp_path / "m.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
+    types = gguf.GGUFValueType
+    path.write_bytes(head + struct.pack("<IIQ", types.ARRAY, types[kind], 1 << 62) + b"\1" * 8)
+    with pytest.raises(WeightsError, match="damaged, or no GGUF file"):
         read_weights(path)
 
 

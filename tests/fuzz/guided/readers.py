@@ -1,0 +1,302 @@
+"""What reads files that others wrote, each as a function of their bytes, with valid files to begin
+from. An error that is meant for the user is an answer; any other exception is a finding."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gzip
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import tomli_w
+import torch
+import zstandard
+
+from launcher import causes, doctor, slurm, state
+from launcher.build import build_spec
+from launcher.profile import load_profile
+from launcher.runs import RunFolder
+from launcher.spec import JobSpec
+from launcher.submission import batch_script
+from launcher.sweep import points, read_grid
+from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
+from minimind.data.corpus import open_corpus
+from minimind.data.reader import BadRow, read_texts
+from minimind.data.store import DamagedStoreError, TokenStore
+from minimind.data.tokenizer import load_tokenizer
+from minimind.errors import ConfigError, DataError, MiniMindError
+from minimind.report.page import render
+from minimind.report.read import read_run
+from minimind.training.samples import sample_prompts
+from minimind.weights import infer_config, read_weights
+from tests.corpus import write_corpus, write_tokenizer
+from tests.fuzz import test_run_folder as runs
+from tests.fuzz import test_settings as given
+from tests.fuzz.damage import in_one_line, to_json
+from tests.fuzz.test_slurm_output import FILES as SLURM_ANSWERS
+from tests.fuzz.test_text import ROWS
+from tests.unit.export.helpers import make_model
+
+FOLDER = Path(tempfile.mkdtemp(prefix="minimind-fuzz-", dir="/dev/shm"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads."""
+
+    read: Callable[[bytes], None]
+    valid: Callable[[], list[bytes]]
+    longest: int = 4096
+    """Bytes of an input: most of what breaks a reader is small."""
+
+
+READERS: dict[str, Reader] = {}
+
+
+def reader(
+    valid: Callable[[], list[bytes]], longest: int = 4096
+) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
+    """Add a function to the list."""
+
+    def add(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        READERS[read.__name__] = Reader(read, valid, longest)
+        return read
+
+    return add
+
+
+def written(name: str, data: bytes) -> Path:
+    """A file with this content, always at the same place."""
+    path = FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+@reader(lambda: [tomli_w.dumps(given.CONFIG).encode()])
+def config(data: bytes) -> None:
+    """A file for ``--config``."""
+    path = written("config.toml", data)
+    try:
+        found = parse_args(["--config", str(path)])
+    except ConfigError as error:
+        in_one_line(error)
+        return
+    write_config_file(found, path)
+    assert TrainConfig(**read_config_file(path)) == found
+
+
+@reader(lambda: [tomli_w.dumps(given.PROFILE).encode()])
+def profile(data: bytes) -> None:
+    """A cluster's profile, up to the batch script that it makes."""
+    path = written("profile.toml", data)
+    try:
+        options = {"name": "fuzz", "runs_dir": str(FOLDER)}
+        spec = build_spec(options, [], load_profile(path), cluster="slurm", site=None)
+    except ConfigError as error:
+        in_one_line(error)
+        return
+    assert JobSpec.from_json(spec.to_json()) == spec
+    lines = batch_script(spec).split("\n")
+    assert all(line.isprintable() for line in lines if line.startswith("#SBATCH"))
+
+
+@reader(lambda: [tomli_w.dumps(given.GRID).encode()])
+def grid(data: bytes) -> None:
+    """A sweep's grid."""
+    try:
+        assert points(read_grid(written("grid.toml", data)))
+    except ConfigError as error:
+        in_one_line(error)
+
+
+@reader(lambda: [to_json(runs.SPEC)])
+def job_spec(data: bytes) -> None:
+    """The description of a job in its run folder."""
+    run = RunFolder(FOLDER)
+    run.spec_file.write_bytes(data)
+    try:
+        spec = run.spec()
+    except ConfigError as error:
+        in_one_line(error)
+        return
+    run.write_spec(spec)
+    assert run.spec() == spec
+
+
+@reader(lambda: [runs.lines(runs.EVENTS) + b"\0" + runs.lines(runs.POINTS)])
+def run_folder(data: bytes) -> None:
+    """Event log and metrics, through ``launcher status`` and ``minimind report``."""
+    events, _, metrics = data.partition(b"\0")
+    root = FOLDER / "run"
+    out = root / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(root)
+    run.spec_file.write_bytes(to_json({**runs.SPEC, "run_dir": str(root), "save_dir": str(out)}))
+    run.events_file.write_bytes(events)
+    (out / "metrics.jsonl").write_bytes(metrics)
+    assert state.read_state(run, {}, state.Records.read(run)).name == "run"
+    render([read_run(root)], None).encode("utf-8")
+
+
+@reader(lambda: [path.read_bytes() for path in SLURM_ANSWERS])
+def slurm_answer(data: bytes) -> None:
+    """What squeue, sinfo and scontrol print."""
+    text = data.decode(errors="replace")
+    done = subprocess.CompletedProcess([], 0, text, "")
+    with mock.patch.object(slurm, "run", return_value=done):
+        _read_answers(text)
+
+
+def _read_answers(text: str) -> None:
+    for info in (slurm.job_states() or {}).values():
+        assert len(state.slurm_state(info, started=True)) == 3
+    settings = slurm.show_config()
+    doctor.examine_config(settings)
+    site = slurm.read_site()
+    for partition in site.partitions.values() if site else ():
+        doctor.examine_partition(partition, settings, speed=100.0)
+    slurm.down_nodes("n[1-2]")
+    slurm.expand_nodes(text)
+    slurm.node_address(text)
+    slurm.parse_limit(text)
+    assert len(slurm.array_indices(text)) <= slurm.MOST_TASKS
+    evidence = causes.Evidence(75, text, job=slurm.show_job("5"), signal_lead=120, now=1.0)
+    assert causes.classify(evidence) in causes.IN_WORDS
+
+
+@reader(lambda: [plain := runs.lines(ROWS), gzip.compress(plain), zstandard.compress(plain)])
+def rows(data: bytes) -> None:
+    """A corpus; what it begins with says how it is compressed."""
+    suffix = {b"\x1f\x8b": ".gz", b"\x28\xb5": ".zst"}.get(data[:2], "")
+    path = written(f"rows.jsonl{suffix}", data)
+    try:
+        for row in read_texts(path):
+            assert row.reason if isinstance(row, BadRow) else row.encode("utf-8") is not None
+    except DataError as error:
+        in_one_line(error)
+
+
+def _store() -> Path:
+    corpus = write_corpus(FOLDER / "tiny.jsonl", count=5)
+    words = write_tokenizer(FOLDER / "tokenizer")
+    return open_corpus([str(corpus)], str(words), cache_dir=str(FOLDER), n_workers=1).path
+
+
+@reader(lambda: [(_store() / name).read_bytes() for name in ("meta.json", "offsets.npy")])
+def token_store(data: bytes) -> None:
+    """A store's description, or one of its arrays."""
+    store = FOLDER / "store"
+    if not store.exists():
+        shutil.copytree(_store(), store)
+    name = "offsets.npy" if data.startswith(b"\x93") else "meta.json"
+    whole = (store / name).read_bytes()
+    (store / name).write_bytes(data)
+    try:
+        opened = TokenStore.open(store)
+        assert opened.offsets[-1] == len(opened.tokens)
+    except DamagedStoreError:
+        pass
+    finally:
+        (store / name).write_bytes(whole)
+
+
+@reader(lambda: [(write_tokenizer(FOLDER / "tokenizer") / "tokenizer.json").read_bytes()], 1 << 16)
+def tokenizer(data: bytes) -> None:
+    """A tokenizer's own file."""
+    folder = FOLDER / "tokenizer"
+    if not folder.exists():
+        write_tokenizer(folder)
+    (folder / "tokenizer.json").write_bytes(data)
+    with contextlib.suppress(DataError):
+        load_tokenizer(str(folder))
+
+
+@reader(lambda: [b"The\n\xe4\xbb\x8a\xe5\xa4\xa9\n", b'{"prompt": "The"}\n'])
+def prompts(data: bytes) -> None:
+    """Prompts for texts over training."""
+    for suffix in (".txt", ".jsonl"):
+        path = written(f"prompts{suffix}", data)
+        try:
+            found = sample_prompts(TrainConfig(sample_prompts=str(path)))
+        except ConfigError as error:
+            in_one_line(error)
+            continue
+        assert all(prompt.encode("utf-8") for prompt in found if prompt)
+
+
+def _weights() -> list[bytes]:
+    path = FOLDER / "valid.pth"
+    torch.save({"model.norm.weight": torch.zeros(2), "a": [1, "b", None]}, path)
+    new = path.read_bytes()
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    return [new, path.read_bytes()]
+
+
+def _look(path: Path) -> None:
+    try:
+        stored = read_weights(path)
+        infer_config(stored.state, **stored.settings)
+    except MiniMindError as error:
+        in_one_line(error)
+    assert not Path("executed").exists()
+
+
+@reader(_weights)
+def weights(data: bytes) -> None:
+    """What torch.save wrote."""
+    _look(written("w.pth", data))
+
+
+def _safetensors() -> list[bytes]:
+    make_model().save_pretrained(FOLDER / "valid")
+    return [(FOLDER / "valid" / "config.json").read_bytes(), b'\x08\0\0\0\0\0\0\0{"a":{} }']
+
+
+@reader(_safetensors)
+def model_folder(data: bytes) -> None:
+    """An exported folder's settings, or its tensors."""
+    folder = FOLDER / "hf"
+    if not folder.exists():
+        make_model().save_pretrained(folder)
+    name = "config.json" if data[:1] in (b"{", b"[", b" ") else "model.safetensors"
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(data)
+    _look(folder)
+    (folder / name).write_bytes(whole)
+
+
+def _gguf() -> list[bytes]:
+    import gguf
+
+    path = FOLDER / "valid.gguf"
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_block_count(1)
+    writer.add_embedding_length(2)
+    writer.add_tensor("output_norm.weight", torch.zeros(2).numpy())
+    for step in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{step}_to_file")()
+    writer.close()
+    return [path.read_bytes()]
+
+
+@reader(_gguf)
+def gguf_file(data: bytes) -> None:
+    """A file for llama.cpp."""
+    _look(written("w.gguf", data))
+
+
+def signal_nobody() -> None:
+    """From now on, no process of this machine is signalled, whatever a file says."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a process was to be signalled")
+
+    os.kill = refuse  # type: ignore[assignment]
