@@ -55,7 +55,7 @@ def test_prompts(data: bytes, suffix: str) -> None:
         path = Path(folder, f"prompts{suffix}")
         path.write_bytes(data)
         try:
-            prompts = sample_prompts(TrainConfig(sample_prompts=str(path)))
+            prompts = sample_prompts(TrainConfig(sample_interval=1, sample_prompts=str(path)))
         except ConfigError as error:
             in_one_line(error)
             return
@@ -65,7 +65,7 @@ def test_prompts(data: bytes, suffix: str) -> None:
 @pytest.mark.parametrize("path", ["/dev/zero", "/", "a\0b", "/nowhere/prompts.txt"])
 def test_what_is_no_file_of_prompts(path: str) -> None:
     with pytest.raises(ConfigError, match="--sample_prompts") as refusal:
-        sample_prompts(TrainConfig(sample_prompts=path))
+        sample_prompts(TrainConfig(sample_interval=1, sample_prompts=path))
     in_one_line(refusal.value)
 
 

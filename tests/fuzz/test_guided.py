@@ -14,7 +14,7 @@ def test_what_is_valid_is_read(name: str) -> None:
     valid = READERS[name].valid()
     assert valid
     for data in valid:
-        READERS[name].read(data)
+        assert READERS[name].read(data)
 
 
 @fuzz(data=st.data(), name=st.sampled_from(sorted(READERS)))

@@ -4,7 +4,7 @@ from. An error that is meant for the user is an answer; any other exception is a
 from __future__ import annotations
 
 import atexit
-import contextlib
+import functools
 import gzip
 import os
 import shutil
@@ -32,6 +32,8 @@ from minimind.data.reader import BadRow, read_texts
 from minimind.data.store import DamagedStoreError, TokenStore
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, DataError, MiniMindError
+from minimind.export.cli import main as export
+from minimind.model import MiniMindForCausalLM
 from minimind.report.page import render
 from minimind.report.read import read_run
 from minimind.training.samples import sample_prompts
@@ -39,10 +41,10 @@ from minimind.weights import infer_config, read_weights
 from tests.corpus import write_corpus, write_tokenizer
 from tests.fuzz import test_run_folder as runs
 from tests.fuzz import test_settings as given
-from tests.fuzz.damage import in_one_line, to_json
+from tests.fuzz.damage import in_one_line, say, to_json
 from tests.fuzz.test_slurm_output import FILES as SLURM_ANSWERS
 from tests.fuzz.test_text import ROWS
-from tests.unit.export.helpers import make_model
+from tests.unit.export.helpers import make_model, write_checkpoint
 
 FOLDER = Path(tempfile.mkdtemp(prefix="minimind-fuzz-", dir="/dev/shm"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -52,7 +54,8 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 class Reader:
     """Something that reads."""
 
-    read: Callable[[bytes], None]
+    read: Callable[[bytes], bool]
+    """True when it took the input, False when it refused it in words for the user."""
     valid: Callable[[], list[bytes]]
     longest: int = 4096
     """Bytes of an input: most of what breaks a reader is small."""
@@ -63,11 +66,11 @@ READERS: dict[str, Reader] = {}
 
 def reader(
     valid: Callable[[], list[bytes]], longest: int = 4096
-) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
+) -> Callable[[Callable[[bytes], bool]], Callable[[bytes], bool]]:
     """Add a function to the list."""
 
-    def add(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        READERS[read.__name__] = Reader(read, valid, longest)
+    def add(read: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+        READERS[read.__name__] = Reader(read, functools.cache(valid), longest)
         return read
 
     return add
@@ -81,20 +84,21 @@ def written(name: str, data: bytes) -> Path:
 
 
 @reader(lambda: [tomli_w.dumps(given.CONFIG).encode()])
-def config(data: bytes) -> None:
+def config(data: bytes) -> bool:
     """A file for ``--config``."""
     path = written("config.toml", data)
     try:
         found = parse_args(["--config", str(path)])
     except ConfigError as error:
         in_one_line(error)
-        return
+        return False
     write_config_file(found, path)
     assert TrainConfig(**read_config_file(path)) == found
+    return True
 
 
 @reader(lambda: [tomli_w.dumps(given.PROFILE).encode()])
-def profile(data: bytes) -> None:
+def profile(data: bytes) -> bool:
     """A cluster's profile, up to the batch script that it makes."""
     path = written("profile.toml", data)
     try:
@@ -102,23 +106,26 @@ def profile(data: bytes) -> None:
         spec = build_spec(options, [], load_profile(path), cluster="slurm", site=None)
     except ConfigError as error:
         in_one_line(error)
-        return
+        return False
     assert JobSpec.from_json(spec.to_json()) == spec
     lines = batch_script(spec).split("\n")
     assert all(line.isprintable() for line in lines if line.startswith("#SBATCH"))
+    return True
 
 
 @reader(lambda: [tomli_w.dumps(given.GRID).encode()])
-def grid(data: bytes) -> None:
+def grid(data: bytes) -> bool:
     """A sweep's grid."""
     try:
         assert points(read_grid(written("grid.toml", data)))
     except ConfigError as error:
         in_one_line(error)
+        return False
+    return True
 
 
 @reader(lambda: [to_json(runs.SPEC)])
-def job_spec(data: bytes) -> None:
+def job_spec(data: bytes) -> bool:
     """The description of a job in its run folder."""
     run = RunFolder(FOLDER)
     run.spec_file.write_bytes(data)
@@ -126,13 +133,14 @@ def job_spec(data: bytes) -> None:
         spec = run.spec()
     except ConfigError as error:
         in_one_line(error)
-        return
+        return False
     run.write_spec(spec)
     assert run.spec() == spec
+    return True
 
 
 @reader(lambda: [runs.lines(runs.EVENTS) + b"\0" + runs.lines(runs.POINTS)])
-def run_folder(data: bytes) -> None:
+def run_folder(data: bytes) -> bool:
     """Event log and metrics, through ``launcher status`` and ``minimind report``."""
     events, _, metrics = data.partition(b"\0")
     root = FOLDER / "run"
@@ -144,15 +152,17 @@ def run_folder(data: bytes) -> None:
     (out / "metrics.jsonl").write_bytes(metrics)
     assert state.read_state(run, {}, state.Records.read(run)).name == "run"
     render([read_run(root)], None).encode("utf-8")
+    return True
 
 
 @reader(lambda: [path.read_bytes() for path in SLURM_ANSWERS])
-def slurm_answer(data: bytes) -> None:
+def slurm_answer(data: bytes) -> bool:
     """What squeue, sinfo and scontrol print."""
     text = data.decode(errors="replace")
     done = subprocess.CompletedProcess([], 0, text, "")
     with mock.patch.object(slurm, "run", return_value=done):
         _read_answers(text)
+    return True
 
 
 def _read_answers(text: str) -> None:
@@ -173,7 +183,7 @@ def _read_answers(text: str) -> None:
 
 
 @reader(lambda: [plain := runs.lines(ROWS), gzip.compress(plain), zstandard.compress(plain)])
-def rows(data: bytes) -> None:
+def rows(data: bytes) -> bool:
     """A corpus; what it begins with says how it is compressed."""
     suffix = {b"\x1f\x8b": ".gz", b"\x28\xb5": ".zst"}.get(data[:2], "")
     path = written(f"rows.jsonl{suffix}", data)
@@ -182,6 +192,8 @@ def rows(data: bytes) -> None:
             assert row.reason if isinstance(row, BadRow) else row.encode("utf-8") is not None
     except DataError as error:
         in_one_line(error)
+        return False
+    return True
 
 
 def _store() -> Path:
@@ -191,7 +203,7 @@ def _store() -> Path:
 
 
 @reader(lambda: [(_store() / name).read_bytes() for name in ("meta.json", "offsets.npy")])
-def token_store(data: bytes) -> None:
+def token_store(data: bytes) -> bool:
     """A store's description, or one of its arrays."""
     store = FOLDER / "store"
     if not store.exists():
@@ -203,94 +215,103 @@ def token_store(data: bytes) -> None:
         opened = TokenStore.open(store)
         assert opened.offsets[-1] == len(opened.tokens)
     except DamagedStoreError:
-        pass
+        return False
     finally:
         (store / name).write_bytes(whole)
+    return True
 
 
 @reader(lambda: [(write_tokenizer(FOLDER / "tokenizer") / "tokenizer.json").read_bytes()], 1 << 16)
-def tokenizer(data: bytes) -> None:
+def tokenizer(data: bytes) -> bool:
     """A tokenizer's own file."""
     folder = FOLDER / "tokenizer"
     if not folder.exists():
         write_tokenizer(folder)
     (folder / "tokenizer.json").write_bytes(data)
-    with contextlib.suppress(DataError):
+    try:
         load_tokenizer(str(folder))
+    except DataError as error:
+        in_one_line(error)
+        return False
+    return True
 
 
 @reader(lambda: [b"The\n\xe4\xbb\x8a\xe5\xa4\xa9\n", b'{"prompt": "The"}\n'])
-def prompts(data: bytes) -> None:
-    """Prompts for texts over training."""
-    for suffix in (".txt", ".jsonl"):
-        path = written(f"prompts{suffix}", data)
-        try:
-            found = sample_prompts(TrainConfig(sample_prompts=str(path)))
-        except ConfigError as error:
-            in_one_line(error)
-            continue
-        assert all(prompt.encode("utf-8") for prompt in found if prompt)
+def prompts(data: bytes) -> bool:
+    """Prompts for texts over training; what they begin with says of which kind."""
+    path = written(f"prompts{'.jsonl' if data[:1] in b'{[' else '.txt'}", data)
+    try:
+        found = sample_prompts(TrainConfig(sample_interval=1, sample_prompts=str(path)))
+    except ConfigError as error:
+        in_one_line(error)
+        return False
+    assert all(prompt.encode("utf-8") for prompt in found if prompt)
+    return True
+
+
+def _model() -> MiniMindForCausalLM:
+    """So small that an input of some kilobytes is all of it."""
+    return make_model(hidden_size=8, num_hidden_layers=1, vocab_size=16)
 
 
 def _weights() -> list[bytes]:
-    path = FOLDER / "valid.pth"
-    torch.save({"model.norm.weight": torch.zeros(2), "a": [1, "b", None]}, path)
-    new = path.read_bytes()
-    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
-    return [new, path.read_bytes()]
+    path, state = FOLDER / "valid.pth", _model().half().state_dict()
+    torch.save(state, path)
+    zipped = path.read_bytes()
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    return [zipped, path.read_bytes()]
 
 
-def _look(path: Path) -> None:
+def _look(path: Path) -> bool:
     try:
         stored = read_weights(path)
         infer_config(stored.state, **stored.settings)
     except MiniMindError as error:
         in_one_line(error)
-    assert not Path("executed").exists()
+        return False
+    finally:
+        assert not Path("executed").exists()
+    return True
 
 
-@reader(_weights)
-def weights(data: bytes) -> None:
+@reader(_weights, 1 << 14)
+def weights(data: bytes) -> bool:
     """What torch.save wrote."""
-    _look(written("w.pth", data))
+    return _look(written("w.pth", data))
 
 
-def _safetensors() -> list[bytes]:
-    make_model().save_pretrained(FOLDER / "valid")
-    return [(FOLDER / "valid" / "config.json").read_bytes(), b'\x08\0\0\0\0\0\0\0{"a":{} }']
+def _exported() -> list[bytes]:
+    _model().save_pretrained(FOLDER / "valid")
+    return [(FOLDER / "valid" / name).read_bytes() for name in ("config.json", "model.safetensors")]
 
 
-@reader(_safetensors)
-def model_folder(data: bytes) -> None:
+@reader(_exported, 1 << 14)
+def model_folder(data: bytes) -> bool:
     """An exported folder's settings, or its tensors."""
     folder = FOLDER / "hf"
     if not folder.exists():
-        make_model().save_pretrained(folder)
+        _model().save_pretrained(folder)
     name = "config.json" if data[:1] in (b"{", b"[", b" ") else "model.safetensors"
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(data)
-    _look(folder)
+    taken = _look(folder)
     (folder / name).write_bytes(whole)
+    return taken
 
 
 def _gguf() -> list[bytes]:
-    import gguf
-
+    words = write_tokenizer(FOLDER / "words")
+    weight = write_checkpoint(FOLDER / "valid.pt", make_model(hidden_size=16), words)
     path = FOLDER / "valid.gguf"
-    writer = gguf.GGUFWriter(path, "qwen3")
-    writer.add_block_count(1)
-    writer.add_embedding_length(2)
-    writer.add_tensor("output_norm.weight", torch.zeros(2).numpy())
-    for step in ("header", "kv_data", "tensors"):
-        getattr(writer, f"write_{step}_to_file")()
-    writer.close()
+    arguments = ["--weight", str(weight), "--format", "gguf", "--out", str(path)]
+    assert say(export, arguments)[0] == 0
     return [path.read_bytes()]
 
 
-@reader(_gguf)
-def gguf_file(data: bytes) -> None:
+@reader(_gguf, 1 << 17)
+def gguf_file(data: bytes) -> bool:
     """A file for llama.cpp."""
-    _look(written("w.gguf", data))
+    return _look(written("w.gguf", data))
 
 
 def signal_nobody() -> None:
