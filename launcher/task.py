@@ -20,6 +20,7 @@ from types import FrameType
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.trust import check_unshared
+from minimind import redact
 from minimind.errors import MiniMindError
 from minimind.terminal import one_line
 
@@ -54,7 +55,10 @@ def run_rank(run: RunFolder) -> int:
     # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.
     faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
     os.environ.update(rank_variables(os.environ, spec))
-    os.environ.update(run.secrets())
+    secrets = run.secrets()
+    os.environ.update(secrets)
+    os.environ[redact.VARIABLE] = ",".join(secrets)
+    redact.install()
     _hold_early_signals()
     _stand_back_when_superseded(run)
     os.chdir(spec.workdir)

@@ -20,6 +20,7 @@ if __name__ == "__main__" and not __package__:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minimind import redact
 from minimind.config import TrainConfig, parse_args
 from minimind.errors import (
     EXIT_CRASHED,
@@ -75,6 +76,7 @@ def pretrain(config: TrainConfig) -> RunResult:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, run, and say with the exit code how it ended: 0, 1, 2 or 75."""
+    redact.install()
     try:
         config = parse_args(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:

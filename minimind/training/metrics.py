@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minimind.redact import redact
 from minimind.training.durable import sync_folder
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -26,7 +27,10 @@ NUMBERS = ("time", "loss", "logits_loss", "aux_loss", "eval_loss", "learning_rat
 
 
 def to_json(record: Mapping[str, Any]) -> str:
-    """One line of strict JSON (RFC 8259); tensors and NumPy scalars become numbers, paths text."""
+    """One line of strict JSON (RFC 8259); tensors and NumPy scalars become numbers, paths text.
+
+    A secret's value is not in it (see :mod:`minimind.redact`).
+    """
     return json.dumps(_strict(record), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
@@ -35,11 +39,13 @@ def _strict(value: Any) -> Any:
         return {str(key): _strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_strict(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, str):
+        return redact(value)
     if not isinstance(value, float):
         if not hasattr(value, "item"):
-            return str(value)
+            return redact(str(value))
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -175,10 +175,14 @@ def test_bad_data_is_exit_2_and_not_tried_again(lab: Lab) -> None:
 
 def test_secret_reaches_the_ranks_and_no_file_but_its_own(lab: Lab) -> None:
     lab.environment["MY_TOKEN"] = "s3cret-value"
-    lab.submit(
-        "secret", *LOCAL, "--secret-env", "MY_TOKEN", train=("--max_steps", "3", "--print_env", "X")
-    )
+    lab.environment["MY_PIN"] = "12"
+    names = ("--secret-env", "MY_TOKEN", "--secret-env", "MY_PIN")
+    train = ("--max_steps", "3", "--print_env", "MY_TOKEN", "MY_PIN")
+    lab.submit("secret", *LOCAL, *names, train=train)
     lab.wait("secret")
+    printed = json.loads((lab.runs / "secret/attempts/1/rank-0.log").read_text().splitlines()[0])
+    # So short a value is left: it stands in many a number, too.
+    assert printed["env"] == {"MY_TOKEN": "***", "MY_PIN": "12"}
     holders = []
     for path in (lab.runs / "secret").rglob("*"):
         if path.is_file() and b"s3cret-value" in path.read_bytes():
