@@ -112,6 +112,8 @@ class JobSpec:
         for option, value, least in limits:
             if value is not None and value < least:
                 raise ConfigError(f"{option} {value}: must be {least} or more")
+            if value is not None and value > LARGEST:
+                raise ConfigError(f"{option} {reprlib.repr(value)}: must be {LARGEST} or less")
         for field_name in ("partition", "account", "qos", "mem", "constraint", "exclude"):
             _check_word(f"--{field_name}", getattr(self, field_name))
         _check_word("--reservation", self.reservation)

@@ -52,6 +52,8 @@ def test_json_of_another_version_is_read(make_spec: Callable[..., JobSpec]) -> N
         ({"run_dir": "/a%j"}, "pattern"),
         ({"run_dir": "/a\\b"}, "pattern"),
         ({"nodes": 0}, "--nodes"),
+        ({"nodes": 2**31}, "--nodes"),
+        ({"hang_timeout": 10**50}, "--hang-timeout"),
         ({"gpus": -1}, "--gpus"),
         ({"time_minutes": 0}, "--time"),
         ({"partition": "--wrap=x"}, "--partition"),
