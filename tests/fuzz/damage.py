@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -168,3 +169,16 @@ def in_one_line(error: MiniMindError) -> None:
     assert one_line(error).isprintable()
     assert len(one_line(error)) <= 10 * LONGEST
     assert error.exit_code == 2
+
+
+def weights_taken(path: Path) -> bool:
+    """Whether weights were read, of whatever form; if not, the user is told in one line."""
+    from minimind.weights import infer_config, read_weights
+
+    try:
+        stored = read_weights(path)
+        infer_config(stored.state, **stored.settings)
+    except MiniMindError as error:
+        in_one_line(error)
+        return False
+    return True

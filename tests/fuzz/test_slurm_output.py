@@ -24,6 +24,13 @@ def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -
         return subprocess.CompletedProcess(command, data.draw(st.sampled_from([0, 0, 1])), text, "")
 
     monkeypatch.setattr(slurm, "run", answer)
+    read_answers(answer("log").stdout)
+    slurm.signal_steps("5", "QUIT")
+    slurm.requeue("5")
+
+
+def read_answers(log: str) -> None:
+    """Ask Slurm all that we ask of it, and classify an attempt by its answers and a log."""
     for info in (slurm.job_states() or {}).values():
         assert len(state.slurm_state(info, started=True)) == 3
     config = slurm.show_config()
@@ -34,9 +41,8 @@ def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -
     assert all(isinstance(node, str) for node in slurm.down_nodes("n[1-2]"))
     slurm.node_address("n1")
     slurm.expand_nodes("n[1-2]")
-    slurm.signal_steps("5", "QUIT")
-    slurm.requeue("5")
-    log = answer("log").stdout
+    slurm.parse_limit(log)
+    assert len(slurm.array_indices(log)) <= slurm.MOST_TASKS
     evidence = causes.Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
     assert causes.classify(evidence) in causes.IN_WORDS
 

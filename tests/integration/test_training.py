@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import torch
 import minimind
 from minimind.config import TrainConfig
 from minimind.training import loop, preparation
-from minimind.training.events import BEAT_SECONDS
 from tests.corpus import write_corpus
 from tests.runs import Run, differences, rank_main, wait_until
 
@@ -338,16 +337,19 @@ def test_events_are_recorded(make_run: MakeRun, tmp_path: Path) -> None:
     assert preempted["step"] == resumed["step"]
 
 
-def slow_rank_that_tells_at_once(*arguments: Any) -> None:
+def gated_rank_that_tells_at_once(argv: list[str], *rank: Any) -> None:
+    """The body of a rank that makes as many micro-steps as the file ``gate`` has bytes."""
     preparation.TELL_SECONDS = 0.0
-    compute = loop.Trainer._forward_backward
+    gate = Path(argv[argv.index("--save_dir") + 1]).with_name("gate")
+    compute, numbers = loop.Trainer._forward_backward, itertools.count(1)
 
-    def slowly(*given: Any, **options: Any) -> None:
-        time.sleep(2)
+    def when_let(*given: Any, **options: Any) -> None:
+        number = next(numbers)
+        wait_until(lambda: gate.exists() and gate.stat().st_size >= number, "the gate")
         compute(*given, **options)
 
-    loop.Trainer._forward_backward = slowly  # type: ignore[method-assign]
-    rank_main(*arguments)
+    loop.Trainer._forward_backward = when_let  # type: ignore[method-assign]
+    rank_main(argv, *rank)
 
 
 def test_a_run_that_logs_nothing_is_seen_to_get_on(make_run: MakeRun, tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ def test_a_run_that_logs_nothing_is_seen_to_get_on(make_run: MakeRun, tmp_path: 
     cold = tmp_path / "cache"
     run = make_run("run", log_interval=10**6, save_interval=10**6, cache_dir=cold)
     run.environ["MINIMIND_EVENTS"] = str(events)
-    processes = run.start(target=slow_rank_that_tells_at_once)
+    processes = run.start(target=gated_rank_that_tells_at_once)
 
     def told() -> list[str]:
         text = events.read_text() if events.exists() else ""
@@ -365,7 +367,8 @@ def test_a_run_that_logs_nothing_is_seen_to_get_on(make_run: MakeRun, tmp_path: 
     assert set(told()) == {"preparing", "started"}
     before = events.read_bytes()
     os.utime(events, (1, 1))
-    wait_until(lambda: events.stat().st_mtime != 1, "a sign of life", 3 * BEAT_SECONDS)
+    (run.folder / "gate").write_bytes(b".")
+    wait_until(lambda: events.stat().st_mtime != 1, "a sign of life after a micro-step")
     assert events.read_bytes() == before
     processes[0].kill()
     run.finish(processes)

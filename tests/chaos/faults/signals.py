@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import later, send, some_moment, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.target import children, wait_for
+from tests.chaos.target import children, happens, wait_for
 from tests.shim import striking
 
 EVERYWHERE = ("plain", "local", "slurm", "docker")
@@ -140,8 +140,7 @@ def signal_while_compiling(run: Any, rng: Random) -> str:
     before = run.compilations()
     run.ensure_running()
     wait_for(lambda: run.compilations() > before or not run.is_running(), "the compiler")
-    time.sleep(rng.uniform(0, 6))
-    if run.steps():
+    if happens(lambda: run.steps() or not run.is_running(), rng.uniform(0, 6)):
         return "(too late)"
     number = rng.choice((*STOPS, signal.SIGKILL))
     ranks = run.ranks()

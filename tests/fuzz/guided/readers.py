@@ -19,7 +19,7 @@ import tomli_w
 import torch
 import zstandard
 
-from launcher import causes, doctor, slurm, state
+from launcher import slurm, state
 from launcher.build import build_spec
 from launcher.profile import load_profile
 from launcher.runs import RunFolder
@@ -31,18 +31,18 @@ from minimind.data.corpus import open_corpus
 from minimind.data.reader import BadRow, read_texts
 from minimind.data.store import DamagedStoreError, TokenStore
 from minimind.data.tokenizer import load_tokenizer
-from minimind.errors import ConfigError, DataError, MiniMindError
+from minimind.errors import ConfigError, DataError
 from minimind.export.cli import main as export
 from minimind.model import MiniMindForCausalLM
 from minimind.report.page import render
 from minimind.report.read import read_run
 from minimind.training.samples import sample_prompts
-from minimind.weights import infer_config, read_weights
 from tests.corpus import write_corpus, write_tokenizer
 from tests.fuzz import test_run_folder as runs
 from tests.fuzz import test_settings as given
-from tests.fuzz.damage import in_one_line, say, to_json
+from tests.fuzz.damage import in_one_line, say, to_json, weights_taken
 from tests.fuzz.test_slurm_output import FILES as SLURM_ANSWERS
+from tests.fuzz.test_slurm_output import read_answers
 from tests.fuzz.test_text import ROWS
 from tests.unit.export.helpers import make_model, write_checkpoint
 
@@ -161,25 +161,8 @@ def slurm_answer(data: bytes) -> bool:
     text = data.decode(errors="replace")
     done = subprocess.CompletedProcess([], 0, text, "")
     with mock.patch.object(slurm, "run", return_value=done):
-        _read_answers(text)
+        read_answers(text)
     return True
-
-
-def _read_answers(text: str) -> None:
-    for info in (slurm.job_states() or {}).values():
-        assert len(state.slurm_state(info, started=True)) == 3
-    settings = slurm.show_config()
-    doctor.examine_config(settings)
-    site = slurm.read_site()
-    for partition in site.partitions.values() if site else ():
-        doctor.examine_partition(partition, settings, speed=100.0)
-    slurm.down_nodes("n[1-2]")
-    slurm.expand_nodes(text)
-    slurm.node_address(text)
-    slurm.parse_limit(text)
-    assert len(slurm.array_indices(text)) <= slurm.MOST_TASKS
-    evidence = causes.Evidence(75, text, job=slurm.show_job("5"), signal_lead=120, now=1.0)
-    assert causes.classify(evidence) in causes.IN_WORDS
 
 
 @reader(lambda: [plain := runs.lines(ROWS), gzip.compress(plain), zstandard.compress(plain)])
@@ -262,22 +245,10 @@ def _weights() -> list[bytes]:
     return [zipped, path.read_bytes()]
 
 
-def _look(path: Path) -> bool:
-    try:
-        stored = read_weights(path)
-        infer_config(stored.state, **stored.settings)
-    except MiniMindError as error:
-        in_one_line(error)
-        return False
-    finally:
-        assert not Path("executed").exists()
-    return True
-
-
 @reader(_weights, 1 << 14)
 def weights(data: bytes) -> bool:
     """What torch.save wrote."""
-    return _look(written("w.pth", data))
+    return weights_taken(written("w.pth", data))
 
 
 def _exported() -> list[bytes]:
@@ -294,7 +265,7 @@ def model_folder(data: bytes) -> bool:
     name = "config.json" if data[:1] in (b"{", b"[", b" ") else "model.safetensors"
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(data)
-    taken = _look(folder)
+    taken = weights_taken(folder)
     (folder / name).write_bytes(whole)
     return taken
 
@@ -311,7 +282,7 @@ def _gguf() -> list[bytes]:
 @reader(_gguf, 1 << 17)
 def gguf_file(data: bytes) -> bool:
     """A file for llama.cpp."""
-    return _look(written("w.gguf", data))
+    return weights_taken(written("w.gguf", data))
 
 
 def signal_nobody() -> None:
