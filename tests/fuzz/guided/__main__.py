@@ -10,6 +10,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from pathlib import Path
 MOST_MEGABYTES = 4096
 SLOWEST_SECONDS = 20
 ARTIFACTS = Path("build/fuzz")
+MEMORY = Path("/dev/shm")
+"""Where files cost no disk: each input is written anew."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,7 +65,15 @@ def run(name: str, seconds: float, file: Path | None) -> subprocess.CompletedPro
     """Fuzz one reader in a process, which libFuzzer ends."""
     words = ["--reader", name, "--child", str(seconds), *(["--input", str(file)] if file else [])]
     command = [sys.executable, "-m", "tests.fuzz.guided", *words]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # libFuzzer ends the process without letting it clean up.
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+        return subprocess.run(
+            command,
+            env={**os.environ, "TMPDIR": scratch},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def fuzz(name: str, seconds: float, file: Path | None) -> None:

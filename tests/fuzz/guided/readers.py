@@ -46,7 +46,7 @@ from tests.fuzz.test_slurm_output import read_answers
 from tests.fuzz.test_text import ROWS
 from tests.unit.export.helpers import make_model, write_checkpoint
 
-FOLDER = Path(tempfile.mkdtemp(prefix="minimind-fuzz-", dir="/dev/shm"))
+FOLDER = Path(tempfile.mkdtemp(prefix="minimind-fuzz-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
