@@ -1,0 +1,148 @@
+"""The adversary's judge sees what it is there to see, and says how to see it again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.chaos import judge as judging
+from tests.chaos.driver import Driver, insist_allowed
+from tests.chaos.faults.registry import ALL
+from tests.chaos.judge import judge
+from tests.chaos.target import Ending, Lost
+from tests.runs import Run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("chaos") / "undisturbed"
+    return Run(folder, {**tiny_flags, "max_steps": 4, "record_rows": True}).complete()
+
+
+def target(folder: Path, left: Callable[[], list[str]] = list) -> Any:
+    """What the judge asks of a run that is over."""
+    run = Run(folder, {})
+    return SimpleNamespace(
+        folder=folder,
+        save_dir=run.save_dir,
+        checkpoint_dir=run.checkpoint_dir,
+        world_size=1,
+        leftovers=left,
+    )
+
+
+@pytest.fixture
+def copied(undisturbed: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(undisturbed.folder, tmp_path / "copied"))
+
+
+def flip_a_bit(path: Path, *keys: str) -> None:
+    """Turn the lowest bit of a tensor's first number."""
+    state = torch.load(path, weights_only=True)
+    inner = state
+    for key in keys:
+        inner = inner[key]
+    tensor = next(iter(inner.values()))
+    tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32).view(-1)[0] ^= 1
+    torch.save(state, path)
+
+
+def change_lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+
+
+def checkpoint(folder: Path) -> Path:
+    (path,) = (p for p in (folder / "checkpoints").glob("*.pt") if p.name.count(".") == 1)
+    return path
+
+
+def weight(folder: Path) -> Path:
+    (path,) = (folder / "out").glob("*.pth")
+    return path
+
+
+def other_loss(lines: list[str]) -> list[str]:
+    point = json.loads(lines[-1])
+    return [*lines[:-1], json.dumps({**point, "grad_norm": point["grad_norm"] + 1e-12}) + "\n"]
+
+
+ROWS, METRICS = "out/rows.rank0.jsonl", "out/metrics.jsonl"
+
+
+def test_a_run_that_is_equal_is_whole(copied: Path, undisturbed: Run) -> None:
+    judge(target(copied), undisturbed)
+
+
+@pytest.mark.parametrize(
+    "harm, finding",
+    [
+        (lambda f: flip_a_bit(checkpoint(f), "model"), "the checkpoint differs"),
+        (lambda f: flip_a_bit(weight(f)), "the weight file differs"),
+        (lambda f: change_lines(f / ROWS, lambda lines: lines[:-1]), "trained other rows"),
+        (lambda f: change_lines(f / ROWS, lambda lines: [lines[0], *lines]), "trained other rows"),
+        (lambda f: change_lines(f / METRICS, other_loss), "the losses differ"),
+        (lambda f: (f / "checkpoints" / ".half.tmp").touch(), "left half-written"),
+        (lambda f: (f / "out" / "x.lock").touch(), "left half-written"),
+    ],
+    ids=["model", "weights", "row lost", "row twice", "loss", "temporary file", "lock"],
+)
+def test_the_smallest_difference_is_found(
+    harm: Callable[[Path], None], finding: str, copied: Path, undisturbed: Run
+) -> None:
+    harm(copied)
+    with pytest.raises(Lost, match=finding):
+        judge(target(copied), undisturbed)
+
+
+def test_a_row_of_an_epoch_that_both_trained_twice_is_found(copied: Path) -> None:
+    change_lines(copied / ROWS, lambda lines: [lines[0], *lines])
+    with pytest.raises(Lost, match="trained twice or never"):
+        judge(target(copied), Run(copied, {}))
+
+
+def test_what_lives_on_is_found(
+    copied: Path, undisturbed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "GONE_SECONDS", 0.0)
+    with pytest.raises(Lost, match=r"lives on after the end: \['process 7'\]"):
+        judge(target(copied, lambda: ["process 7"]), undisturbed)
+
+
+def test_an_attempt_may_end_only_as_its_faults_let_it() -> None:
+    stop = [fault for fault in ALL if fault.name == "container_stopped"]
+    insist_allowed(Ending(cause="crash"), stop)
+    insist_allowed(Ending(codes=(75,)), stop)
+    for ending in (Ending(cause="config"), Ending(codes=(0, 1))):
+        with pytest.raises(Lost, match="container_stopped may end an attempt otherwise"):
+            insist_allowed(ending, stop)
+
+
+def test_a_loss_comes_with_the_command_that_repeats_its_case(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    @contextlib.contextmanager
+    def make(name: str, flags: dict[str, Any], world_size: int) -> Iterator[Any]:
+        def lost() -> None:
+            raise Lost("a row is gone")
+
+        yield SimpleNamespace(folder=tmp_path / name, is_over=lambda: True, complete=lost)
+
+    layer: Any = SimpleNamespace(name="plain", world_sizes=(1,), faults=(1, 1), flags={}, make=make)
+    driver = Driver(layer, tmp_path, seed=7, say=said.append)
+    driver._undisturbed = lambda *_: None  # type: ignore[assignment, method-assign]
+    faults = [fault for fault in ALL if fault.name == "clock_step"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.chaos.driver.applicable", lambda *_: faults)
+        assert not driver.case(12)
+    assert driver.report.count == 0
+    (told,) = said
+    assert told.startswith("LOST: python -m tests.chaos --seed 7 --layer plain --case 12\n")
+    assert "a row is gone" in told
