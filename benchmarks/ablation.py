@@ -34,6 +34,7 @@ from benchmarks.common import (
 )
 from benchmarks.corpus import benchmark_corpus
 from benchmarks.throughput import SIZES, Size, speed_from_metrics
+from minimind.training.execution import cpu_has_bfloat16
 
 WHOLE = "as it is"
 
@@ -96,6 +97,8 @@ def run() -> None:
     parser.add_argument("--threads", type=int, help="cores that the trainer computes on")
     args = parser.parse_args()
     parts = {WHOLE: Without(), **(GPU_PARTS if torch.cuda.is_available() else CPU_PARTS)}
+    if not torch.cuda.is_available() and not cpu_has_bfloat16():
+        del parts["bfloat16"]  # float32 is what such a CPU computes in by itself
     report = Report("ablation", __doc__ or "")
     rows = []
     with work_folder(args.work_dir) as work:

@@ -6,9 +6,10 @@
 - plain: a plain PyTorch loop with Qwen3ForCausalLM; packed rows, bf16, compiled
 
 In the rows that hf and plain pack, documents see each other, which spares them a mask; in ours
-they do not. All train the same corpus with the same tokenizer, rows of the same length and as
-many rows a step. The runs alternate. Each run's warm-up (imports, data, compilation, then
---warmup seconds) is not measured. MFU is real tokens/s · FLOPs per token / peak, for all alike.
+they do not. All train the same corpus with the same tokenizer, rows of the same length and as many
+rows a step; on a CPU without bf16, hf and plain compute in fp32, as ours does by itself. The
+runs alternate. Each run's warm-up (imports, data, compilation, then --warmup seconds) is not
+measured. MFU is real tokens/s · FLOPs per token / peak, for all alike.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hugging Face's Trainer with Qwen3, at its own best settings for the device.
 
-Packed rows without padding, bf16, torch.compile, the fused AdamW that is its default; no
-evaluation, no saving.
+Packed rows without padding, bf16 (where the device has it), torch.compile, the fused AdamW that
+is its default; no evaluation, no saving.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.common import print_result
 from benchmarks.peers.clock import UpdateClock
-from benchmarks.peers.settings import make_clock, packed_rows, parse, peak_memory_gb, qwen3
+from benchmarks.peers.settings import (
+    has_bfloat16,
+    make_clock,
+    packed_rows,
+    parse,
+    peak_memory_gb,
+    qwen3,
+)
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -45,7 +52,8 @@ def main() -> None:
     args = parse(__doc__)
     on_gpu = torch.cuda.is_available()
     rows = packed_rows(args)
-    clock = make_clock(args, torch.device("cuda" if on_gpu else "cpu"))
+    device = torch.device("cuda" if on_gpu else "cpu")
+    clock = make_clock(args, device)
     tokens = args.batch_size * args.accumulation_steps * args.max_seq_len
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -56,7 +64,7 @@ def main() -> None:
                 gradient_accumulation_steps=args.accumulation_steps,
                 learning_rate=args.learning_rate,
                 num_train_epochs=1000,
-                bf16=True,
+                bf16=has_bfloat16(device),
                 use_cpu=not on_gpu,
                 torch_compile=bool(args.compile),
                 tf32=True if on_gpu else None,

@@ -1,7 +1,8 @@
 """A plain PyTorch loop as a competent engineer writes it in an afternoon.
 
-transformers' Qwen3, documents run together and cut into full rows, bf16 autocast,
-torch.compile, fused AdamW, gradient clipping. No checkpoints, no log, no resume.
+transformers' Qwen3, documents run together and cut into full rows, bf16 autocast (where
+the device has it), torch.compile, fused AdamW, gradient clipping. No checkpoints, no log, no
+resume.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import nn
 
 from benchmarks.common import print_result
 from benchmarks.peers.settings import (
+    has_bfloat16,
     make_clock,
     packed_rows,
     parse,
@@ -30,6 +32,7 @@ def main() -> None:
     if args.compile:
         model.compile(dynamic=False)
     clock = make_clock(args, device)
+    mixed = has_bfloat16(device)
 
     batch_size, steps = args.batch_size, args.accumulation_steps
     order = row_order(len(rows), 50 * len(rows))
@@ -40,7 +43,7 @@ def main() -> None:
         batch = torch.from_numpy(ids.astype("int64"))
         if device.type == "cuda":
             batch = batch.pin_memory().to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = model(input_ids=batch, labels=batch).loss / steps
         loss.backward()
         if (micro_step + 1) % steps == 0:

@@ -81,6 +81,13 @@ def qwen3(args: argparse.Namespace) -> Any:
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes bfloat16 in hardware; a CPU without it is faster in float32."""
+    from minimind.training.execution import cpu_has_bfloat16
+
+    return device.type == "cuda" or cpu_has_bfloat16()
+
+
 def peak_memory_gb() -> float:
     """The most memory this process had resident."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
