@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from minimind.data.cores import available_cores
 from minimind.data.encoder import EncoderSpec, encode_in_order
-from minimind.data.reader import CHUNK_BYTES, Chunk, read_chunks
-from minimind.data.rejected import RejectedRows
+from minimind.data.reader import BEGINNING, CHUNK_BYTES, Chunk, read_chunks
 from minimind.data.store import (
     DOC_BYTES,
     FORMAT_VERSION,
@@ -27,10 +23,11 @@ from minimind.data.store import (
     TOKENS,
     fsync_tree,
 )
+from minimind.data.unfinished import Mark
+from minimind.data.writer import StoreWriter
 from minimind.errors import DataError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
@@ -61,11 +58,13 @@ def build_store(
     n_workers: int | None = None,
     progress: bool = False,
     report: Callable[[str], None] | None = None,
+    mark: Mark | None = None,
 ) -> None:
-    """Tokenise ``sources`` into the existing, empty ``folder`` and make it durable.
+    """Tokenise ``sources`` into the existing ``folder`` and make it durable.
 
-    The result is the same, byte for byte, whatever the number of workers. ``progress`` and
-    ``report`` are those of :func:`minimind.data.corpus.open_corpus`.
+    The result is the same, byte for byte, whatever the number of workers and however often
+    the work was interrupted. ``progress`` and ``report`` are those of
+    :func:`minimind.data.corpus.open_corpus`; ``mark`` is how far ``folder`` has come.
 
     Raises:
         DataError: a source cannot be read, is damaged, changed meanwhile, or no source has
@@ -80,19 +79,25 @@ def build_store(
         dtype="uint16" if vocab_size <= 1 << 16 else "uint32",
         text_field=text_field,
     )
-    total_bytes = sum(source.size for source in sources)
     if n_workers is None:
-        n_workers = min(available_cores(), 1 + total_bytes // CHUNK_BYTES)
-    chunks = ((source, chunk) for source in sources for chunk in read_chunks(source.path))
-    encoding = contextlib.closing(encode_in_order(chunks, spec, n_workers))
-    bar = _Progress(total_bytes, progress, report)
-    with _Writer(folder) as writer, bar, encoding as results:
-        for source, chunk, encoded in results:
+        n_chunks = 1 + sum(source.size for source in sources) // CHUNK_BYTES
+        n_workers = min(available_cores(), n_chunks)
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(StoreWriter(folder, spec.dtype, mark))
+        bar = stack.enter_context(_Progress(sources, progress, report))
+        if mark := writer.begins_at:
+            log.info("going on with an interrupted build: %d documents are done", writer.n_docs)
+            bar.begin_at(mark)
+        encoding = encode_in_order(_chunks(sources, mark), spec, n_workers)
+        for number, chunk, encoded in stack.enter_context(contextlib.closing(encoding)):
+            source = sources[number]
             writer.add_docs(encoded.tokens, encoded.lengths, encoded.doc_bytes)
             writer.rejected.add(source.path, encoded.bad_rows)
             if chunk.too_long:
                 writer.rejected.add(source.path, [chunk.too_long])
+            writer.mark_now_and_then(number, chunk.end)
             bar.read(source, chunk)
+        writer.mark(len(sources), BEGINNING)
     for source in sources:
         if Source.of(source.path) != source:
             raise DataError(f"{source.path}: changed while it was being read; start again")
@@ -115,6 +120,7 @@ def build_store(
     }
     (folder / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
     fsync_tree(folder)
+    writer.remove_scaffolding()
     seconds = time.monotonic() - began
     log.info(
         "tokenised %d documents (%d tokens, %.1f MB of text) in %.1f s (%.1f MB/s, %d processes)",
@@ -127,72 +133,22 @@ def build_store(
     )
 
 
-class _Writer:
-    """Writes a store's arrays as the documents come; holds only a chunk in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lengths_file = folder / "lengths.tmp"
-        self._bytes_file = folder / "bytes.tmp"
-        self._token_digest = hashlib.sha256()
-        self._n_docs = self._n_tokens = self._n_bytes = 0
-        self.content_hash = ""
-
-    def __enter__(self) -> _Writer:
-        self._tokens = open(self._folder / TOKENS, "wb")
-        self._lengths = open(self._lengths_file, "wb")
-        self._bytes = open(self._bytes_file, "wb")
-        self._listing = open(self._folder / REJECTED, "w", encoding="utf-8")
-        self.rejected = RejectedRows(self._listing)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for file in (self._tokens, self._lengths, self._bytes, self._listing):
-            file.close()
-
-    def add_docs(
-        self, tokens: NDArray[Any], lengths: NDArray[np.uint64], doc_bytes: NDArray[np.uint64]
-    ) -> None:
-        data = tokens.tobytes()
-        self._token_digest.update(data)
-        self._tokens.write(data)
-        self._lengths.write(lengths.tobytes())
-        self._bytes.write(doc_bytes.astype(np.uint32).tobytes())
-        self._n_docs += len(lengths)
-        self._n_tokens += len(tokens)
-        self._n_bytes += int(doc_bytes.sum())
-
-    def finish(self) -> dict[str, int]:
-        """Write the indexes, once all files are closed, and return the counts."""
-        if self._n_docs:
-            self._write_indexes()
-        self._lengths_file.unlink()
-        self._bytes_file.unlink()
-        return {
-            "n_docs": self._n_docs,
-            "n_tokens": self._n_tokens,
-            "n_bytes": self._n_bytes,
-            "n_rejected": self.rejected.count,
-        }
-
-    def _write_indexes(self) -> None:
-        lengths = np.memmap(self._lengths_file, np.uint64, "r")
-        offsets = np.lib.format.open_memmap(
-            self._folder / OFFSETS, "w+", np.uint64, (self._n_docs + 1,)
-        )
-        offsets[0] = 0
-        np.cumsum(lengths, out=offsets[1:])
-        offsets.flush()
-        np.save(self._folder / DOC_BYTES, np.memmap(self._bytes_file, np.uint32, "r"))
-        digest = hashlib.sha256(self._token_digest.digest())
-        digest.update(lengths.data)
-        self.content_hash = digest.hexdigest()
+def _chunks(sources: Sequence[Source], mark: Mark | None) -> Iterator[tuple[int, Chunk]]:
+    """All sources in chunks, each with its source's number; those before ``mark`` left out."""
+    for number, source in enumerate(sources):
+        if mark is not None and number < mark.source:
+            continue
+        start = mark.place if mark is not None and number == mark.source else BEGINNING
+        for chunk in read_chunks(source.path, start):
+            yield number, chunk
 
 
 class _Progress:
     """How many bytes of the input files are read: a bar, on a terminal and if wanted; words."""
 
-    def __init__(self, total_bytes: int, shown: bool, report: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, sources: Sequence[Source], shown: bool, report: Callable[[str], None] | None
+    ) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -213,9 +169,11 @@ class _Progress:
             console=console,
             disable=not (shown and console.is_terminal),
         )
-        self._task = self._bar.add_task("tokenising", total=total_bytes)
+        self._sources = sources
+        self._total_bytes = sum(source.size for source in sources)
+        self._task = self._bar.add_task("tokenising", total=self._total_bytes)
         self._position: dict[Path, int] = {}
-        self._total_bytes = total_bytes
+        self._done_before: int | None = 0
         self._report = report
         self._began = time.monotonic()
 
@@ -226,16 +184,26 @@ class _Progress:
     def __exit__(self, *exc: object) -> None:
         self._bar.stop()
 
+    def begin_at(self, mark: Mark) -> None:
+        """Count what an interrupted build had read; where in a file, the next read tells."""
+        for source in self._sources[: mark.source]:
+            self._bar.advance(self._task, source.size)
+            self._position[source.path] = source.size
+        self._done_before = None
+
     def read(self, source: Source, chunk: Chunk) -> None:
         self._bar.advance(self._task, chunk.position - self._position.get(source.path, 0))
         self._position[source.path] = chunk.position
+        done = sum(self._position.values())
+        if self._done_before is None:
+            self._done_before = done
         if self._report is not None:
-            self._report(self._in_words(sum(self._position.values())))
+            self._report(self._in_words(done, done - self._done_before))
 
-    def _in_words(self, done: int) -> str:
+    def _in_words(self, done: int, done_now: int) -> str:
         total = max(self._total_bytes, 1)
-        minutes = (time.monotonic() - self._began) / 60 * (total / max(done, 1) - 1)
-        return (
-            f"tokenising: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB ({done / total:.0%}), "
-            f"about {minutes:,.0f} minutes left"
-        )
+        words = f"tokenising: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB ({done / total:.0%})"
+        if not done_now:
+            return words
+        minutes = (time.monotonic() - self._began) / 60 * (total - done) / done_now
+        return f"{words}, about {minutes:,.0f} minutes left"

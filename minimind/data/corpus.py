@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import time
@@ -22,18 +21,13 @@ from filelock import FileLock, Timeout
 from minimind.data.build import Source, build_store
 from minimind.data.store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore, fsync
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from minimind.data.unfinished import SUFFIX, Building, remove_abandoned, signs_of_life
 from minimind.errors import DataError
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 60.0
 """A build elsewhere that writes nothing for so long is taken for dead: we build our own."""
-
-ABANDONED_SECONDS = 120.0
-"""An unfinished build that nobody holds and that is so old is removed."""
-
-_BUILDING = ".building"
-_OWNER_LOCK = "owner.lock"
 
 
 def open_corpus(
@@ -185,33 +179,25 @@ def _build_once(
     with _builders_turn(folder, report):
         with contextlib.suppress(DamagedStoreError):
             return TokenStore.open(folder)
-        _remove_abandoned(cache)
+        remove_abandoned(cache)
         tokenizer = load_tokenizer(tokenizer_path)
-        name = f"{folder.name}-{socket.gethostname()}-{os.getpid()}-"
-        with _cache_errors(cache):
-            building = Path(tempfile.mkdtemp(suffix=_BUILDING, prefix=name, dir=cache))
-            building.chmod(cache.stat().st_mode)  # readable for whom the cache is
-        owner = FileLock(building / _OWNER_LOCK)
-        try:
-            with contextlib.suppress(OSError, NotImplementedError):
-                owner.acquire(timeout=0)
+        with contextlib.ExitStack() as stack:
+            with _cache_errors(cache):
+                building = stack.enter_context(Building.of(folder))
             with _cache_errors(cache, only_full=True):
                 build_store(
-                    building,
+                    building.path,
                     sources,
                     tokenizer,
                     text_field=text_field,
                     n_workers=n_workers,
                     progress=progress,
                     report=report,
+                    mark=building.mark,
                 )
-            owner.release()
-            (building / _OWNER_LOCK).unlink(missing_ok=True)
-            _refuse_empty(building, folder)
-            return _publish(building, folder)
-        finally:
-            owner.release()
-            shutil.rmtree(building, ignore_errors=True)
+            building.release()
+            _refuse_empty(building.path, folder)
+            return _publish(building.path, folder)
 
 
 @contextlib.contextmanager
@@ -222,7 +208,7 @@ def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterat
     or the holder has stopped writing, we go on without it.
     """
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    seen, seen_at = _signs_of_life(folder), time.monotonic()
+    seen, seen_at = signs_of_life(folder), time.monotonic()
     waiting = False
     while True:
         try:
@@ -232,7 +218,7 @@ def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterat
             with contextlib.suppress(DamagedStoreError):
                 TokenStore.open(folder)
                 break
-            if (signs := _signs_of_life(folder)) != seen:
+            if (signs := signs_of_life(folder)) != seen:
                 seen, seen_at = signs, time.monotonic()
                 if report is not None:
                     report("waiting for another process that tokenises the same text")
@@ -249,27 +235,6 @@ def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterat
         yield
     finally:
         lock.release()
-
-
-def _signs_of_life(folder: Path) -> list[tuple[str, int]]:
-    """What changes as long as somebody builds this store."""
-    signs = []
-    for building in folder.parent.glob(f"{folder.name}-*{_BUILDING}"):
-        with contextlib.suppress(OSError):
-            signs += [(str(path), path.stat().st_mtime_ns) for path in building.iterdir()]
-    return sorted(signs)
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed builders left, of any store in this cache."""
-    for building in cache.glob(f"tokens-*{_BUILDING}"):
-        with contextlib.suppress(OSError, NotImplementedError, Timeout):
-            newest = max(p.stat().st_mtime for p in [building, *building.iterdir()])
-            if time.time() - newest < ABANDONED_SECONDS:
-                continue
-            with FileLock(building / _OWNER_LOCK, timeout=0):
-                shutil.rmtree(building, ignore_errors=True)
-            log.info("removed the unfinished build %s", building)
 
 
 def _refuse_empty(building: Path, folder: Path) -> None:
@@ -309,7 +274,7 @@ def _publish(building: Path, folder: Path) -> TokenStore:
 
 def _discard(folder: Path) -> None:
     """Remove a damaged store; whoever has it open keeps reading what it has mapped."""
-    grave = tempfile.mkdtemp(suffix=_BUILDING, prefix=f"{folder.name}-damaged-", dir=folder.parent)
+    grave = tempfile.mkdtemp(suffix=SUFFIX, prefix=f"{folder.name}-damaged-", dir=folder.parent)
     with contextlib.suppress(FileNotFoundError):  # another process discarded it
         os.rename(folder, Path(grave) / folder.name)
     shutil.rmtree(grave, ignore_errors=True)

@@ -41,34 +41,49 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Between two lines of a file: how many lines, and bytes once decompressed, lie before."""
+
+    line: int = 0
+    offset: int = 0
+
+
+BEGINNING = Place()
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Some whole lines of one file.
 
     ``position`` is how many bytes of the file on disk have been read so far; ``too_long``
-    is a line that follows these and was left out.
+    is a line that follows these and was left out; ``end`` is where the next chunk begins.
     """
 
     first_line: int
     data: bytes
     position: int
     too_long: BadRow | None = None
+    end: Place = BEGINNING
 
 
-def read_chunks(path: Path) -> Iterator[Chunk]:
-    """Yield a file's lines in chunks of about :data:`CHUNK_BYTES`.
+def read_chunks(path: Path, start: Place = BEGINNING) -> Iterator[Chunk]:
+    """Yield a file's lines from ``start`` on in chunks of about :data:`CHUNK_BYTES`.
 
     Raises:
         DataError: the file cannot be read, or is a damaged ``.gz`` or ``.zst``.
     """
     with _naming(path), open(path, "rb") as raw, _decompressed(path, raw) as file:
+        _skip(file, start.offset)
         lines: list[bytes] = []
-        size = number = 0
-        first = 1
+        size = 0
+        number, offset = start.line, start.offset
+        first = number + 1
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
+            offset += len(line)
             too_long = None
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                _skip_line(file)
+                offset += _skip_line(file)
                 too_long = BadRow(
                     number, f"line longer than {MAX_LINE_BYTES} bytes", _preview(line)
                 )
@@ -78,10 +93,11 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
                 lines.append(line)
                 size += len(line)
             if size >= CHUNK_BYTES or too_long:
-                yield Chunk(first, b"".join(lines), raw.tell(), too_long)
+                end = Place(number, offset)
+                yield Chunk(first, b"".join(lines), raw.tell(), too_long, end)
                 lines, size, first = [], 0, number + 1
         if lines:
-            yield Chunk(first, b"".join(lines), raw.tell())
+            yield Chunk(first, b"".join(lines), raw.tell(), None, Place(number, offset))
 
 
 def parse_rows(chunk_data: bytes, first_line: int, text_field: str) -> Iterator[str | BadRow]:
@@ -164,9 +180,23 @@ def _preview(line: bytes) -> str:
     return line[: 4 * PREVIEW_CHARS].decode("utf-8", "replace").strip()[:PREVIEW_CHARS]
 
 
-def _skip_line(file: IO[bytes] | io.BufferedIOBase) -> None:
-    while (part := file.readline(CHUNK_BYTES)) and not part.endswith(b"\n"):
-        pass
+def _skip_line(file: IO[bytes] | io.BufferedIOBase) -> int:
+    """Read to the end of a line; return how many bytes that was."""
+    skipped = 0
+    while part := file.readline(CHUNK_BYTES):
+        skipped += len(part)
+        if part.endswith(b"\n"):
+            break
+    return skipped
+
+
+def _skip(file: IO[bytes] | io.BufferedIOBase, n_bytes: int) -> None:
+    """Go on behind the first ``n_bytes`` of a file that is at its beginning."""
+    if file.seekable():
+        file.seek(n_bytes)
+        return
+    while n_bytes and (part := file.read(min(n_bytes, CHUNK_BYTES))):
+        n_bytes -= len(part)
 
 
 @contextlib.contextmanager

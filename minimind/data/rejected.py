@@ -27,10 +27,23 @@ class RejectedRows:
         for row in rows:
             entry = {"file": str(path), **asdict(row)}
             self._listing.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            # Without the position, which differs from row to row.
-            self.reasons[row.reason.partition(":")[0].partition(" at ")[0]] += 1
-            self.first = self.first or f"{path}:{row.line}: {row.reason}"
-            self.count += 1
+            self._count(entry)
+
+    def count_listed(self, lines: Iterable[str]) -> None:
+        """Count rows that were listed before.
+
+        Raises:
+            ValueError, LookupError, TypeError: a line is no such row.
+        """
+        for line in lines:
+            self._count(json.loads(line))
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        reason = str(entry["reason"])
+        # Without the position, which differs from row to row.
+        self.reasons[reason.partition(":")[0].partition(" at ")[0]] += 1
+        self.first = self.first or f"{entry['file']}:{entry['line']}: {reason}"
+        self.count += 1
 
     def to_dict(self, listing: Path) -> dict[str, Any]:
         """For ``--json``; ``listing`` is where the rows were listed."""

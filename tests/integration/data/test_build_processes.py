@@ -16,13 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minimind.data import corpus
+from minimind.data import unfinished
 from minimind.data.corpus import open_corpus
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 OPEN = """
-import sys
-from minimind.data import encoder
+import logging, sys
+from minimind.data import encoder, writer
 from minimind.data.corpus import open_corpus
 
 def peak_kib(pid):  # not ru_maxrss, which begins with what the starting process had
@@ -34,6 +34,8 @@ def close(worker, real=encoder._Worker.close):
         workers.append(peak_kib(worker._process.pid))
     real(worker)
 
+logging.basicConfig(level=logging.INFO)
+writer.MARK_SECONDS = 0.0
 workers = []
 encoder._Worker.close = close
 store = open_corpus([sys.argv[1]], cache_dir=sys.argv[2], n_workers=int(sys.argv[3]))
@@ -89,6 +91,10 @@ def half_built(cache: Path) -> bool:
     return any(path.stat().st_size > 0 for path in cache.glob("*.building/tokens.bin"))
 
 
+def marked(cache: Path) -> bool:
+    return any(cache.glob("*.building/mark.json"))
+
+
 def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
     data = write_words(tmp_path / "a.jsonl", 3_000_000)
     cache = tmp_path / "cache"
@@ -116,7 +122,7 @@ def test_a_killed_builder_leaves_nothing_in_the_way(
     (left,) = names(cache)
     assert left.endswith(".building")
 
-    monkeypatch.setattr(corpus, "ABANDONED_SECONDS", -1)
+    monkeypatch.setattr(unfinished, "KEPT_SECONDS", -1)
     small = write_jsonl(tmp_path / "b.jsonl", TEXTS)
     open_corpus([small], cache_dir=str(cache))  # of another store, and still it cleans up
     assert left not in names(cache)
@@ -128,16 +134,19 @@ def test_a_killed_builder_leaves_nothing_in_the_way(
     assert open_corpus([large], cache_dir=str(other)).content_hash == output.split()[0]
 
 
-def test_a_waiting_process_takes_over_from_a_killed_one(large: str, tmp_path: Path) -> None:
+def test_a_waiting_process_goes_on_where_a_killed_one_was(large: str, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = start(large, cache)
-    wait_until(lambda: half_built(cache))
+    wait_until(lambda: marked(cache))
     second = start(large, cache)
     first.kill()
     first.communicate()
     output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
-    assert output
+    assert "going on with an interrupted build" in errors
+    assert len(names(cache)) == 1
+    whole = open_corpus([large], cache_dir=str(tmp_path / "other"))
+    assert output.split()[0] == whole.content_hash
 
 
 def test_signals_to_every_process_do_not_hurt_the_workers(large: str, tmp_path: Path) -> None:
@@ -166,16 +175,20 @@ def test_a_killed_worker_is_an_error_in_one_line(large: str, tmp_path: Path) -> 
     assert names(cache) == []
 
 
-def test_an_interrupted_build_cleans_up(large: str, tmp_path: Path) -> None:
+def test_an_interrupted_build_ends_its_workers_and_keeps_what_is_done(
+    large: str, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     run = start(large, cache, n_workers=2)
-    wait_until(lambda: half_built(cache))
+    wait_until(lambda: marked(cache))
     workers = workers_of(run)
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
     assert not psutil.wait_procs(workers, timeout=30)[1]
-    assert names(cache) == []
+    (kept,) = names(cache)
+    assert {file.name for file in (cache / kept).iterdir()} >= {"mark.json", "tokens.bin"}
+    assert not (cache / kept / "owner.lock").exists()
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import zstandard
 
-from minimind.data import build, corpus, reader
+from minimind.data import build, corpus, reader, writer
 from minimind.data.corpus import cache_folder, find_files, open_corpus
 from minimind.data.store import DamagedStoreError, TokenStore
 from minimind.errors import DataError
@@ -308,8 +308,8 @@ def test_a_file_that_changes_meanwhile_is_noticed(
 ) -> None:
     real = build.read_chunks
 
-    def growing(path: Path) -> Any:
-        yield from real(path)
+    def growing(path: Path, *start: Any) -> Any:
+        yield from real(path, *start)
         with open(path, "a", encoding="utf-8") as file:
             file.write('{"text": "late"}\n')
 
@@ -473,7 +473,7 @@ def test_a_full_disk(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(build._Writer, "add_docs", full)
+    monkeypatch.setattr(writer.StoreWriter, "add_docs", full)
     with pytest.raises(DataError, match="No space left on device; free some space there"):
         open_corpus([data], tokenizer_path, cache_dir=str(cache))
     assert not psutil.Process().children()  # the workers are gone

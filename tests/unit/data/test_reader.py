@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimind.data import reader
-from minimind.data.reader import BadRow, parse_rows, read_chunks, read_texts
+from minimind.data.reader import BadRow, Place, parse_rows, read_chunks, read_texts
 from minimind.errors import DataError
 
 
@@ -138,3 +138,22 @@ def test_empty_compressed_file_has_no_rows(tmp_path: Path) -> None:
     for name in ("a.jsonl.zst", "a.jsonl.gz"):
         (tmp_path / name).write_bytes(b"")
         assert list(read_texts(tmp_path / name)) == []
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_reading_goes_on_where_a_chunk_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(reader, "CHUNK_BYTES", 20)
+    monkeypatch.setattr(reader, "MAX_LINE_BYTES", 50)
+    rows = [f'{{"text": "{i}"}}' for i in range(20)]
+    rows[7:7] = ["", '{"text": "' + "x" * 100 + '"}']
+    data = b"\xef\xbb\xbf" + "\n".join(rows).encode()
+    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(pack(data))
+    chunks = list(read_chunks(path))
+    assert len(chunks) > 5
+    assert chunks[-1].end == Place(len(rows), len(data))
+    for number, chunk in enumerate(chunks, 1):
+        assert list(read_chunks(path, chunk.end)) == chunks[number:]
