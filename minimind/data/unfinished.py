@@ -101,7 +101,8 @@ class Building:
         try:
             yield building
         except Exception:
-            Mark.remove(building.path)
+            with contextlib.suppress(OSError):
+                Mark.remove(building.path)
             raise
         finally:
             building.release()
@@ -111,7 +112,8 @@ class Building:
     def release(self) -> None:
         """Let go of the folder; it holds nothing then but what is built in it."""
         self._lock.release()
-        (self.path / _LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.path / _LOCK).unlink(missing_ok=True)
 
 
 def _begin(store: Path) -> Building:

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from minimind.data.corpus import find_files, open_corpus
 from minimind.data.packing import plan_rows
-from minimind.data.reader import BadRow, read_texts
+from minimind.data.reader import BadRow, Place, read_texts
 from minimind.data.store import DamagedStoreError, TokenStore
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from minimind.data.unfinished import Mark
+from minimind.data.writer import StoreWriter
 from minimind.errors import DataError
 from minimind.training.metrics import read_metrics
 from minimind.training.plot import plot_loss_curve
@@ -157,6 +159,22 @@ def test_row_plans(data: st.DataObject, store: TokenStore) -> None:
     (kept / "plan.json").write_bytes(original)
     assert np.array_equal(again.layout.starts, plan.layout.starts)
     assert np.array_equal(again.tokens_per_row, plan.tokens_per_row)
+
+
+@fuzz(data=st.data())
+def test_marks_of_interrupted_builds(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with StoreWriter(folder, "uint16", None) as writer:
+            lengths = np.array([2, 3], np.uint64)
+            writer.add_docs(np.arange(5, dtype=np.uint16), lengths, 2 * lengths)
+            writer.mark(0, Place(2, 40))
+        whole = Mark.read(folder)
+        path = folder / "mark.json"
+        path.write_bytes(data.draw(damaged_json(json.loads(path.read_bytes()))))
+        with StoreWriter(folder, "uint16", Mark.read(folder)) as again:
+            assert again.begins_at in (None, whole)
+            assert again.n_docs == (2 if again.begins_at else 0)
 
 
 POINTS: list[Any] = [
