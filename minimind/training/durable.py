@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+FLUSH_SECONDS = 0.1
+"""How often what is there of a long write is sent on to the disk."""
 
 
 def sync_file(path: Path) -> None:
@@ -51,7 +55,8 @@ def write_durably(
     """
     temporary = temporary_name(path)
     try:
-        write(temporary)
+        with flushing(temporary):
+            write(temporary)
         sync_file(temporary)
         if before_rename is not None:
             before_rename()
@@ -61,6 +66,41 @@ def write_durably(
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def flushing(path: Path) -> Iterator[None]:
+    """Send a file's bytes to the disk while it is being written.
+
+    The system would keep a checkpoint's gigabytes in memory, and the disk idle, until the sync
+    at the end.
+
+    Raises:
+        OSError: the disk refused some of them. The system says so once, so the sync at the end
+            need not know.
+    """
+    done = threading.Event()
+    errors: list[OSError] = []
+
+    def flush() -> None:
+        while not done.wait(FLUSH_SECONDS):
+            try:
+                sync_file(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=flush, name="flush")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def write_text_durably(path: Path, text: str) -> None:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
+import threading
 from pathlib import Path
 
-from minimind.training.durable import remove_temporaries, temporary_name
+import pytest
+
+from minimind.training import durable
+from minimind.training.durable import remove_temporaries, temporary_name, write_durably
 from minimind.training.row_record import trim_row_records
 
 
@@ -23,3 +28,48 @@ def test_trimming_leaves_no_half_written_record(tmp_path: Path) -> None:
     trim_row_records(tmp_path, 3)
     assert [p.name for p in tmp_path.iterdir()] == [record.name]
     assert record.read_text() == '{"global_step": 0}\n'
+
+
+def test_a_long_write_reaches_the_disk_while_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = threading.Event()
+    sync_file = durable.sync_file
+
+    def note(path: Path) -> None:
+        sync_file(path)
+        synced.set()
+
+    def write(path: Path) -> None:
+        path.write_text("the first half, ")
+        synced.clear()
+        assert synced.wait(60)
+        path.write_text("the first half, the second")
+
+    monkeypatch.setattr(durable, "sync_file", note)
+    monkeypatch.setattr(durable, "FLUSH_SECONDS", 0.001)
+    write_durably(tmp_path / "a", write)
+    assert (tmp_path / "a").read_text() == "the first half, the second"
+
+
+def test_an_error_that_only_an_early_sync_was_told_of_fails_the_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("before")
+    told = threading.Event()
+
+    def sync_file(path: Path) -> None:
+        if not told.is_set():
+            told.set()
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    def write(path: Path) -> None:
+        path.write_text("lost")
+        assert told.wait(60)
+
+    monkeypatch.setattr(durable, "sync_file", sync_file)
+    monkeypatch.setattr(durable, "FLUSH_SECONDS", 0.001)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_durably(tmp_path / "a", write)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "before"
