@@ -87,12 +87,18 @@ class ChunkEncoder:
                 bad_rows.append(row)
             else:
                 texts.append(row)
-        docs = [
-            np.array([*self._bos, *ids, *self._eos], self._spec.dtype) for ids in self._ids(texts)
-        ]
+        # One list and one array: an array for each document would cost a twentieth of the time.
+        tokens: list[int] = []
+        lengths: list[int] = []
+        for ids in self._ids(texts):
+            begin = len(tokens)
+            tokens += self._bos
+            tokens += ids
+            tokens += self._eos
+            lengths.append(len(tokens) - begin)
         return Encoded(
-            np.concatenate(docs) if docs else np.empty(0, self._spec.dtype),
-            np.array([len(doc) for doc in docs], np.uint64),
+            np.array(tokens, self._spec.dtype),
+            np.array(lengths, np.uint64),
             np.array([len(text.encode()) for text in texts], np.uint64),
             bad_rows,
         )
