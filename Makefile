@@ -12,6 +12,8 @@ SEED ?= 1
 MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
+# Half of a test is waiting for a process to start: run several at once.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 # A GPU takes more steps in the same two minutes.
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
@@ -54,10 +56,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests/unit tests/fuzz
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/fuzz
 
 integration: $(STAMP)
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 slurm-up: $(STAMP) ## a real Slurm of two nodes on this machine; SLURM_FLAGS='--nodes 4 --netns'
 	$(DEVCLUSTER) up $(SLURM_FLAGS)
