@@ -48,7 +48,10 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:
-        kind = repr(sorted(torch.cpu.get_capabilities().items()))
+        # ATEN_CPU_CAPABILITY can have torch use less than there is: code for the one crashed when
+        # it was run for the other.
+        used = torch.backends.cpu.get_cpu_capability()
+        kind = repr([used, *sorted(torch.cpu.get_capabilities().items())])
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 

@@ -33,6 +33,14 @@ def test_another_kind_of_processor_has_its_own(tmp_path, monkeypatch):
     assert os.environ[VARIABLE] != first
 
 
+def test_so_has_a_part_of_its_instructions(tmp_path, monkeypatch):
+    keep_compiled_code(str(tmp_path), CPU)
+    first = os.environ.pop(VARIABLE)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    keep_compiled_code(str(tmp_path), CPU)
+    assert os.environ[VARIABLE] != first
+
+
 def test_what_the_user_has_set_stands(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, "/elsewhere")
     keep_compiled_code(str(tmp_path), CPU)
