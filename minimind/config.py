@@ -202,7 +202,7 @@ class TrainConfig:
     attention: Literal["auto", "sdpa", "eager", "flex_attention"] = option(
         "auto",
         "machine",
-        "attention by torch's fused kernel, plain matrix products or compiled blocks; auto: compiled on a GPU flex_attention for rows from 512 tokens, compiled on a CPU eager for rows up to 1024 tokens, else sdpa",
+        "attention by torch's fused kernel, plain matrix products or compiled blocks; auto: compiled on a GPU flex_attention for rows from 512 tokens, compiled in bfloat16 on a CPU eager for rows up to 1024 tokens, else sdpa",
     )
     deterministic: bool = option(
         False,

@@ -63,6 +63,10 @@ class TestOnACpu:
         assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS).attention == "eager"
         assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS + 1).attention == "sdpa"
 
+    def test_in_float32_the_fused_kernel_is_kept(self):
+        made = choose(MUCH, dtype="float32")
+        assert (made.compile, made.attention) == (True, "sdpa")
+
     def test_flags_win(self):
         made = choose(LITTLE, compile="on", attention="sdpa")
         assert (made.compile, made.attention) == (True, "sdpa")
