@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from pathlib import Path
 
@@ -50,6 +51,36 @@ def test_a_long_write_reaches_the_disk_while_it_goes_on(
     monkeypatch.setattr(durable, "FLUSH_SECONDS", 0.001)
     write_durably(tmp_path / "a", write)
     assert (tmp_path / "a").read_text() == "the first half, the second"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be advised")
+def test_what_a_long_write_has_on_the_disk_leaves_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advised = threading.Event()
+    synced: list[int] = []
+    sync_file, advise = durable.sync_file, os.posix_fadvise
+
+    def note_sync(path: Path) -> None:
+        sync_file(path)
+        synced.append(path.stat().st_size)
+
+    def note_advice(descriptor: int, offset: int, length: int, advice: int) -> None:
+        advise(descriptor, offset, length, advice)
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert (offset, length) == (0, 0), "not the whole file"
+        if synced and synced[-1] == os.fstat(descriptor).st_size == 1 << 20:
+            advised.set()
+
+    def write(path: Path) -> None:
+        path.write_bytes(bytes(1 << 20))
+        assert advised.wait(60)
+
+    monkeypatch.setattr(durable, "sync_file", note_sync)
+    monkeypatch.setattr(os, "posix_fadvise", note_advice)
+    monkeypatch.setattr(durable, "FLUSH_SECONDS", 0.001)
+    write_durably(tmp_path / "a", write)
+    assert (tmp_path / "a").read_bytes() == bytes(1 << 20)
 
 
 def test_an_error_that_only_an_early_sync_was_told_of_fails_the_write(
