@@ -78,7 +78,7 @@ def count_exchanges() -> None:
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    exchanges: list[int] = []
+    passes: list[list[int]] = [[]]
     original = DistributedDataParallel.__init__
 
     def counted_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +86,9 @@ def count_exchanges() -> None:
 
         # Without annotations: DDP compares them with its own classes, not with their names.
         def hook(group, bucket):
-            exchanges.append(bucket.buffer().numel() * bucket.buffer().element_size())
+            passes[-1].append(bucket.buffer().numel() * bucket.buffer().element_size())
+            if bucket.is_last():
+                passes.append([])
             return allreduce_hook(group, bucket)
 
         self.register_comm_hook(None, hook)
@@ -97,7 +99,9 @@ def count_exchanges() -> None:
     except SystemExit as end:
         if end.code:
             raise
-    print_result({"buckets": len(exchanges), "bytes": sum(exchanges)})
+    # DDP lays its buckets out anew after the first pass.
+    last = passes[-2]
+    print_result({"passes": len(passes) - 1, "buckets": len(last), "bytes": sum(last)})
 
 
 def measure_speed(name: str, work: Path, data: Path, args: Any) -> Mapping[str, Any]:
@@ -124,24 +128,19 @@ def measure_speed(name: str, work: Path, data: Path, args: Any) -> Mapping[str, 
     return {"tokens_per_second": sum(one["tokens_per_second"] for one in found)}
 
 
-def measure_exchanges(work: Path, data: Path, args: Any) -> dict[str, float]:
+def measure_exchanges(work: Path, data: Path, args: Any) -> dict[str, Any]:
     """How often, and how much, DDP exchanges in an optimiser step."""
     folder = work / "ddp" / "count"
     shutil.rmtree(folder, ignore_errors=True)
-    updates = 3
+    updates, micro_steps = 3, 4
     flags = {**train_flags(folder, data, work, args), "max_steps": updates, "batch_size": 2}
-    flags |= {"max_minutes": 10, "accumulation_steps": 4, "log_interval": 4}
+    flags |= {"max_minutes": 10, "accumulation_steps": micro_steps, "log_interval": micro_steps}
     words = trainer_command(flags, args.ours_flags)[3:]
     command = torchrun(2, ["-m", "benchmarks.ddp", "--count_exchanges", *words])
     counted = read_result(run_process(command, env=environment(1))[0])
     # The trainer exchanges once more before the first step: its warm-up pass.
-    passes = updates + 1
-    return {
-        "micro_steps": updates * 4,
-        "updates": updates,
-        "buckets": counted["buckets"] / passes,
-        "bytes": counted["bytes"] / passes,
-    }
+    asked = {"updates": updates, "micro_steps": micro_steps}
+    return {**counted, **asked, "exchanges": counted["passes"] - 1}
 
 
 def gradient_bytes(size: str) -> float:
@@ -249,10 +248,11 @@ def measure_all(args: Any) -> None:
         columns = ["on one core each", "real tok/s: median (min–max)", "speed-up", "DDP efficiency"]
         report.add(table(columns, rows))
         report.add(
-            f"Exchanged in {counted['updates']} optimiser steps of "
-            f"{counted['micro_steps'] // counted['updates']} micro-steps: "
-            f"{counted['buckets']:g} buckets, {counted['bytes'] / 1e6:.1f} MB once an optimiser "
-            f"step (float32 gradients are {gradient_bytes(args.size) / 1e6:.1f} MB)."
+            f"Gradients were exchanged {counted['exchanges']} times in {counted['updates']} "
+            f"optimiser steps of {counted['micro_steps']} micro-steps, each time in "
+            f"{counted['buckets']} "
+            f"buckets of {counted['bytes'] / 1e6:.1f} MB together (float32 gradients are "
+            f"{gradient_bytes(args.size) / 1e6:.1f} MB)."
         )
         rows_a_step = args.batch_size or SIZES[args.size].cpu_rows
         cpu_micro_step = rows_a_step * SIZES[args.size].max_seq_len / one
