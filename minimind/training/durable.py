@@ -30,11 +30,13 @@ def forget_pages(path: Path) -> None:
     """
     if not hasattr(os, "posix_fadvise"):
         return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    # Only advice: a file system that does not take it has lost nothing.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:

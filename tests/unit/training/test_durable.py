@@ -83,6 +83,26 @@ def test_what_a_long_write_has_on_the_disk_leaves_the_memory(
     assert (tmp_path / "a").read_bytes() == bytes(1 << 20)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be advised")
+def test_a_file_system_that_takes_no_advice_fails_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+
+    def refuse(*arguments: int) -> None:
+        refused.set()
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def write(path: Path) -> None:
+        path.write_text("whole")
+        assert refused.wait(60)
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    monkeypatch.setattr(durable, "FLUSH_SECONDS", 0.001)
+    write_durably(tmp_path / "a", write)
+    assert (tmp_path / "a").read_text() == "whole"
+
+
 def test_an_error_that_only_an_early_sync_was_told_of_fails_the_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
