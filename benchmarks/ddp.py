@@ -250,8 +250,8 @@ def measure_all(args: Any) -> None:
         report.add(
             f"Gradients were exchanged {counted['exchanges']} times in {counted['updates']} "
             f"optimiser steps of {counted['micro_steps']} micro-steps, each time in "
-            f"{counted['buckets']} "
-            f"buckets of {counted['bytes'] / 1e6:.1f} MB together (float32 gradients are "
+            f"{counted['buckets']} buckets of {counted['bytes'] / 1e6:.1f} MB together "
+            "(float32 gradients are "
             f"{gradient_bytes(args.size) / 1e6:.1f} MB)."
         )
         rows_a_step = args.batch_size or SIZES[args.size].cpu_rows
