@@ -1,7 +1,8 @@
 """The sample corpus: text that every Python installation carries, as jsonl.
 
 pydoc's topics (the language reference), the docstrings and the longer comments of the
-standard library. Source files are parsed, never imported or run.
+standard library, and of the installed packages too where more is wanted. Source files are
+parsed, never imported or run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import tokenize
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from minimind.errors import MiniMindError
@@ -31,10 +33,15 @@ _SKIPPED = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packa
 _COMMENT = re.compile(r"^\s*#+ ?")
 
 
-def make_sample(folder: Path) -> dict[str, tuple[Path, int, int]]:
+def make_sample(folder: Path, *, packages: bool = False) -> dict[str, tuple[Path, int, int]]:
     """Write ``train.jsonl`` and ``eval.jsonl`` to ``folder``, each whole or not at all.
 
     The same Python version gives the same files, and a text is in at most one of them.
+
+    Args:
+        folder: made if it is not there.
+        packages: take what is installed beside this program too; then the same versions of
+            all of it give the same files.
 
     Returns:
         for each file its path, documents and bytes.
@@ -44,13 +51,16 @@ def make_sample(folder: Path) -> dict[str, tuple[Path, int, int]]:
             in source form.
     """
     splits: dict[str, list[str]] = {"train": [], "eval": []}
-    for text in _unique(_texts(Path(sysconfig.get_path("stdlib")))):
+    libraries = [Path(sysconfig.get_path("stdlib"))]
+    if packages:
+        libraries.append(Path(sysconfig.get_path("purelib")))
+    for text in _unique(chain.from_iterable(map(_texts, libraries))):
         held_out = _digest(text)[0] % HELD_OUT == 0
         splits["eval" if held_out else "train"].append(
             json.dumps({"text": text}, ensure_ascii=False)
         )
     if not splits["train"] or not splits["eval"]:
-        raise MiniMindError(f"no Python sources in {sysconfig.get_path('stdlib')}")
+        raise MiniMindError(f"no Python sources in {libraries[0]}")
     written = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,22 @@ def test_what_is_taken_from_a_library(library: Path, tmp_path: Path) -> None:
     }
 
 
+def test_installed_packages_too(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = library / "site-packages"
+    (installed / "theirs.py").write_text(f'"""Installed. {LONG}"""')
+    paths = {"stdlib": str(library), "purelib": str(installed)}
+    monkeypatch.setattr(sysconfig, "get_path", paths.__getitem__)
+    for packages in (False, True):
+        make_sample(tmp_path / "out", packages=packages)
+        splits = texts_of(tmp_path / "out")
+        texts = splits["train"] + splits["eval"]
+        assert (f"theirs\n\nInstalled. {LONG.strip()}" in texts) is packages
+        assert f"topic a\n{LONG.strip()}" in texts
+        assert len(texts) == len(set(texts))
+
+
 def test_no_library_module_is_imported(
     library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
