@@ -26,6 +26,8 @@ Check = tuple[Callable[[Any], bool], str]
 AUTO = -1
 """What ``--batch_size auto`` is in a :class:`TrainConfig`, until the run has found a number."""
 DEFAULT_BATCH_SIZE = 32
+LEARNING_RATES = {"adamw": 5e-4, "muon": 5e-3}
+"""What an optimiser takes where ``--learning_rate`` names none; docs/performance.md compares."""
 
 LARGEST = 2**31 - 1
 """No flag means more; larger numbers would only overflow somewhere later."""
@@ -155,17 +157,19 @@ class TrainConfig:
         POSITIVE_OR_AUTO,
     )
     accumulation_steps: int = option(8, "optimisation", "micro-steps per optimiser step", POSITIVE)
-    learning_rate: float = option(5e-4, "optimisation", "peak learning rate", POSITIVE)
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw",
+        "optimisation",
+        "muon: Muon for the matrices of the layers, AdamW for the rest; learns most from a token",
+    )
+    learning_rate: float = option(
+        None, "optimisation", "peak learning rate; 0.005 unless given with --optimizer muon", POSITIVE
+    )
     min_lr_ratio: float = option(
         0.1, "optimisation", "floor of the cosine schedule, as a share of the peak", UNIT
     )
     warmup_ratio: float = option(
         0.01, "optimisation", "share of the optimiser steps that warm the rate up", FRACTION
-    )
-    optimizer: Literal["adamw", "muon"] = option(
-        "adamw",
-        "optimisation",
-        "muon: Muon for the matrices of the layers, AdamW for the rest; learns most from a token at about ten times AdamW's --learning_rate (5e-3)",
     )
     weight_decay: float = option(
         0.1, "optimisation", "weight decay, on matrices only", NOT_NEGATIVE
@@ -260,6 +264,8 @@ class TrainConfig:
             value = getattr(self, f.name)
             if f.name == "batch_size" and value == "auto":
                 value = AUTO
+            if f.name == "learning_rate" and value is None:
+                value = LEARNING_RATES[self.optimizer]
             value = coerce(f.name, hints[f.name], value)
             object.__setattr__(self, f.name, value)
             check: Check | None = f.metadata["check"]

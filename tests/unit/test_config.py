@@ -106,6 +106,19 @@ def test_every_number_flag_refuses_what_is_not_a_number() -> None:
                 parse_args([f"--{name}", "many"])
 
 
+@pytest.mark.parametrize(
+    ("argv", "rate"),
+    [
+        ([], 5e-4),
+        (["--optimizer", "muon"], 5e-3),
+        (["--optimizer", "muon", "--learning_rate", "5e-4"], 5e-4),
+        (["--learning_rate", "1e-3"], 1e-3),
+    ],
+)
+def test_each_optimizer_has_its_learning_rate(argv: list[str], rate: float) -> None:
+    assert parse_args(argv).learning_rate == rate
+
+
 class TestConfigFile:
     def test_command_line_wins(self, tmp_path: Path) -> None:
         file = tmp_path / "run.toml"
