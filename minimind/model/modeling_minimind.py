@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, library, nn
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
@@ -443,12 +444,12 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
     implementation = config._attn_implementation
     if implementation == "flex_attention":
 
-        def same_document(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return document_ids[batch, query] == document_ids[batch, key]
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (document_ids[batch, query] == document_ids[batch, key]) & (query >= key)
 
-        return create_causal_mask(
-            config, inputs_embeds, None, None, and_mask_function=same_document
-        )
+        # transformers' own would warn in the middle, which no graph can hold.
+        rows, length = document_ids.shape
+        return create_block_mask(visible, rows, None, length, length, document_ids.device)
     if implementation not in ("sdpa", "eager"):
         raise ValueError(
             f"document_ids need attn_implementation 'sdpa', 'flex_attention' or 'eager', "

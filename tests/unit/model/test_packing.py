@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 
 from minimind.model import modeling_minimind
 
@@ -115,6 +116,20 @@ def test_flex_attention_gets_the_same_mask():
     rows, queries, keys = torch.meshgrid(*map(torch.arange, (3, LENGTH, LENGTH)), indexing="ij")
     found = block_mask.mask_mod(rows, torch.zeros_like(rows), queries, keys)
     assert torch.equal(found, expected[:, 0])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+def test_packed_rows_compile_to_one_graph(attention):
+    """A break would keep mask, layers and head from being fused, and costs time at every step."""
+    torch.compiler.reset()
+    model = small_model()
+    model.set_attn_implementation(attention)
+    graphs = CompileCounter()
+    model.compile(backend=graphs, dynamic=False)
+    _, batch = packed_batch()
+    with torch.no_grad():
+        model(**batch, num_items_in_batch=1)
+    assert graphs.frame_count == 1
 
 
 def test_mask_is_built_once_a_forward(monkeypatch):
