@@ -29,6 +29,9 @@ DEFAULT_BATCH_SIZE = 32
 LEARNING_RATES = {"adamw": 5e-4, "muon": 5e-3}
 """What an optimiser takes where ``--learning_rate`` names none; docs/performance.md compares."""
 
+FLEX_HEAD_SIZE = 16
+"""Smallest head that flex_attention's kernels take."""
+
 LARGEST = 2**31 - 1
 """No flag means more; larger numbers would only overflow somewhere later."""
 
@@ -163,7 +166,10 @@ class TrainConfig:
         "muon: Muon for the matrices of the layers, AdamW for the rest; learns most from a token",
     )
     learning_rate: float = option(
-        None, "optimisation", "peak learning rate; 0.005 unless given with --optimizer muon", POSITIVE
+        None,
+        "optimisation",
+        "peak learning rate; 0.005 unless given with --optimizer muon",
+        POSITIVE,
     )
     min_lr_ratio: float = option(
         0.1, "optimisation", "floor of the cosine schedule, as a share of the peak", UNIT
@@ -280,7 +286,7 @@ class TrainConfig:
                 f"--hidden_size {self.hidden_size} must be a multiple of "
                 f"--num_attention_heads {self.num_attention_heads}"
             )
-        if (self.hidden_size // self.num_attention_heads) % 2:
+        if self.head_size % 2:
             raise ConfigError(
                 f"--hidden_size {self.hidden_size} over --num_attention_heads "
                 f"{self.num_attention_heads} must be even (rotary embedding)"
@@ -289,6 +295,12 @@ class TrainConfig:
             raise ConfigError(
                 f"--num_attention_heads {self.num_attention_heads} must be a multiple of "
                 f"--num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.attention == "flex_attention" and self.head_size < FLEX_HEAD_SIZE:
+            raise ConfigError(
+                f"--attention flex_attention needs heads of {FLEX_HEAD_SIZE} or more, but "
+                f"--hidden_size {self.hidden_size} over --num_attention_heads "
+                f"{self.num_attention_heads} makes them {self.head_size}"
             )
         if self.num_experts_per_tok > self.num_experts:
             raise ConfigError(
@@ -309,6 +321,10 @@ class TrainConfig:
             raise ConfigError("--eval_data_path takes no weights: all of it is scored once")
         if self.sample_prompts and not self.sample_interval:
             raise ConfigError("--sample_prompts needs --sample_interval N: when to sample")
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
 
     @property
     def run_stem(self) -> str:

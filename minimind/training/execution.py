@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from minimind.config import TrainConfig
+from minimind.config import FLEX_HEAD_SIZE, TrainConfig
 from minimind.errors import ConfigError
 from minimind.training.distributed import World
 
@@ -59,6 +59,22 @@ class Execution:
         return asdict(self)
 
 
+def check_machine(config: TrainConfig, device: torch.device) -> None:
+    """Find flags that this machine cannot follow before any data is read.
+
+    Raises:
+        ConfigError: ``--compile on`` where nothing can be compiled, or an attention that the
+            device lacks.
+    """
+    missing = missing_for_compile(device.type)
+    if config.compile == "on" and missing:
+        raise ConfigError(f"--compile on needs {missing}; install it, or use --compile off")
+    if config.attention == "flex_attention" and device.type == "cpu":
+        raise ConfigError(
+            "--attention flex_attention cannot train on a CPU; leave it out, or name another"
+        )
+
+
 def choose_dtype(config: TrainConfig, device: torch.device) -> str:
     """``--dtype``, but float32 for bfloat16 on a CPU that would only emulate it.
 
@@ -94,17 +110,12 @@ def choose_execution(
         dtype: what :func:`choose_dtype` said.
         planned_flops: of one rank over the whole run.
         saved: the checkpoint, or None for a fresh run.
-
-    Raises:
-        ConfigError: ``--compile on`` where nothing can be compiled.
     """
     device = world.device.type
     kept = (saved or {}).get("execution") or {}
     if kept.get("device") != device:
         kept = {}
     missing = missing_for_compile(device)
-    if config.compile == "on" and missing:
-        raise ConfigError(f"--compile on needs {missing}; install it, or use --compile off")
     if config.compile != "auto":
         compiles = config.compile == "on"
     else:
@@ -123,7 +134,7 @@ def choose_execution(
         attention = kept["attention"]
     elif compiles and matrix_products_pay(device, dtype, config.max_seq_len):
         attention = "eager"
-    elif compiles and flex_pays(world.device, dtype, config.max_seq_len):
+    elif compiles and flex_pays(world.device, dtype, config):
         attention = "flex_attention"
     else:
         attention = "sdpa"
@@ -141,9 +152,11 @@ def matrix_products_pay(device: str, dtype: str, max_seq_len: int) -> bool:
     return device == "cpu" and dtype == "bfloat16" and max_seq_len <= MATMUL_ATTENTION_TOKENS
 
 
-def flex_pays(device: torch.device, dtype: str, max_seq_len: int) -> bool:
+def flex_pays(device: torch.device, dtype: str, config: TrainConfig) -> bool:
     """Whether compiled block attention, which skips what documents do not share, is a gain."""
-    if device.type != "cuda" or dtype == "float32" or max_seq_len < FLEX_TOKENS:
+    if device.type != "cuda" or dtype == "float32" or config.max_seq_len < FLEX_TOKENS:
+        return False
+    if config.head_size < FLEX_HEAD_SIZE:
         return False
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= FLEX_CAPABILITY
 

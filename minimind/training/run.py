@@ -39,7 +39,7 @@ from minimind.training.environment import FILE_NAME as ENVIRONMENT_FILE
 from minimind.training.environment import write_environment
 from minimind.training.evaluate import evaluate, to_device
 from minimind.training.events import EventLog
-from minimind.training.execution import Execution, choose_dtype, choose_execution
+from minimind.training.execution import Execution, check_machine, choose_dtype, choose_execution
 from minimind.training.flops import flops_per_token, peak_flops
 from minimind.training.lock import FolderLock
 from minimind.training.loop import Outcome, Trainer
@@ -137,6 +137,7 @@ def _run(
     startup.lap("checkpoint")
 
     # 5. Mixed precision.
+    check_machine(config, world.device)
     dtype = choose_dtype(config, world.device)
     autocast = autocast_context(world.device, dtype)
     scaler = make_scaler(world.device, dtype)

@@ -62,6 +62,10 @@ def test_a_value_may_begin_with_a_dash_or_hold_dashes() -> None:
         (["--learning_rate", "-1"], "--learning_rate must be greater than 0"),
         (["--grad_clip", "-0.1"], "--grad_clip must be 0 or more"),
         (["--warmup_ratio", "1"], "--warmup_ratio must be at least 0 and below 1"),
+        (
+            ["--attention", "flex_attention", "--hidden_size", "64"],
+            "--attention flex_attention needs heads of 16 or more",
+        ),
         (["--dtype", "int8"], "--dtype must be one of bfloat16, float16, float32"),
         (["--use_moe", "2"], "--use_moe must be one of 0, 1"),
         (["--device", "tpu"], "--device must be cuda, cuda:N or cpu"),

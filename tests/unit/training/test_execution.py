@@ -14,6 +14,7 @@ from minimind.training.execution import (
     CPU_COMPILE_FLOPS,
     FLEX_TOKENS,
     MATMUL_ATTENTION_TOKENS,
+    check_machine,
     choose_dtype,
     choose_execution,
     missing_for_compile,
@@ -98,6 +99,10 @@ class TestOnAGpu:
         assert choose(world=gpu, max_seq_len=FLEX_TOKENS).attention == "flex_attention"
         assert choose(world=gpu, max_seq_len=FLEX_TOKENS - 1).attention == "sdpa"
 
+    def test_so_do_small_heads(self, gpu):
+        assert choose(world=gpu, hidden_size=8 * 16).attention == "flex_attention"
+        assert choose(world=gpu, hidden_size=8 * 8).attention == "sdpa"
+
     def test_so_does_an_old_gpu(self, gpu, monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
         assert choose(world=gpu, max_seq_len=512).attention == "sdpa"
@@ -143,7 +148,14 @@ class TestResumed:
 def test_compile_on_without_a_compiler_is_an_error(monkeypatch):
     monkeypatch.setattr(execution, "missing_for_compile", lambda device: "a C++ compiler (g++)")
     with pytest.raises(ConfigError, match=r"--compile on needs a C\+\+ compiler"):
-        choose(compile="on")
+        check_machine(TrainConfig(compile="on"), CPU)
+    check_machine(TrainConfig(), CPU)
+
+
+def test_block_attention_on_a_cpu_is_an_error():
+    with pytest.raises(ConfigError, match="flex_attention cannot train on a CPU"):
+        check_machine(TrainConfig(attention="flex_attention"), CPU)
+    check_machine(TrainConfig(attention="flex_attention"), torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("device", "named"), [("cpu", r"C\+\+ compiler"), ("cuda", "C compiler")])
