@@ -140,20 +140,27 @@ def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
     return build_spec(given, train, profile, cluster=cluster, site=site)
 
 
-def show_script(spec: JobSpec, as_json: bool, *, array: bool = False) -> int:
-    """Prints the batch script, or the command of each rank where there is none."""
-    from launcher.submission import batch_script
+def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -> int:
+    """Prints the batch script, and the command that its supervisor starts the ranks with.
 
+    Where there is no batch script, the command of each rank. ``point``: of a sweep, for whose
+    array ``spec`` stands.
+    """
+    from launcher import local, submission
+
+    run = point or spec
     if spec.cluster == "local":
-        from launcher.local import rank_command
-
-        text = f"{spec.world_size} × {shlex.join(rank_command(spec))}\n"
+        command = shlex.join(local.rank_command(run))
+        text = f"{spec.world_size} × {command}\n"
     else:
-        text = batch_script(spec, array=array)
+        command = shlex.join(submission.rank_command(run))
+        text = submission.batch_script(spec, array=point is not None)
     if as_json:
-        print_json({"spec": json.loads(spec.to_json()), "script": text})
+        print_json({"spec": json.loads(spec.to_json()), "script": text, "ranks": command})
     else:
         sys.stdout.write(text)
+        if spec.cluster == "slurm":
+            note(f"The ranks of {run.name}: {command}")
     return 0
 
 

@@ -54,9 +54,10 @@ def sweep(
     if dry_run:
         from launcher.cli_submit import show_script
 
-        for point in point_specs(spec, train, flags):
+        specs = point_specs(spec, train, flags)
+        for point in specs:
             note(f"{spec.name}/{Path(point.run_dir).name}: {' '.join(point.train_args)}")
-        return show_script(spec, as_json, array=True)
+        return show_script(spec, as_json, point=specs[0])
     secrets = read_secrets(spec)
     check_new(spec)
     found = submit_sweep(spec, train, flags, secrets)

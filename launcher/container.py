@@ -1,7 +1,8 @@
 """One image, many runtimes: the words that go around the command of a rank.
 
 Pure functions from a JobSpec to argument lists. Every rank has its own container; the run
-folder and the working folder are seen under the same paths inside as outside.
+folder and the working folder are seen under the same paths inside as outside. Standard library
+only: the host side of a job makes its commands here.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ IMAGE_FILES = {".sqsh": "enroot", ".squashfs": "enroot", ".sif": "apptainer"}
 
 def mounts(spec: JobSpec) -> list[Mount]:
     """The run folder and the working folder, then what the user asked for."""
-    own = [Mount(spec.run_dir, spec.run_dir), Mount(spec.workdir, spec.workdir)]
+    own = [Mount(path, path) for path in (spec.sweep_dir or spec.run_dir, spec.workdir)]
     taken = {mount.target for mount in spec.mounts}
     return [mount for mount in own if mount.target not in taken] + list(spec.mounts)
 
@@ -82,6 +83,26 @@ def detect(image: str | None, which: Callable[[str], str | None] = shutil.which)
         if which(program):
             return runtime
     return "docker"
+
+
+def srun_command(spec: JobSpec) -> list[str]:
+    """srun, the container around each rank, and the ranks' Python."""
+    start = f"{spec.run_dir}/code" if spec.container == "none" else inside_folder(spec)
+    binding = [f"--cpus-per-task={spec.cpus_per_gpu}"] if spec.cpus_per_gpu else ["--cpu-bind=none"]
+    return [
+        "srun",
+        "--unbuffered",
+        "--export=ALL",
+        # One rank's end must not kill the others' last save; the supervisor ends stragglers.
+        "--kill-on-bad-exit=0",
+        "--wait=0",
+        *binding,
+        # Python puts the folder it starts in first: here the snapshot of the code.
+        f"--chdir={start}",
+        *srun_options(spec),
+        *command_prefix(spec),
+        spec.python,
+    ]
 
 
 def srun_options(spec: JobSpec) -> list[str]:

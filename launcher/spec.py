@@ -64,6 +64,8 @@ class JobSpec:
     name: str
     run_dir: str
     workdir: str
+    sweep_dir: str = ""
+    """For a point of a sweep: the sweep's folder, where its pickles and its code lie."""
     train_args: tuple[str, ...] = ()
     module: str = TRAIN_MODULE
     cluster: str = "slurm"

@@ -26,6 +26,9 @@ SHORT_LIMIT_MINUTES = 10
 
 SNAPSHOT_PACKAGES = ("launcher", "minimind")
 
+SUBMITIT = ("-u", "-m", "submitit.core._submit")
+"""What submitit puts behind a Python; the folder of its pickles follows."""
+
 
 class SubmissionError(MiniMindError):
     """Slurm or the machine refused the job; the message is what it said."""
@@ -71,31 +74,15 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     return parameters
 
 
-def srun_command(spec: JobSpec) -> list[str]:
-    """srun, the container around each rank, and the ranks' Python."""
-    run = RunFolder(spec.run_dir)
-    start = str(run.code) if spec.container == "none" else str(run.submitit)
-    binding = [f"--cpus-per-task={spec.cpus_per_gpu}"] if spec.cpus_per_gpu else ["--cpu-bind=none"]
-    return [
-        "srun",
-        "--unbuffered",
-        "--export=ALL",
-        # One rank's end must not kill the others' last save; the supervisor ends stragglers.
-        "--kill-on-bad-exit=0",
-        "--wait=0",
-        *binding,
-        # Python puts the folder it starts in first: here the snapshot of the code.
-        f"--chdir={start}",
-        *container.srun_options(spec),
-        *container.command_prefix(spec),
-        spec.python,
-    ]
-
-
 def supervised(spec: JobSpec) -> str:
     """The shell words before ``-u -m submitit.core._submit FOLDER`` in the batch script."""
-    supervisor = [spec.host_python, "-m", "launcher.supervise", spec.run_dir]
-    return shlex.join([*supervisor, "--", *srun_command(spec)])
+    return shlex.join([spec.host_python, "-m", "launcher.supervise", spec.run_dir])
+
+
+def rank_command(spec: JobSpec) -> list[str]:
+    """What the supervisor of this spec's job starts: srun and the command of each rank."""
+    folder = RunFolder(spec.sweep_dir or spec.run_dir).submitit
+    return [*container.srun_command(spec), *SUBMITIT, str(folder)]
 
 
 def batch_script(spec: JobSpec, *, array: bool = False) -> str:
@@ -103,7 +90,7 @@ def batch_script(spec: JobSpec, *, array: bool = False) -> str:
     from submitit.slurm.slurm import _make_sbatch_string
 
     folder = RunFolder(spec.run_dir).submitit
-    command = f"{supervised(spec)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    command = " ".join([supervised(spec), *SUBMITIT, shlex.quote(str(folder))])
     parameters = executor_parameters(spec, array=array)
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))
 

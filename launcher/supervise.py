@@ -1,5 +1,6 @@
-"""The host-side half on Slurm: ``python -m launcher.supervise RUN -- srun …`` in the batch script.
+"""The host-side half on Slurm: ``python -m launcher.supervise RUN WORDS…`` in the batch script.
 
+The words are what srun and the container, which the run's spec says, have each rank's Python run.
 Here scontrol exists, which a container does not have. One process is one attempt: it starts
 the ranks, watches them, classifies their end, and asks Slurm to run the job again within the
 budget of that cause. The batch shell ignores SIGTERM, so this process outlives the signals
@@ -69,10 +70,11 @@ class StepRanks:
 class Supervisor:
     """One attempt of one run inside the job that this process belongs to."""
 
-    def __init__(self, run: RunFolder, command: list[str]) -> None:
+    def __init__(self, run: RunFolder, words: list[str]) -> None:
         self.run = run
-        self.command = command
         self.spec: JobSpec = run.spec()
+        # From the same spec as what removes its containers: in an array every task has its own.
+        self.command = [*container.srun_command(self.spec), *words]
         self.job_id = os.environ["SLURM_JOB_ID"]
         self.kill_wait = slurm.seconds(slurm.show_config().get("KillWait", ""), 30)
         self.warned_at: float | None = None
@@ -242,17 +244,17 @@ def free_port() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """``RUN_DIR -- COMMAND…``; in an array ``RUN_DIR`` holds one run a task, named by index."""
-    folder, separator, *command = argv
-    if separator != "--" or not command:
-        raise SystemExit("usage: python -m launcher.supervise RUN_DIR -- srun …")
+    """``RUN_DIR WORDS…``; in an array ``RUN_DIR`` holds one run a task, named by index."""
+    if len(argv) < 2:
+        raise SystemExit("usage: python -m launcher.supervise RUN_DIR -m MODULE …")
+    folder, *words = argv
     index = os.environ.get("SLURM_ARRAY_TASK_ID")
     run = RunFolder(Path(folder) / index if index else folder)
     try:
         # A sweep's pickles and code lie in its own folder, its points' specs in theirs.
         for part in {run.root: run, Path(folder): RunFolder(folder)}.values():
             check_trusted(part)
-        return Supervisor(run, command).main()
+        return Supervisor(run, words).main()
     except MiniMindError as error:
         print(f"launcher: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code

@@ -81,6 +81,7 @@ def point_specs(spec: JobSpec, train: list[str], grid: Grid) -> list[JobSpec]:
                 spec,
                 name=f"{spec.name}-{index}",
                 run_dir=str(run_dir),
+                sweep_dir=spec.run_dir,
                 train_args=tuple(arguments),
                 save_dir=save_dir,
             )

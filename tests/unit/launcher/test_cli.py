@@ -74,12 +74,29 @@ def test_dry_run_prints_the_script_and_leaves_nothing(
 ) -> None:
     command = ["submit", "--name", "x", "--cluster", "slurm", "--dry-run", "--nodes", "2"]
     assert main([*command, "--", "--device", "cpu"]) == 0
-    script = capsys.readouterr().out
+    script, said = capsys.readouterr()
     assert script.startswith("#!/bin/bash\n")
     assert f"--output={here}/runs/x/batch.log" in script
+    assert f" --chdir={here}/runs/x/code {sys.executable} -u -m submitit" in said
     assert main([*command, "--json", "--", "--device", "cpu"]) == 0
-    assert json.loads(capsys.readouterr().out)["script"] == script
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["script"] == script
+    assert f"The ranks of x: {answer['ranks']}\n" == said
     assert not (here / "runs").exists()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_dry_run_of_a_sweep_shows_a_points_command(
+    cluster: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", "--name", "sw", "--cluster", cluster, "--vary", "epochs=1,2", "--dry-run"]
+    options = ["--image", "mm", "--container", "docker", "--json"]
+    assert main([*command, *options, "--", "--device", "cpu"]) == 0
+    ranks = json.loads(capsys.readouterr().out)["ranks"]
+    sweep = here / "runs" / "sw"
+    assert f"--label minimind.run={sweep}/0 --volume {sweep}:{sweep} " in ranks
+    assert not sweep.exists()
 
 
 @pytest.mark.usefixtures("here")

@@ -1,4 +1,4 @@
-"""The batch script of every container runtime, against files that a person has read."""
+"""Batch script and ranks' command of every runtime, against files that a person has read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.spec import JobSpec, Mount
-from launcher.submission import batch_script, snapshot_code, srun_command
+from launcher.submission import batch_script, rank_command, snapshot_code, supervised
 from launcher.task import STOP_SIGNALS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,11 +55,14 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_batch_script_is_the_golden_one(case: str, make_spec: Callable[..., JobSpec]) -> None:
+def test_script_and_command_are_the_golden_ones(
+    case: str, make_spec: Callable[..., JobSpec]
+) -> None:
     changes = dict(CASES[case])
     if "image" in changes:
         changes.setdefault("container", case)
-    text = batch_script(make_spec(**changes))
+    spec = make_spec(**changes)
+    text = f"{batch_script(spec)}\n# the supervisor's command\n{shlex.join(rank_command(spec))}\n"
     path = GOLDEN / f"{case}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(text)
@@ -67,7 +70,7 @@ def test_batch_script_is_the_golden_one(case: str, make_spec: Callable[..., JobS
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_batch_script_is_valid_shell(case: str) -> None:
+def test_script_and_command_are_valid_shell(case: str) -> None:
     path = GOLDEN / f"{case}.txt"
     subprocess.run(["bash", "-n", str(path)], check=True)
     checker = shutil.which("shellcheck")
@@ -92,7 +95,7 @@ def test_secrets_and_env_values_are_not_in_the_script(make_spec: Callable[..., J
     spec = make_spec(
         container="docker", image="i", env={"KEY": "value-of-key"}, secret_env=("TOKEN",)
     )
-    text = batch_script(spec)
+    text = " ".join([batch_script(spec), *rank_command(spec)])
     assert "value-of-key" not in text
     assert "TOKEN" not in text
     assert "--env KEY" in text
@@ -106,15 +109,17 @@ WORDS = st.text(
 @settings(max_examples=40, deadline=None)
 @given(run_dir=WORDS, workdir=WORDS)
 def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> None:
-    """What a shell makes of the script's last line is the command that was meant."""
+    """What a shell makes of the script's last line is what was meant; srun gets it as it is."""
     spec = JobSpec(
         name="n", run_dir=run_dir, workdir=workdir, container="podman", image="i", python="py"
     )
     line = next(x for x in batch_script(spec).split("\n") if "launcher.supervise" in x)
     words = shlex.split(line)
+    assert words[: words.index("-u")] == shlex.split(supervised(spec))
     assert words[3] == run_dir
-    assert words[words.index("--") + 1 :][: len(srun_command(spec))] == srun_command(spec)
-    assert f"{workdir}:{workdir}" in words
+    command = rank_command(spec)
+    assert command[-len(words[4:]) :] == words[4:]
+    assert f"{workdir}:{workdir}" in command
 
 
 def test_snapshot_is_the_code_and_nothing_else(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.local import rank_command
+from launcher import local
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.submission import prepare, submit_points
@@ -179,16 +179,23 @@ def test_a_filesystem_without_modes_is_named_before_anything_is_put_there(
 
 
 @pytest.mark.parametrize("module", ["launcher.task", "launcher.supervise"])
-def test_a_job_says_it_in_one_line_and_runs_nothing(run: RunFolder, module: str) -> None:
+def test_a_job_says_it_in_one_line_and_runs_nothing(
+    run: RunFolder, module: str, tmp_path: Path
+) -> None:
     run.root.chmod(0o777)
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(f'#!/bin/sh\ntouch "{run.root}/executed"\n')
+    srun.chmod(0o755)
     words = [str(run.root)]
     if module == "launcher.supervise":
-        words += ["--", "touch", str(run.root / "executed")]
+        words += ["-m", "this"]
+    path = f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, "-m", module, *words],
         capture_output=True,
         text=True,
-        env={**os.environ, "SLURM_JOB_ID": "1"},
+        env={**os.environ, "SLURM_JOB_ID": "1", "PATH": path},
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -206,11 +213,12 @@ def test_a_run_is_not_renewed_in_a_folder_that_others_can_write(
 
 
 def test_a_secrets_value_is_in_its_file_alone(run: RunFolder) -> None:
-    from launcher.submission import batch_script, srun_command
+    from launcher.submission import batch_script, rank_command
 
     spec = run.spec()
     (run.submitit / "2_submitted.pkl").write_bytes(pickle.dumps(RankTask(str(run.root))))
-    said = " ".join([batch_script(spec), *srun_command(spec), *rank_command(spec), spec.to_json()])
+    commands = [*rank_command(spec), *local.rank_command(spec)]
+    said = " ".join([batch_script(spec), *commands, spec.to_json()])
     assert "s3cret" not in said
     holders = [p.name for p in run.root.rglob("*") if p.is_file() and b"s3cret" in p.read_bytes()]
     assert holders == ["secrets.json"]
