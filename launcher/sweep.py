@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from launcher.build import complete_train_args
 from launcher.runs import SWEEP_FILE, RunFolder, write_atomically
-from launcher.spec import JobSpec
+from launcher.spec import TRAIN_MODULE, JobSpec
 from launcher.submission import prepare, submit_points
 from minimind.errors import ConfigError
 from minimind.toml import read_toml
@@ -69,13 +71,17 @@ def point_specs(spec: JobSpec, train: list[str], grid: Grid) -> list[JobSpec]:
     """A spec for every point, below the sweep's folder and named by its index.
 
     Raises:
-        ConfigError: the training's parser refuses one of the points.
+        ConfigError: the training's parser refuses one of the points, or some would write to one
+            folder.
     """
     found = []
     for index, values in enumerate(points(grid)):
         run_dir = Path(spec.run_dir) / str(index)
         flags = [word for name, value in values.items() for word in (f"--{name}", value)]
-        arguments, save_dir, _ = complete_train_args([*train, *flags], run_dir, spec.module)
+        # What there is to say, the sweep's own spec has had said.
+        arguments, save_dir, _ = complete_train_args(
+            [*train, *flags], run_dir, spec.module, quiet=True
+        )
         found.append(
             dataclasses.replace(
                 spec,
@@ -86,7 +92,24 @@ def point_specs(spec: JobSpec, train: list[str], grid: Grid) -> list[JobSpec]:
                 save_dir=save_dir,
             )
         )
+    if spec.module == TRAIN_MODULE:
+        _check_folders(found)
     return found
+
+
+def _check_folders(specs: list[JobSpec]) -> None:
+    """Raises ConfigError when two points would write over each other's results."""
+    from minimind.config import parse_args
+
+    configs = [parse_args(spec.train_args) for spec in specs]
+    for field in ("save_dir", "checkpoint_dir"):
+        users = Counter(os.path.realpath(getattr(config, field)) for config in configs)
+        folder, count = users.most_common(1)[0]
+        if count > 1:
+            raise ConfigError(
+                f"--{field} {folder}: {count} points of the sweep would write there; "
+                "leave it out, and each has its own"
+            )
 
 
 def submit_sweep(

@@ -473,10 +473,20 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
         ConfigError: an unknown flag or key, or a bad value; one line that says what to change.
         SystemExit: ``--help`` was asked for.
     """
-    given = vars(build_parser().parse_args([_underscored(word) for word in argv]))
+    given = parse_words(argv)
     config_file = given.pop("config", None)
     values = read_config_file(config_file) if config_file else {}
     return TrainConfig(**{**values, **given})
+
+
+def parse_words(argv: Sequence[str]) -> dict[str, Any]:
+    """What the command-line words themselves say, ``config`` included; no value is checked.
+
+    Raises:
+        ConfigError: an unknown flag.
+        SystemExit: ``--help`` was asked for.
+    """
+    return vars(build_parser().parse_args([_underscored(word) for word in argv]))
 
 
 def _underscored(word: str) -> str:

@@ -8,6 +8,8 @@ import pytest
 from launcher.build import build_spec, complete_train_args, read_secrets, runs_folder
 from launcher.slurm import Partition, Site
 from launcher.spec import JobSpec
+from launcher.submission import prepare
+from minimind.config import TrainConfig, parse_args, write_config_file
 from minimind.errors import ConfigError
 
 SITE = Site(
@@ -108,3 +110,88 @@ def test_where_runs_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs_folder(None, {}) == Path("/from/env")
     assert runs_folder(None, {"runs_dir": "/from/profile"}) == Path("/from/profile")
     assert runs_folder("/given", {"runs_dir": "/from/profile"}) == Path("/given")
+
+
+@pytest.fixture
+def old_config(tmp_path: Path) -> Path:
+    """The ``config.toml`` that a run of the launcher, ``old``, has left."""
+    spec = build(tmp_path, ["--epochs", "2", "--learning_rate", "0.5"], name="old")
+    prepare(spec, {})
+    out = Path(spec.save_dir)
+    out.mkdir()
+    write_config_file(parse_args(spec.train_args), out / "config.toml")
+    return out / "config.toml"
+
+
+def folders(spec: JobSpec) -> dict[str, str]:
+    config = parse_args(spec.train_args)
+    names = ("save_dir", "checkpoint_dir", "from_resume")
+    return {name: getattr(config, name) for name in names}
+
+
+def own_folders(run: Path) -> dict[str, str]:
+    return {
+        "save_dir": str(run / "out"),
+        "checkpoint_dir": str(run / "checkpoints"),
+        "from_resume": "auto",
+    }
+
+
+def test_config_of_another_run_is_repeated_in_a_folder_of_its_own(
+    tmp_path: Path, old_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = build(tmp_path, ["--config", str(old_config)], name="new")
+    assert folders(spec) == own_folders(tmp_path / "new")
+    assert spec.save_dir == str(tmp_path / "new" / "out")
+    assert parse_args(spec.train_args).learning_rate == 0.5
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "run old" in said
+    # The runs folder may have another name here than where the old run was submitted.
+    alias = tmp_path / "alias"
+    alias.symlink_to(tmp_path)
+    own = build(alias, ["--config", str(old_config)], name="old")
+    assert own.save_dir == str(tmp_path / "old" / "out")
+    assert capsys.readouterr().err == "", "a run that goes on keeps its folders"
+
+
+def test_what_such_a_config_says_of_folders_is_the_old_runs_as_a_whole(
+    tmp_path: Path, old_config: Path
+) -> None:
+    """Its run had an --save_dir of its user's own: a new run must not write there either."""
+    elsewhere = tmp_path / "elsewhere"
+    spec = build(tmp_path, ["--config", str(old_config), "--save_dir", str(elsewhere)], name="old")
+    write_config_file(parse_args(spec.train_args), old_config)
+    spec = build(tmp_path, ["--config", str(old_config)], name="new")
+    assert folders(spec) == own_folders(tmp_path / "new")
+
+
+def test_folders_that_are_no_runs_are_the_users_choice(tmp_path: Path, old_config: Path) -> None:
+    mine = {"save_dir": str(tmp_path / "a"), "checkpoint_dir": str(tmp_path / "b")}
+    # Some project's own spec.json beside them makes no run of them.
+    (tmp_path / "spec.json").write_text("{}")
+    file = tmp_path / "mine.toml"
+    write_config_file(TrainConfig(**mine, from_resume="1"), file)
+    assert folders(build(tmp_path, ["--config", str(file)])) == mine | {"from_resume": "1"}
+    words = [word for name, value in mine.items() for word in (f"--{name}", value)]
+    spec = build(tmp_path, ["--config", str(old_config), *words, "--from-resume=0"], name="new")
+    assert folders(spec) == mine | {"from_resume": "0"}
+
+
+def test_new_run_may_be_started_from_inside_an_old_one(
+    tmp_path: Path,
+    old_config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path / "old")
+    spec = build(tmp_path, ["--epochs", "1"], name="new")
+    assert folders(spec) == own_folders(tmp_path / "new")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("flag", ["--save_dir", "--checkpoint-dir"])
+def test_another_runs_folder_is_not_taken(tmp_path: Path, old_config: Path, flag: str) -> None:
+    for folder in (tmp_path / "old", tmp_path / "old" / "out", tmp_path / "old" / "new" / "er"):
+        with pytest.raises(ConfigError, match=r"--\w+_dir .* run old; leave it out"):
+            build(tmp_path, [flag, str(folder)], name="new")
+    build(tmp_path, [flag, str(tmp_path / "old" / "here")], name="old")

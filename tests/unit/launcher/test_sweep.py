@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from launcher.cli import main
 from launcher.slurm import array_indices
-from launcher.sweep import parse_vary, points, read_grid
+from launcher.spec import JobSpec
+from launcher.sweep import parse_vary, point_specs, points, read_grid
+from minimind.config import parse_args, write_config_file
 from minimind.errors import ConfigError
 
 
@@ -46,3 +50,42 @@ def test_empty_and_enormous_grids_are_refused() -> None:
 )
 def test_array_indices(text: str, expected: list[int]) -> None:
     assert array_indices(text) == expected
+
+
+@pytest.mark.parametrize("flag", ["save_dir", "checkpoint_dir"])
+def test_points_do_not_share_a_folder(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    command = ["sweep", "--name", "sw", "--cluster", "local", "--vary", "learning_rate=1e-3,5e-4"]
+    assert main([*command, "--", f"--{flag}", "mine"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"--{flag} {tmp_path / 'mine'}" in said
+    assert "2 points" in said
+    (tmp_path / "mine.toml").write_text(f'{flag} = "mine"\n')
+    assert main([*command, "--", "--config", "mine.toml"]) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_points_may_name_a_folder_each(make_spec: Callable[..., JobSpec]) -> None:
+    specs = point_specs(make_spec(), [], {"save_dir": ["/a", "/b"]})
+    assert [spec.save_dir for spec in specs] == ["/a", "/b"]
+    (one,) = point_specs(make_spec(), ["--save_dir", "/a"], {"epochs": ["1"]})
+    assert one.save_dir == "/a"
+
+
+def test_config_of_a_run_is_swept_in_folders_of_their_own(
+    tmp_path: Path, make_spec: Callable[..., JobSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (old,) = point_specs(make_spec(run_dir=str(tmp_path / "old")), [], {"epochs": ["3"]})
+    (tmp_path / "old" / "0" / "attempts").mkdir(parents=True)
+    (tmp_path / "old" / "0" / "spec.json").write_text(old.to_json())
+    file = tmp_path / "config.toml"
+    write_config_file(parse_args(old.train_args), file)
+    spec = make_spec(run_dir=str(tmp_path / "new"))
+    specs = point_specs(spec, ["--config", str(file)], {"learning_rate": ["1e-3", "5e-4"]})
+    assert [point.save_dir for point in specs] == [str(tmp_path / f"new/{i}/out") for i in (0, 1)]
+    assert [parse_args(point.train_args).epochs for point in specs] == [3, 3]
+    # The sweep's own spec has said it once.
+    assert capsys.readouterr().err == ""
