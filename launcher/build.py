@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import container, slurm
+from launcher.image import SUFFIXES
 from launcher.output import note
 from launcher.runs import RunFolder
 from launcher.slurm import Partition, Site
@@ -63,11 +64,8 @@ def build_spec(
     check_path(str(runs), "--runs-dir")
     run_dir = runs / name
     check_writable(run_dir)
-    image = pick("image")
-    runtime = pick("container", "auto")
-    if runtime == "auto":
-        runtime = container.detect(image)
-    _check_image(image, runtime)
+    image, runtime = _find_image(pick("image"), pick("container", "auto"))
+    python = pick("python", sys.executable if runtime == "none" else "python3")
     module = options.get("module") or TRAIN_MODULE
     arguments, save_dir, on_cpu = complete_train_args(train_args, run_dir, module)
     spec = JobSpec(
@@ -103,7 +101,7 @@ def build_spec(
             dict.fromkeys([*profile.get("secret_env", ()), *options.get("secret_env", ())])
         ),
         user=f"{os.getuid()}:{os.getgid()}",
-        python=pick("python", sys.executable if runtime == "none" else "python3"),
+        python=_find_python(python, runtime),
         host_python=sys.executable,
         max_restarts=pick("max_restarts", 3),
         max_node_failures=profile.get("max_node_failures", 10),
@@ -206,14 +204,48 @@ def _run_around(folder: str) -> RunFolder | None:
     return None
 
 
-def _check_image(image: str | None, runtime: str) -> None:
-    if image is None:
-        return
-    looks_like_file = image.startswith(("/", "./", "../", "~")) or runtime == "charliecloud"
-    if (looks_like_file or image.endswith(tuple(container.IMAGE_FILES))) and not os.path.exists(
-        os.path.expanduser(image)
-    ):
+def _find_image(image: str | None, runtime: str) -> tuple[str | None, str]:
+    """The image and the runtime that starts it; a file or folder by its absolute path.
+
+    Ranks start in another folder than this one, and no shell expands a ``~`` for them.
+
+    Raises:
+        ConfigError: there is no such file, or the runtime starts none.
+    """
+    path = os.path.abspath(os.path.expanduser(image or ""))
+    is_path = image is not None and image.startswith(("/", "./", "../", "~"))
+    if runtime == "auto":
+        runtime = container.detect(path if is_path else image)
+    if image is None or runtime == "none":
+        return image, runtime
+    starts_files = runtime in SUFFIXES
+    starts_folders = runtime in ("apptainer", "charliecloud")
+    # A folder that has an image's name by chance is none to the other runtimes.
+    if (starts_files and os.path.isfile(path)) or (starts_folders and os.path.isdir(path)):
+        return path, runtime
+    is_path = is_path or image.endswith(tuple(container.IMAGE_FILES)) or runtime == "charliecloud"
+    if is_path and not os.path.exists(path):
         raise ConfigError(f"--image {image}: no such file")
+    if runtime == "enroot":
+        raise ConfigError(
+            f"--image {image}: enroot starts a file; make one with "
+            f"`launcher image import {image} --container enroot`"
+        )
+    if is_path and starts_files:
+        raise ConfigError(f"--image {image}: {runtime} starts a file, and this is a folder")
+    if is_path:
+        raise ConfigError(f"--image {image}: {runtime} knows images by name, not by path")
+    return image, runtime
+
+
+def _find_python(python: str, runtime: str) -> str:
+    """``python`` by its absolute path, unless it is a name: ranks start in another folder."""
+    if "/" not in python:
+        return python
+    path = os.path.abspath(os.path.expanduser(python))
+    if runtime == "none" and not os.path.isabs(python) and not os.path.isfile(path):
+        raise ConfigError(f"--python {python}: no such file")
+    return path
 
 
 def check_site(spec: JobSpec, site: Site) -> None:

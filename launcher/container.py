@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 
+from launcher.image import enroot_name
 from launcher.spec import JobSpec, Mount
 
 RANK_VARIABLES = (
@@ -41,6 +42,9 @@ RANK_VARIABLES = (
 """What a rank needs to know. Named without a value, so that each task passes on its own."""
 
 IMAGE_FILES = {".sqsh": "enroot", ".squashfs": "enroot", ".sif": "apptainer"}
+
+APPTAINER_SCHEMES = ("docker-daemon:", "docker-archive:", "oci:", "oci-archive:")
+"""Apptainer's ways to say where an image lies, besides those with ``://``."""
 
 
 def mounts(spec: JobSpec) -> list[Mount]:
@@ -114,7 +118,7 @@ def srun_options(spec: JobSpec) -> list[str]:
         f"{m.source}:{m.target}" + (":ro" if m.read_only else "") for m in mounts(spec)
     )
     return [
-        f"--container-image={spec.image}",
+        f"--container-image={enroot_name(spec.image)}",
         f"--container-mounts={joined}",
         f"--container-workdir={inside_folder(spec)}",
         "--no-container-mount-home",
@@ -172,6 +176,10 @@ def _enroot_mount(mount: Mount) -> str:
 
 def _apptainer(spec: JobSpec) -> list[str]:
     assert spec.image is not None
+    image = spec.image
+    if not image.startswith(("/", *APPTAINER_SCHEMES)) and "://" not in image:
+        # Without a scheme Apptainer takes a reference for a file.
+        image = f"docker://{image}"
     return [
         "apptainer",
         "exec",
@@ -180,7 +188,7 @@ def _apptainer(spec: JobSpec) -> list[str]:
         "--pwd",
         inside_folder(spec),
         *spec.container_args,
-        spec.image,
+        image,
     ]
 
 

@@ -101,12 +101,20 @@ def import_command(reference: str, runtime: str, target: Path, local: bool) -> l
     if runtime == "apptainer":
         source = f"docker-daemon:{with_tag(reference)}" if local else f"docker://{reference}"
         return ["apptainer", "build", str(target), source]
-    source = f"dockerd://{reference}" if local else f"docker://{_enroot_name(reference)}"
+    source = f"dockerd://{reference}" if local else f"docker://{enroot_name(reference)}"
     return ["enroot", "import", "--output", str(target), source]
 
 
-def _enroot_name(reference: str) -> str:
-    """enroot separates a registry from the image by ``#``, not by a slash."""
+def enroot_name(reference: str) -> str:
+    """enroot and pyxis separate a registry from the image by ``#``, not by a slash.
+
+    A path, and what is spelled their way already, stay as they are.
+    """
+    scheme = "docker://"
+    if reference.startswith(scheme):
+        return scheme + enroot_name(reference.removeprefix(scheme))
+    if "#" in reference or "://" in reference:
+        return reference
     registry, slash, rest = reference.partition("/")
     has_registry = slash and ("." in registry or ":" in registry or registry == "localhost")
     return f"{registry}#{rest}" if has_registry else reference

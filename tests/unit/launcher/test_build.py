@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from launcher.build import build_spec, complete_train_args, read_secrets, runs_folder
+from launcher.container import srun_command
 from launcher.slurm import Partition, Site
 from launcher.spec import JobSpec
 from launcher.submission import prepare
@@ -195,3 +196,87 @@ def test_another_runs_folder_is_not_taken(tmp_path: Path, old_config: Path, flag
         with pytest.raises(ConfigError, match=r"--\w+_dir .* run old; leave it out"):
             build(tmp_path, [flag, str(folder)], name="new")
     build(tmp_path, [flag, str(tmp_path / "old" / "here")], name="old")
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder and the home, with images in both."""
+    folder = tmp_path / "here"
+    for name in ("here", "home"):
+        (tmp_path / name / "sandbox").mkdir(parents=True)
+        (tmp_path / name / "venv" / "bin").mkdir(parents=True)
+        for file in ("mm.sif", "mm.sqsh", "venv/bin/python"):
+            (tmp_path / name / file).touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "image, runtime, found",
+    [
+        ("mm.sif", "auto", "here/mm.sif"),
+        ("./mm.sqsh", "pyxis", "here/mm.sqsh"),
+        ("../home/mm.sqsh", "enroot", "home/mm.sqsh"),
+        ("~/mm.sif", "auto", "home/mm.sif"),
+        ("sandbox", "apptainer", "here/sandbox"),
+        ("~/sandbox", "charliecloud", "home/sandbox"),
+    ],
+)
+def test_image_file_is_found_wherever_the_ranks_start(
+    image: str, runtime: str, found: str, images: Path, tmp_path: Path
+) -> None:
+    spec = build(tmp_path, image=image, container=runtime)
+    assert spec.image == str(tmp_path / found)
+    assert str(tmp_path / found) in " ".join(srun_command(spec))
+
+
+@pytest.mark.parametrize("runtime", ["docker", "podman", "pyxis"])
+@pytest.mark.usefixtures("images")
+def test_folder_of_an_images_name_is_not_the_image(tmp_path: Path, runtime: str) -> None:
+    assert build(tmp_path, image="sandbox", container=runtime).image == "sandbox"
+
+
+@pytest.mark.parametrize(
+    "image, runtime, said",
+    [
+        ("registry.example.org/mm:1", "enroot", "launcher image import registry.example.org/mm:1"),
+        ("sandbox", "enroot", "launcher image import sandbox"),
+        ("~/missing.sif", "apptainer", "no such file"),
+        ("missing", "charliecloud", "no such file"),
+        ("./sandbox", "pyxis", "pyxis starts a file"),
+        ("./mm.sif", "docker", "docker knows images by name"),
+    ],
+)
+@pytest.mark.usefixtures("images")
+def test_image_that_the_runtime_cannot_start(
+    image: str, runtime: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"--image {image}: .*{said}"):
+        build(tmp_path, image=image, container=runtime)
+
+
+@pytest.mark.parametrize(
+    "python, found",
+    [
+        ("venv/bin/python", "here/venv/bin/python"),
+        ("~/venv/bin/python", "home/venv/bin/python"),
+        ("../home/venv/bin/python", "home/venv/bin/python"),
+    ],
+)
+def test_python_is_found_wherever_the_ranks_start(
+    python: str, found: str, images: Path, tmp_path: Path
+) -> None:
+    assert build(tmp_path, python=python).python == str(tmp_path / found)
+    assert build(tmp_path, profile={"python": python}).python == str(tmp_path / found)
+
+
+@pytest.mark.usefixtures("images")
+def test_python_of_the_path_or_the_image_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert build(tmp_path, python="python3.12").python == "python3.12"
+    # The nodes, or the image, may have what this machine has not.
+    assert build(tmp_path, python="/nowhere/python").python == "/nowhere/python"
+    inside = build(tmp_path, python="built/python", image="mm", container="docker").python
+    assert inside == str(tmp_path / "here" / "built" / "python")
+    with pytest.raises(ConfigError, match="--python venv/bin/pythom: no such file"):
+        build(tmp_path, python="venv/bin/pythom")
