@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from launcher.records import Event
-from launcher.slurm import JobInfo, parse_stamp, whole
+from launcher.slurm import JobInfo, limit_seconds, parse_stamp
 
 DONE = "done"
 PREEMPTED = "preempted"
@@ -120,17 +120,9 @@ def _slurm_says(evidence: Evidence) -> str | None:
         return CANCELLED
     if notices or evidence.exit_code == EXIT_RUN_ME_AGAIN:
         # Slurm's warning signal comes up to a minute early, and says nothing about why.
-        started, limit = parse_stamp(job.get("StartTime")), _limit_seconds(job.get("TimeLimit"))
+        started, limit = parse_stamp(job.get("StartTime")), limit_seconds(job.get("TimeLimit", ""))
         if started is not None and limit is not None:
             early = evidence.signal_lead + SIGNAL_SLACK
             if (evidence.now or time.time()) >= started + limit - early:
                 return TIME_LIMIT
     return None
-
-
-def _limit_seconds(text: str | None) -> float | None:
-    match = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+):([0-9]+):([0-9]+)", text or "")
-    if match is None:
-        return None
-    days, hours, minutes, secs = (whole(part or "0") for part in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + secs

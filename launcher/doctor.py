@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import slurm
+from launcher.probe import disk_speed
 from launcher.runs import RunFolder
 from launcher.slurm import Partition
 
@@ -183,13 +184,6 @@ def filesystem(path: Path) -> str:
         if target.is_relative_to(folder) and len(folder.parts) > best:
             best, kind = len(folder.parts), found
     return kind
-
-
-def disk_speed(folder: Path) -> float:
-    """Sequential write speed with fsync, MB/s."""
-    from launcher.probe import disk_speed as measure
-
-    return measure(folder)
 
 
 def examine_nodes(run: RunFolder, submitted: float) -> list[Finding]:

@@ -257,10 +257,11 @@ def read_site() -> Site | None:
         info = details.get(name, {})
         seen = partitions.get(name)
         gpus, cpus, nodes = count_gpus(parts[3]), _leading(parts[4]), _leading(parts[2])
+        limit = limit_seconds(parts[1])
         partitions[name] = Partition(
             name=name,
             is_default=parts[0].endswith("*"),
-            max_minutes=parse_limit(parts[1]),
+            max_minutes=None if limit is None else limit // 60,
             nodes=nodes + (seen.nodes if seen else 0),
             gpus=max(gpus, seen.gpus if seen else 0),
             cpus=max(cpus, seen.cpus if seen else 0),
@@ -280,13 +281,13 @@ def count_gpus(gres: str) -> int:
     return total
 
 
-def parse_limit(text: str) -> int | None:
-    """sinfo's time limit (``D-HH:MM:SS``, ``infinite``) → whole minutes, None for no limit."""
+def limit_seconds(text: str) -> int | None:
+    """A time limit (``D-HH:MM:SS``, ``MM:SS``) → seconds; None for no limit."""
     match = re.fullmatch(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", text)
     if match is None:
         return None
-    days, hours, minutes, _ = (whole(part or "0") for part in match.groups())
-    return days * 1440 + hours * 60 + minutes
+    days, hours, minutes, secs = (whole(part or "0") for part in match.groups())
+    return days * 86400 + hours * 3600 + minutes * 60 + secs
 
 
 def _leading(text: str) -> int:

@@ -41,7 +41,7 @@ def read_answers(log: str) -> None:
     assert all(isinstance(node, str) for node in slurm.down_nodes("n[1-2]"))
     slurm.node_address("n1")
     slurm.expand_nodes("n[1-2]")
-    slurm.parse_limit(log)
+    slurm.limit_seconds(log)
     assert len(slurm.array_indices(log)) <= slurm.MOST_TASKS
     evidence = causes.Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
     assert causes.classify(evidence) in causes.IN_WORDS
@@ -49,7 +49,8 @@ def read_answers(log: str) -> None:
 
 @fuzz(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))
 def test_small_readers(text: str) -> None:
-    assert slurm.parse_limit(text) is None or slurm.parse_limit(text) >= 0
+    limit = slurm.limit_seconds(text)
+    assert limit is None or limit >= 0
     assert slurm.count_gpus(text) >= 0
     assert len(slurm.array_indices(text)) <= slurm.MOST_TASKS
     slurm.parse_stamp(text)

@@ -96,11 +96,19 @@ def test_count_gpus(gres: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, minutes",
-    [("infinite", None), ("30:00", 30), ("1:00:00", 60), ("2-00:00:00", 2880), ("n/a", None)],
+    "text, seconds",
+    [
+        ("infinite", None),
+        ("UNLIMITED", None),
+        ("n/a", None),
+        ("30:00", 1800),
+        ("1:00:00", 3600),
+        ("01:00:59", 3659),
+        ("2-00:00:00", 172800),
+    ],
 )
-def test_parse_limit(text: str, minutes: int | None) -> None:
-    assert slurm.parse_limit(text) == minutes
+def test_limit_seconds(text: str, seconds: int | None) -> None:
+    assert slurm.limit_seconds(text) == seconds
 
 
 def test_stamps_and_seconds() -> None:
