@@ -53,7 +53,8 @@ IN_WORDS = {
 
 _CANCELLED_AT = re.compile(
     r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
-    r"(?: DUE TO (?P<due>[^*\n]*?))?,?(?: SEE [^*\n]*)? \*\*\*"
+    # 25.05 and newer name the signal where they know no reason: "DUE to SIGNAL Terminated".
+    r"(?: DUE to SIGNAL [^*\n]*?| DUE TO (?P<due>[^*\n]*?))?,?(?: SEE [^*\n]*)? \*\*\*"
 )
 
 

@@ -50,6 +50,17 @@ CASES = [
     ("node_failure", Evidence(143, log="srun: error: Node failure on n2\n")),
     ("node_failure", Evidence(1, down_nodes=("n2",))),
     ("cancelled", Evidence(75, log=BATCH.format(""), job=RUNNING | {"JobState": "COMPLETING"})),
+    # Slurm 25.05 and newer name the signal, and with GraceTime so does a preempted step.
+    ("cancelled", Evidence(75, log=BATCH.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
+    (
+        "preempted",
+        Evidence(
+            75,
+            log=STEP.format(" DUE to SIGNAL Terminated"),
+            job=RUNNING | {"PreemptTime": "2026-01-01T11:59:58"},
+        ),
+    ),
+    ("stop_requested", Evidence(75, log=STEP.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
     ("cancelled", Evidence(75, events=saw("started", "cancel_requested", "preempted"))),
     ("hang", Evidence(137, killed_for_hang=True, log=STEP.format(""))),
     ("config", Evidence(2)),
