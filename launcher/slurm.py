@@ -18,6 +18,8 @@ MOST_TASKS = 4_000_001
 """Slurm's own limit of an array (MaxArraySize)."""
 
 SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
+PLACE_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""torchrun's names for a rank's place. From the submitter's shell they would win over Slurm's."""
 
 
 def available() -> bool:
@@ -53,15 +55,15 @@ def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
 
 
 def outer_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` without the variables of a surrounding job.
+    """``environment`` without the variables of a surrounding job or of torchrun.
 
-    A job submitted from inside a job would inherit its task counts and CPU binding.
+    A job submitted from inside a job would inherit its task counts, CPU binding and place.
     ``SLURM_CONF`` says which cluster is meant, so it stays.
     """
     return {
         key: value
         for key, value in environment.items()
-        if key == "SLURM_CONF" or not key.startswith(SCRUBBED)
+        if key == "SLURM_CONF" or not (key.startswith(SCRUBBED) or key in PLACE_VARIABLES)
     }
 
 

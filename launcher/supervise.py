@@ -156,7 +156,8 @@ class Supervisor:
             # srun's way to say --output; "%t" is the rank.
             SLURM_STDOUTMODE=str(self.run.attempt_dir(self.number) / "rank-%t.log"),
         )
-        environment.pop("SLURM_STDERRMODE", None)
+        for name in ("SLURM_STDERRMODE", *slurm.PLACE_VARIABLES):
+            environment.pop(name, None)
         if self.spec.cpus_per_gpu:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
         return environment

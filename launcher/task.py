@@ -72,8 +72,11 @@ def run_rank(run: RunFolder) -> int:
 
 
 def rank_variables(environment: os._Environ[str] | dict[str, str], spec: JobSpec) -> dict[str, str]:
-    """torchrun's variables for this rank, from Slurm's; none where they are set already."""
-    if "RANK" in environment or "SLURM_PROCID" not in environment:
+    """torchrun's variables for this rank, from Slurm's; on one machine its supervisor has set them.
+
+    On Slurm those that are set already are an image's or somebody's shell's: not this rank's.
+    """
+    if spec.cluster != "slurm" or "SLURM_PROCID" not in environment:
         return {}
     return {
         "RANK": environment["SLURM_PROCID"],

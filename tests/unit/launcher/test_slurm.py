@@ -66,9 +66,15 @@ def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
         "SBATCH_PARTITION": "x",
         "SRUN_CPUS_PER_TASK": "1",
         "SUBMITIT_EXECUTOR": "slurm",
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "RANKING": "kept",
         "HOME": "/h",
     }
-    assert slurm.outer_environment(outer) == {"SLURM_CONF": "/c", "HOME": "/h"}
+    kept = {"SLURM_CONF": "/c", "RANKING": "kept", "HOME": "/h"}
+    assert slurm.outer_environment(outer) == kept
 
 
 def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The supervisor of a Slurm job: what it reads from srun, and what it has srun start."""
+"""The supervisor of a Slurm job: a real process, with stand-ins for what it starts and asks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.supervise import StepRanks
 from launcher.sweep import submit_sweep
-from tests.e2e.lab import poll
+from tests.e2e.lab import REPOSITORY, poll
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,62 @@ def test_point_of_a_sweep_removes_the_containers_that_it_starts(
     # The array's pickles lie in the sweep's folder: the container must see it.
     assert f"{tmp_path / 'sw'}:{tmp_path / 'sw'}" in ranks
     assert f"--chdir={point}/submitit" in ranks
+
+
+class Job:
+    """A batch job as its script starts it, and the commands of Slurm that it meets."""
+
+    def __init__(self, folder: Path, make_spec: Callable[..., JobSpec]) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.run = RunFolder(folder / "demo")
+        self.run.submitit.mkdir(parents=True, mode=0o700)
+        self.run.root.chmod(0o700)
+        self.run.write_spec(
+            make_spec(run_dir=str(self.run.root), save_dir=str(self.run.root / "out"))
+        )
+        self.run.append("submitted", job_id="7", cluster="slurm")
+        self.fake("scontrol", "exit 0")
+        self.fake("squeue", "exit 0")
+
+    def fake(self, name: str, script: str) -> None:
+        """Puts a shell script in the place of one of Slurm's commands."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """One attempt, from its beginning to its end."""
+        job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "HERE": str(self.bin)}
+        return subprocess.run(
+            [sys.executable, "-m", "launcher.supervise", str(self.run.root), "-m", "task"],
+            env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", **job, **environment},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def requeues(self) -> int:
+        """How often Slurm was asked to run the job again, where the stand-in counts."""
+        asked = self.bin / "asked"
+        return len(asked.read_text().splitlines()) if asked.exists() else 0
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        return [event for event in self.run.events() if event["event"] == kind]
+
+
+@pytest.fixture
+def job(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> Job:
+    return Job(tmp_path, make_spec)
+
+
+def test_ranks_inherit_no_place_from_the_submitters_shell(job: Job) -> None:
+    job.fake("srun", 'env > "$HERE/seen"')
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    done = job.start(**place, MASTER_ADDR="elsewhere", MASTER_PORT="1")
+    assert done.returncode == 0, done.stderr
+    seen = dict(line.split("=", 1) for line in (job.bin / "seen").read_text().splitlines())
+    assert not place.keys() & seen.keys()
+    assert "elsewhere" not in seen["MASTER_ADDR"]
+    assert seen["MASTER_PORT"] != "1"

@@ -1,0 +1,82 @@
+"""``slurm/pretrain.sbatch``, run by a real shell; srun and scontrol are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[3] / "slurm" / "pretrain.sbatch"
+SCONTROL = """
+case "$*" in
+  requeue*) echo "$*" >> "$HERE/requeues" ;;
+  *"show job"*) echo "JobId=7 JobState=${STATE:-RUNNING} PreemptTime=${PREEMPTED:-None} Restarts=0"
+esac
+"""
+
+
+class Script:
+    """The script as a job of Slurm's, whose output every attempt appends to one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.run_dir = folder / "a run"
+        self.log = folder / "the log"
+        self.fake("scontrol", SCONTROL)
+
+    def fake(self, name: str, script: str) -> None:
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def start(self, ranks: str, **environment: str) -> int:
+        """One attempt whose ranks do what the shell lines ``ranks`` say."""
+        self.fake("srun", ranks)
+        own = {"RUN_DIR": str(self.run_dir), "SLURM_JOB_ID": "7", "HERE": str(self.bin)}
+        own["PATH"] = f"{self.bin}:{os.environ['PATH']}"
+        with self.log.open("ab") as log:
+            return subprocess.run(
+                ["bash", str(SCRIPT), "--epochs", "1"],
+                env={**os.environ, **own, **environment},
+                stdout=log,
+                stderr=log,
+                timeout=60,
+            ).returncode
+
+    def requeues(self) -> int:
+        asked = self.bin / "requeues"
+        return len(asked.read_text().splitlines()) if asked.exists() else 0
+
+    def stopped(self) -> str:
+        marker = self.run_dir / "STOPPED"
+        return marker.read_text().strip() if marker.exists() else ""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+def test_a_stop_on_request_is_run_again(script: Script) -> None:
+    assert script.start("exit 75") == 75
+    assert script.requeues() == 1
+    assert not script.stopped()
+
+
+def test_the_end_leaves_a_marker(script: Script) -> None:
+    assert script.start("exit 0") == 0
+    assert (script.run_dir / "DONE").exists()
+    assert script.start("exit 1") == 0, "a finished run was started again"
+    assert script.requeues() == 0
+
+
+def test_ranks_inherit_no_place_from_the_submitters_shell(script: Script) -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    script.start('env > "$HERE/seen"', **place, MASTER_ADDR="elsewhere", MASTER_PORT="1")
+    seen = dict(line.split("=", 1) for line in (script.bin / "seen").read_text().splitlines())
+    assert not place.keys() & seen.keys()
+    assert seen["MASTER_ADDR"] != "elsewhere"
+    assert seen["MASTER_PORT"] != "1"
