@@ -59,38 +59,60 @@ def test_sweep_is_an_array_of_runs_that_survive_alone(slurm: Lab) -> None:
     assert (slurm.runs / "grid" / "1" / "batch.log").exists()
 
 
-def test_plain_script_survives_preemption_without_the_launcher(
-    slurm: Lab, tiny_flags: dict[str, Any], tmp_path: Path
-) -> None:
-    run = slurm.folder / "runs" / "plain script"
+def start_plain_script(lab: Lab, run: Path, flags: dict[str, Any], log: Path) -> str:
+    """Submits the script that needs no launcher; returns its job id once it trains."""
     run.mkdir(parents=True)
-    flags = {**tiny_flags, "epochs": 1000, "max_steps": 1500, "save_interval": 100000}
+    flags = {**flags, "epochs": 1000, "save_interval": 100000}
     words = [w for k, v in flags.items() if v is not True and v is not False for w in (f"--{k}", v)]
     environment = {"RUN_DIR": str(run), "PYTHON": str(REPOSITORY / ".venv/bin/python")}
-    slurm.environment |= environment
+    lab.environment |= environment
     try:
-        done = slurm.command(
-            *("sbatch", "--parsable", "--nodes=2", f"--output={tmp_path}/log"),
+        done = lab.command(
+            *("sbatch", "--parsable", "--nodes=2", f"--output={log}"),
             *(str(REPOSITORY / "slurm" / "pretrain.sbatch"), *map(str, words)),
             cwd=REPOSITORY,
         )
     finally:
         for name in environment:
-            del slurm.environment[name]
+            del lab.environment[name]
     assert done.returncode == 0, done.stderr
-
-    def saw(event: str) -> bool:
-        path = run / "events.jsonl"
-        return path.exists() and f'"event": "{event}"' in path.read_text()
-
     metrics = run / "out" / "metrics.jsonl"
     poll(lambda: metrics.exists() and metrics.read_text().count("\n") > 20, "the first steps")
+    return done.stdout.strip()
+
+
+def saw(run: Path, event: str) -> bool:
+    path = run / "events.jsonl"
+    return path.exists() and f'"event": "{event}"' in path.read_text()
+
+
+def test_plain_script_survives_preemption_without_the_launcher(
+    slurm: Lab, tiny_flags: dict[str, Any], tmp_path: Path
+) -> None:
+    run = slurm.folder / "runs" / "plain script"
+    start_plain_script(slurm, run, {**tiny_flags, "max_steps": 1500}, tmp_path / "log")
     high = ("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null")
     assert slurm.command(*high, "--wrap=sleep 1").returncode == 0
-    poll(lambda: saw("preempted"), "the preemption")
+    poll(lambda: saw(run, "preempted"), "the preemption")
     poll(lambda: (run / "DONE").exists(), "the end", 240)
-    assert saw("resumed")
-    assert saw("finished")
+    assert saw(run, "resumed")
+    assert saw(run, "finished")
+
+
+def test_plain_script_is_saved_and_stopped_by_scancel(
+    slurm: Lab, tiny_flags: dict[str, Any], tmp_path: Path
+) -> None:
+    run = slurm.folder / "runs" / "plain cancelled"
+    flags = {**tiny_flags, "max_steps": 100000}
+    job = start_plain_script(slurm, run, flags, tmp_path / "log")
+    assert slurm.command("scancel", job).returncode == 0
+    poll(lambda: (run / "STOPPED").exists(), "the end")
+    assert "cancelled" in (run / "STOPPED").read_text()
+    assert saw(run, "preempted"), "no checkpoint was saved"
+    poll(
+        lambda: "JobState=CANCELLED" in slurm.command("scontrol", "show", "job", job).stdout,
+        "Slurm to be done with the job",
+    )
 
 
 @pytest.fixture

@@ -16,6 +16,14 @@ case "$*" in
 esac
 """
 
+AT = "CANCELLED AT 2026-01-01T12:00:00"
+SCANCEL = f"slurmstepd-n1: error: *** JOB 7 ON n1 {AT} ***"
+
+
+def save_after(*notices: str) -> str:
+    """Ranks that are told to stop by what Slurm writes into the log, and save."""
+    return "".join(f"echo '{notice}' >&2\n" for notice in notices) + "exit 75"
+
 
 class Script:
     """The script as a job of Slurm's, whose output every attempt appends to one file."""
@@ -61,6 +69,54 @@ def script(tmp_path: Path) -> Script:
 
 
 def test_a_stop_on_request_is_run_again(script: Script) -> None:
+    assert script.start("exit 75") == 75
+    assert script.requeues() == 1
+    assert not script.stopped()
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [SCANCEL, SCANCEL.replace(" ***", " DUE to SIGNAL Terminated ***")],
+)
+def test_scancel_stops_it_for_good(script: Script, notice: str) -> None:
+    step = f"slurmstepd-n1: error: *** STEP 7.0 ON n1 {AT} ***"
+    assert script.start(save_after(step, notice)) == 130
+    assert script.requeues() == 0
+    assert "cancelled" in script.stopped()
+
+
+def test_a_cancelled_job_whose_log_is_elsewhere_is_stopped_too(script: Script) -> None:
+    assert script.start("exit 143", STATE="CANCELLED") == 130
+    assert script.requeues() == 0
+
+
+@pytest.mark.parametrize(
+    "notices",
+    [
+        (f"*** JOB 7 ON n1 {AT} DUE TO PREEMPTION ***",),
+        (f"*** JOB 7 ON n1 {AT} DUE TO TIME LIMIT ***",),
+        (f"*** JOB 7 ON n1 {AT} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",),
+        (f"*** STEP 7.0 ON n1 {AT} DUE TO PREEMPTION ***", SCANCEL),
+        # With GraceTime, and after scancel --signal, only the step is told.
+        (f"*** STEP 7.0 ON n1 {AT} ***",),
+        # Another job that writes into the same file.
+        (SCANCEL.replace("JOB 7", "JOB 77"),),
+    ],
+)
+def test_what_is_no_scancel_is_run_again(script: Script, notices: tuple[str, ...]) -> None:
+    assert script.start(save_after(*notices)) == 75
+    assert script.requeues() == 1
+    assert not script.stopped()
+
+
+def test_a_preemption_that_the_controller_knows_of_is_no_scancel(script: Script) -> None:
+    assert script.start(save_after(SCANCEL), PREEMPTED="2026-01-01T11:59:58") == 75
+    assert script.requeues() == 1
+
+
+def test_an_earlier_attempts_scancel_does_not_count(script: Script) -> None:
+    script.start(save_after(SCANCEL))
+    (script.run_dir / "STOPPED").unlink()
     assert script.start("exit 75") == 75
     assert script.requeues() == 1
     assert not script.stopped()
