@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from typing import Any
 
@@ -22,28 +24,46 @@ def begin(run: RunFolder, **values: Any) -> int:
     return number
 
 
+def say(text: str) -> None:
+    """A line into the batch log. It may lie on a full disk, which must not stop what is told of."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{text}\n".encode())
+
+
+def record(run: RunFolder, event: str, **values: Any) -> None:
+    """Appends an event of an attempt's end. What follows from it must happen on a full disk too."""
+    try:
+        run.append(event, **values)
+    except OSError as error:
+        number = values.get("attempt")
+        say(f"launcher: {event} of attempt {number} is not on record: {error.strerror}")
+
+
 def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int | None) -> Decision:
     """Records how attempt ``number`` ended and what follows from it.
 
     The decision is on disk before anyone acts on it: a supervisor that dies in between leaves
-    no doubt.
+    no doubt. What a full disk does not take, the next attempt records as a lost one's end.
+
+    Raises:
+        OSError: the run is over, and that cannot be marked.
     """
     events = run.events()
     mine = of_attempt(events, number)
     step = last_step(mine)
     before = last_step(events[: events.index(mine[0])]) if mine else 0
-    run.append(
-        "attempt_ended",
-        attempt=number,
-        cause=cause,
-        exit_code=exit_code,
-        step=max(step, before),
-        progressed=step > before,
-        trained=any(event["event"] in ("started", "resumed") for event in mine),
-    )
-    decision = decide(spec, endings(run.events()))
+    ended: Event = {
+        "attempt": number,
+        "cause": cause,
+        "exit_code": exit_code,
+        "step": max(step, before),
+        "progressed": step > before,
+        "trained": any(event["event"] in ("started", "resumed") for event in mine),
+    }
+    record(run, "attempt_ended", **ended)
+    decision = decide(spec, [*endings(events), {"event": "attempt_ended", **ended}])
     if decision.final is not None:
-        run.append("run_ended", **vars(decision.final))
+        record(run, "run_ended", attempt=number, **vars(decision.final))
         run.finish(decision.final)
     return decision
 

@@ -21,6 +21,10 @@ SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
 PLACE_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """torchrun's names for a rank's place. From the submitter's shell they would win over Slurm's."""
 
+_SILENCE = re.compile(
+    "contact|timed out|timeout|socket|connect|communication|transmitted|standby", re.IGNORECASE
+)
+
 
 def available() -> bool:
     """True where jobs can be submitted to Slurm."""
@@ -206,6 +210,11 @@ def requeue(job_id: str) -> str | None:
     if info.get("JobState") in ("PENDING", "REQUEUED"):
         return None
     return answer.stderr.strip() or f"scontrol requeue returned {answer.returncode}"
+
+
+def unanswered(complaint: str) -> bool:
+    """True for a complaint of a command that the controller gave no answer to: ask again."""
+    return _SILENCE.search(complaint) is not None
 
 
 def parse_stamp(text: str | None) -> float | None:

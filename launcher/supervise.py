@@ -22,15 +22,24 @@ from types import FrameType
 
 from launcher import attempt, causes, container, slurm
 from launcher.policy import Decision
-from launcher.runs import RunFolder, of_attempt
+from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
-from minimind.errors import MiniMindError
+from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.terminal import one_line
 
 FENCE_SECONDS = 6.0
 """How long ranks of a lost attempt get to notice that a newer one has begun (see task.py)."""
+
+REQUEUE_PATIENCE = 300.0
+"""How long a controller that does not answer is asked again to requeue the job, in seconds.
+
+A restart takes less, and a backup takes over after SlurmctldTimeout, 120 s by default. Where Slurm
+ends this job before that, the attempts cost nothing.
+"""
+REQUEUE_PAUSES = (1.0, 15.0)
+"""The first and the longest pause between two of them."""
 
 _TASK_ENDED = re.compile(
     r"srun: error: .*tasks? [\d,\- ]+: (?:Exited with exit code (?P<code>\d+)|(?P<signal>\S.*))"
@@ -86,7 +95,7 @@ class Supervisor:
         """Runs the attempt and returns the batch script's exit status."""
         final = self.run.final()
         if final is not None:
-            print(f"launcher: this run is over ({final.reason}); nothing to do", flush=True)
+            attempt.say(f"launcher: this run is over ({final.reason}); nothing to do")
             return final.exit_code
         decision = self._close_lost_attempt()
         if decision is not None and decision.final is not None:
@@ -123,7 +132,7 @@ class Supervisor:
             restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
             log_offset=self._log_offset,
         )
-        print(f"launcher: attempt {self.number} on {nodelist}", flush=True)
+        attempt.say(f"launcher: attempt {self.number} on {nodelist}")
 
     def _close_lost_attempt(self) -> Decision | None:
         events = self.run.events()
@@ -215,26 +224,52 @@ class Supervisor:
         self._handed_over = True
         cause = causes.classify(self._evidence(None, False))
         if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
-            slurm.requeue(self.job_id)
+            complaint = slurm.requeue(self.job_id)
+            self._handed_over = complaint is None or not slurm.unanswered(complaint)
 
     def _end(self, exit_code: int, hung: bool, srun_said: str) -> int:
         if self._superseded():
-            print("launcher: a newer attempt has begun elsewhere; this one stands back", flush=True)
+            attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
             return causes.EXIT_RUN_ME_AGAIN
         evidence = self._evidence(exit_code, hung)
         cause = causes.classify(evidence)
         if cause == causes.NODE_FAILURE:
-            self.run.append("node_failed", attempt=self.number, nodes=list(evidence.down_nodes))
+            nodes = list(evidence.down_nodes)
+            attempt.record(self.run, "node_failed", attempt=self.number, nodes=nodes)
         decision = attempt.end(self.run, self.spec, self.number, cause, exit_code)
-        print(f"launcher: attempt {self.number} ended: {decision.reason}", flush=True)
+        attempt.say(f"launcher: attempt {self.number} ended: {decision.reason}")
         if decision.final is not None:
             return decision.final.exit_code
-        self.run.append("requeued", attempt=self.number, by="launcher", cause=cause)
-        complaint = slurm.requeue(self.job_id)
+        attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
+        complaint = self._requeue()
         if complaint is not None:
-            self.run.append("requeue_failed", attempt=self.number, reason=complaint)
-            print(f"launcher: Slurm refuses to run the job again: {complaint}", flush=True)
+            attempt.record(self.run, "requeue_failed", attempt=self.number, reason=complaint)
+            attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
         return exit_code
+
+    def _requeue(self) -> str | None:
+        """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
+        pause, longest = REQUEUE_PAUSES
+        deadline = time.monotonic() + REQUEUE_PATIENCE
+        while (complaint := slurm.requeue(self.job_id)) is not None:
+            if not slurm.unanswered(complaint) or time.monotonic() + pause > deadline:
+                return complaint
+            attempt.say(f"launcher: asking again in {pause:.0f} s: {complaint}")
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+            # Slurm was faster, and this would stop the newer attempt; or the user was.
+            if self._superseded() or self._cancelled_meanwhile():
+                return None
+        return None
+
+    def _cancelled_meanwhile(self) -> bool:
+        """True, and the run is over, when it was cancelled after its attempt had ended."""
+        log = self._slurm_log(self._log_offset, self.number)
+        events = tuple(of_attempt(self.run.events(), self.number))
+        if causes.classify(causes.Evidence(None, log, events)) != causes.CANCELLED:
+            return False
+        self.run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
+        return True
 
 
 def free_port() -> int:
@@ -259,6 +294,10 @@ def main(argv: list[str]) -> int:
     except MiniMindError as error:
         print(f"launcher: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        where = error.filename or run.root
+        print(f"launcher: error: {where}: {error.strerror}", file=sys.stderr)
+        return EXIT_CRASHED
 
 
 if __name__ == "__main__":

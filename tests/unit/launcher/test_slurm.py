@@ -38,6 +38,24 @@ def test_requeue_is_idempotent() -> None:
     assert slurm.requeue("3") == "Requested operation is presently disabled for job 3"
 
 
+@pytest.mark.parametrize(
+    "complaint, silent",
+    [
+        ("slurm_requeue error: Unable to contact slurm controller (connect failure)", True),
+        ("Socket timed out on send/recv operation for job 2", True),
+        ("Zero Bytes were transmitted or received for job 2", True),
+        ("Slurm backup controller in standby mode for job 2", True),
+        ("Command '('scontrol', 'requeue', '2')' timed out after 60 seconds", True),
+        ("Requested operation is presently disabled for job 2", False),
+        ("Access/permission denied for job 2", False),
+        ("Invalid job id specified for job 2", False),
+        ("scontrol requeue returned 1", False),
+    ],
+)
+def test_silence_is_told_from_a_refusal(complaint: str, silent: bool) -> None:
+    assert slurm.unanswered(complaint) is silent
+
+
 @pytest.mark.usefixtures("scontrol")
 def test_jobs_and_nodes() -> None:
     jobs = slurm.job_states()

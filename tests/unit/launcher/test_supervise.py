@@ -143,3 +143,74 @@ def test_ranks_inherit_no_place_from_the_submitters_shell(job: Job) -> None:
     assert not place.keys() & seen.keys()
     assert "elsewhere" not in seen["MASTER_ADDR"]
     assert seen["MASTER_PORT"] != "1"
+
+
+UNREACHABLE_ONCE = """
+[ "$1" = requeue ] || exit 0
+echo "$*" >> "$HERE/asked"
+[ "$(wc -l < "$HERE/asked")" -gt 1 ] && exit 0
+echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2
+exit 1
+"""
+
+
+def test_a_controller_that_does_not_answer_once_drops_no_run(job: Job) -> None:
+    job.fake("scontrol", UNREACHABLE_ONCE)
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    assert job.requeues() == 2
+    assert not job.events("requeue_failed")
+
+
+def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) -> None:
+    notice = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
+    log = f"echo '{notice}' >> '{job.run.batch_log}'"
+    job.fake("scontrol", f'[ "$1" = requeue ] && {log}\n{UNREACHABLE_ONCE}')
+    job.fake("srun", "exit 75")
+    job.start()
+    assert job.requeues() == 1
+    final = job.run.final()
+    assert final is not None
+    assert final.cause == "cancelled"
+
+
+# The ranks' last act: from now on the supervisor cannot write past ROOM bytes of any file.
+FULL_DISK = """exec python3 -c '
+import os, resource
+resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+raise SystemExit(CODE)'
+"""
+
+
+@pytest.mark.parametrize("bytes_left", [0, 10])
+def test_a_run_goes_on_though_the_disk_is_too_full_for_its_events(
+    job: Job, bytes_left: int
+) -> None:
+    room = f'os.path.getsize(os.environ["MINIMIND_EVENTS"]) + {bytes_left}'
+    job.fake("scontrol", '[ "$1" != requeue ] || echo "$*" >> "$HERE/asked"')
+    job.fake("srun", FULL_DISK.replace("ROOM", room).replace("CODE", "75"))
+    done = job.start()
+    assert done.returncode == 75, done.stderr
+    assert job.requeues() == 1
+    assert "not on record" in done.stdout
+    assert not done.stderr
+    job.fake("srun", "exit 0")
+    assert job.start().returncode == 0
+    assert [event["attempt"] for event in job.events("attempt_ended")] == [1, 2]
+
+
+def test_an_end_that_cannot_be_marked_is_one_line(job: Job) -> None:
+    job.fake("srun", FULL_DISK.replace("ROOM", "0").replace("CODE", "0"))
+    done = job.start()
+    assert done.returncode == 1
+    assert done.stderr.startswith("launcher: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
+    job.fake("srun", "exit 0")
+    job.run.attempts.write_text("in the way")
+    done = job.start()
+    assert done.returncode == 1
+    assert done.stderr.startswith("launcher: error: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -122,6 +122,37 @@ def test_an_earlier_attempts_scancel_does_not_count(script: Script) -> None:
     assert not script.stopped()
 
 
+UNREACHABLE_ONCE = """
+[ "$1" = requeue ] || exit 0
+echo "$*" >> "$HERE/requeues"
+[ "$(wc -l < "$HERE/requeues")" -gt 1 ] && exit 0
+echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2
+exit 1
+"""
+
+
+def test_a_controller_that_does_not_answer_once_drops_no_run(script: Script) -> None:
+    script.fake("scontrol", UNREACHABLE_ONCE)
+    assert script.start("exit 75") == 75
+    assert script.requeues() == 2
+
+
+def test_a_job_that_is_cancelled_while_nobody_answers_stays_cancelled(script: Script) -> None:
+    notice = f"[ \"$1\" = requeue ] && echo '{SCANCEL}' >> '{script.log}'"
+    script.fake("scontrol", f"{notice}\n{UNREACHABLE_ONCE}")
+    assert script.start("exit 75") == 130
+    assert script.requeues() == 1
+    assert "cancelled" in script.stopped()
+
+
+def test_a_refused_requeue_is_not_asked_for_again(script: Script) -> None:
+    silence = UNREACHABLE_ONCE.splitlines()[4]
+    refusal = 'echo "Requested operation is presently disabled for job 7" >&2'
+    script.fake("scontrol", UNREACHABLE_ONCE.replace(silence, refusal))
+    assert script.start("exit 75") == 75
+    assert script.requeues() == 1
+
+
 def test_the_end_leaves_a_marker(script: Script) -> None:
     assert script.start("exit 0") == 0
     assert (script.run_dir / "DONE").exists()
