@@ -267,10 +267,10 @@ def check_site(spec: JobSpec, site: Site) -> None:
             "ask for more --nodes instead"
         )
     cpus = spec.gpus * (spec.cpus_per_gpu or 1)
-    if cpus > partition.cpus:
+    if partition.cpus is not None and cpus > partition.cpus:
         raise ConfigError(
             f"{spec.gpus} ranks × {spec.cpus_per_gpu or 1} CPUs are {cpus} CPUs a node; "
-            f"a node of {where} has {partition.cpus}"
+            f"a node of {where} has at most {partition.cpus}"
         )
     limit = partition.max_minutes
     if spec.time_minutes is not None and limit is not None and spec.time_minutes > limit:

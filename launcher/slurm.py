@@ -227,14 +227,17 @@ def parse_stamp(text: str | None) -> float | None:
 
 @dataclass(frozen=True)
 class Partition:
-    """One partition as sinfo shows it; ``max_minutes`` None is no limit."""
+    """One partition as sinfo shows it; ``max_minutes`` None is no limit.
+
+    ``gpus`` and ``cpus`` are those of its largest node; ``cpus`` None: sinfo does not tell.
+    """
 
     name: str
     is_default: bool
     max_minutes: int | None
     nodes: int
     gpus: int
-    cpus: int
+    cpus: int | None
     preempt_mode: str = ""
     grace_time: int = 0
 
@@ -252,11 +255,14 @@ class Site:
 
 def read_site() -> Site | None:
     """Asks sinfo and scontrol; None when the controller does not answer."""
-    answer = run("sinfo", "--noheader", "--format=%P|%l|%D|%G|%c", timeout=30)
+    # --all: hidden partitions too. --exact: a line for each kind of node, instead of one for all
+    # with the smallest number of CPUs and a "+".
+    sinfo = ("sinfo", "--noheader", "--all", "--exact", "--format=%P|%l|%D|%G|%c")
+    answer = run(*sinfo, timeout=30)
     if answer.returncode != 0:
         return None
     details = {}
-    for line in run("scontrol", "show", "partition", "--oneliner").stdout.splitlines():
+    for line in run("scontrol", "show", "partition", "--oneliner", "--all").stdout.splitlines():
         info = parse_fields(line)
         details[info.get("PartitionName", "")] = info
     partitions: dict[str, Partition] = {}
@@ -267,7 +273,10 @@ def read_site() -> Site | None:
         name = parts[0].rstrip("*")
         info = details.get(name, {})
         seen = partitions.get(name)
-        gpus, cpus, nodes = count_gpus(parts[3]), _leading(parts[4]), _leading(parts[2])
+        gpus, nodes = count_gpus(parts[3]), _leading(parts[2])
+        cpus = None if parts[4].endswith("+") else _leading(parts[4])
+        if seen is not None:
+            cpus = None if cpus is None or seen.cpus is None else max(cpus, seen.cpus)
         limit = limit_seconds(parts[1])
         partitions[name] = Partition(
             name=name,
@@ -275,7 +284,7 @@ def read_site() -> Site | None:
             max_minutes=None if limit is None else limit // 60,
             nodes=nodes + (seen.nodes if seen else 0),
             gpus=max(gpus, seen.gpus if seen else 0),
-            cpus=max(cpus, seen.cpus if seen else 0),
+            cpus=cpus,
             preempt_mode=info.get("PreemptMode", ""),
             grace_time=_leading(info.get("GraceTime", "0")),
         )

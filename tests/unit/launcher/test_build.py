@@ -17,6 +17,7 @@ SITE = Site(
     {
         "low": Partition("low", True, 600, nodes=4, gpus=8, cpus=32),
         "cpu": Partition("cpu", False, None, nodes=2, gpus=0, cpus=64),
+        "mixed": Partition("mixed", False, None, nodes=2, gpus=8, cpus=None),
     }
 )
 
@@ -46,7 +47,7 @@ def test_network_interface_becomes_hints_for_nccl_and_gloo(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"partition": "fast"}, "choose cpu, low"),
+        ({"partition": "fast"}, "choose cpu, low, mixed"),
         ({"gpus": 9}, "at most 8"),
         ({"partition": "cpu"}, "no GPUs"),
         ({"nodes": 5}, "has 4"),
@@ -62,6 +63,10 @@ def test_network_interface_becomes_hints_for_nccl_and_gloo(tmp_path: Path) -> No
 def test_what_the_site_would_refuse(tmp_path: Path, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build(tmp_path, **given)
+
+
+def test_unknown_number_of_cpus_refuses_nothing(tmp_path: Path) -> None:
+    assert build(tmp_path, partition="mixed", gpus=8, cpus_per_gpu=12).cpus_per_gpu == 12
 
 
 def test_cpu_ranks_need_no_gpu_partition(tmp_path: Path) -> None:

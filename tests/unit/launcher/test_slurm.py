@@ -105,6 +105,52 @@ def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -
     assert os.environ["SLURM_JOB_ID"] == "1"
 
 
+SINFO = """#!/bin/sh
+# As sinfo(1) has it: without --exact nodes that differ are one line, with the smallest number of
+# CPUs; without --all a partition with Hidden=YES is not there.
+case "$*" in
+  *--exact*) echo "gpu*|infinite|4|gpu:8|64"; echo "gpu*|infinite|8|gpu:8|128" ;;
+  *) echo "gpu*|infinite|12|gpu:8|64+" ;;
+esac
+case "$*" in *--all*) echo "secret|1:00:00|2|gpu:4|32" ;; esac
+"""
+SCONTROL_PARTITIONS = """#!/bin/sh
+echo "PartitionName=gpu GraceTime=0 PreemptMode=OFF"
+case "$*" in *--all*) echo "PartitionName=secret GraceTime=60 PreemptMode=REQUEUE" ;; esac
+"""
+
+
+def put(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+    if not os.environ["PATH"].startswith(f"{folder}:"):
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_partition_of_different_nodes_has_its_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "sinfo", SINFO, monkeypatch)
+    put(tmp_path, "scontrol", SCONTROL_PARTITIONS, monkeypatch)
+    site = slurm.read_site()
+    assert site is not None
+    assert site.partitions["gpu"] == slurm.Partition("gpu", True, None, 12, 8, 128, "OFF", 0)
+    assert site.partitions["secret"] == slurm.Partition(
+        "secret", False, 60, 2, 4, 32, "REQUEUE", 60
+    )
+
+
+def test_a_merged_line_tells_no_largest_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = "#!/bin/sh\necho 'gpu*|infinite|12|gpu:8|64+'; echo 'gpu*|infinite|2|gpu:8|32'\n"
+    put(tmp_path, "sinfo", merged, monkeypatch)
+    put(tmp_path, "scontrol", SCONTROL_PARTITIONS, monkeypatch)
+    site = slurm.read_site()
+    assert site is not None
+    assert site.partitions["gpu"].cpus is None
+
+
 @pytest.mark.parametrize(
     "gres, count",
     [
