@@ -27,6 +27,8 @@ from launcher.spec import (
 from minimind.errors import ConfigError
 
 RUNS_VARIABLE = "MINIMIND_RUNS"
+_IN_PROFILE = ' (in a profile: cluster = "local")'
+"""For doctor and drill, which have no such flag."""
 
 
 def runs_folder(given: str | None, profile: Mapping[str, Any]) -> Path:
@@ -113,14 +115,35 @@ def build_spec(
     return spec
 
 
+def find_cluster(asked: str, *, dry_run: bool = False) -> tuple[str, Site | None]:
+    """The cluster that ``auto`` or a name means here, and what it has where Slurm answers.
+
+    A dry run needs no Slurm: its script may be meant for another machine.
+
+    Raises:
+        ConfigError: there is no such cluster, or not here, or not now.
+    """
+    if asked not in ("auto", "slurm", "local"):
+        raise ConfigError(f"--cluster {asked}: choose auto, slurm or local")
+    here = slurm.available()
+    cluster = asked if asked != "auto" else "slurm" if here or dry_run else "local"
+    if cluster == "local":
+        return cluster, None
+    if not here and not dry_run:
+        raise ConfigError(f"there is no sbatch on this machine; use --cluster local{_IN_PROFILE}")
+    site = slurm.read_site() if here else None
+    if site is None and not dry_run:
+        raise ConfigError(
+            f"Slurm's controller does not answer; try again, or --cluster local{_IN_PROFILE}"
+        )
+    return cluster, site
+
+
 def job_spec(
     name: str, options: dict[str, Any], profile: dict[str, Any], module: str, train: list[str]
 ) -> JobSpec:
     """The spec of a job of the launcher's own (doctor, drill): site and cluster as for a run."""
-    cluster = profile.get("cluster", "auto")
-    if cluster == "auto":
-        cluster = "slurm" if slurm.available() else "local"
-    site = slurm.read_site() if cluster == "slurm" else None
+    cluster, site = find_cluster(profile.get("cluster", "auto"))
     given = {"name": name, "module": module, "hang_timeout": 600, "max_restarts": 0, **options}
     return build_spec(given, train, profile, cluster=cluster, site=site)
 

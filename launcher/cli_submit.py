@@ -117,26 +117,14 @@ def run(
 
 def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
     """The validated spec of what the command line gave."""
-    from launcher import slurm
-    from launcher.build import build_spec
+    from launcher.build import build_spec, find_cluster
     from launcher.profile import load_profile
 
     profile = load_profile(given["profile"])
     for key in ("mount", "env", "secret_env"):
         given[key] = given[key] or []
-    cluster = given["cluster"] or profile.get("cluster", "auto")
-    if cluster not in ("auto", "slurm", "local"):
-        raise ConfigError(f"--cluster {cluster}: choose auto, slurm or local")
-    dry_run = given["dry_run"]
-    if cluster == "auto":
-        cluster = "slurm" if slurm.available() or dry_run else "local"
-    site = None
-    if cluster == "slurm" and slurm.available():
-        site = slurm.read_site()
-        if site is None and not dry_run:
-            raise ConfigError("Slurm's controller does not answer; try again, or --cluster local")
-    elif cluster == "slurm" and not dry_run:
-        raise ConfigError("there is no sbatch on this machine; use --cluster local")
+    asked = given["cluster"] or profile.get("cluster", "auto")
+    cluster, site = find_cluster(asked, dry_run=given["dry_run"])
     return build_spec(given, train, profile, cluster=cluster, site=site)
 
 

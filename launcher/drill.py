@@ -68,7 +68,6 @@ class Drill:
             "kill": lambda run: _signal(run, signal.SIGKILL),
             "node": _fail_node,
         }
-        write_corpus(self.corpus)
         undisturbed = self._start("undisturbed", STEPS)
         expected = self._finish(undisturbed)
         results = []
@@ -124,6 +123,8 @@ class Drill:
         given = {**self.options, **options, "max_restarts": 3}
         train = [*self.train, "--max_steps", str(steps), "--data_path", str(self.corpus)]
         spec = job_spec(name, given, self.profile, TRAIN_MODULE, train)
+        if not self.corpus.exists():
+            write_corpus(self.corpus)
         submit(spec, {})
         return RunFolder(spec.run_dir)
 

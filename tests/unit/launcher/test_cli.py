@@ -85,6 +85,34 @@ def test_dry_run_prints_the_script_and_leaves_nothing(
     assert not (here / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [["submit", "--name", "x"], ["doctor", "--nodes", "1", "--cpu"], ["drill", "--cpu"]]
+)
+def test_slurm_where_there_is_none_is_one_line_and_leaves_no_run(
+    here: Path,
+    command: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(here))
+    (here / "site.toml").write_text('cluster = "slurm"\n')
+    assert main([*command, "--profile", "site.toml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("launcher: error: there is no sbatch on this machine")
+    assert len(said.strip().splitlines()) == 1
+    assert not list(here.glob("runs/*"))
+
+
+@pytest.mark.parametrize("command", [["submit", "--name", "x"], ["doctor", "--nodes", "1"]])
+def test_unknown_cluster_of_a_profile_is_one_line(
+    here: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "site.toml").write_text('cluster = "pbs"\n')
+    assert main([*command, "--profile", "site.toml"]) == 2
+    assert "choose auto, slurm or local" in capsys.readouterr().err
+    assert not list(here.glob("runs/*"))
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
 def test_dry_run_of_a_sweep_shows_a_points_command(
