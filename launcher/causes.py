@@ -51,6 +51,8 @@ IN_WORDS = {
     LOST: "ended without a trace (its supervisor was killed)",
 }
 
+_CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn")
+
 _CANCELLED_AT = re.compile(
     r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
     # 25.05 and newer name the signal where they know no reason: "DUE to SIGNAL Terminated".
@@ -89,7 +91,8 @@ def classify(evidence: Evidence) -> str:
     code = evidence.exit_code
     if "finished" in named or code == 0:
         return DONE
-    if "cancel_requested" in named:
+    asked = [event["event"] for event in evidence.events if event.get("event") in _CANCEL_EVENTS]
+    if asked and asked[-1] == "cancel_requested":
         return CANCELLED
     if evidence.killed_for_hang:
         return HANG

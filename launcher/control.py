@@ -21,31 +21,37 @@ def cancel_run(run: RunFolder) -> str:
     final = run.final()
     if final is not None:
         return f"{run.name} is over already: {final.reason}"
-    run.append("cancel_requested")
     spec = run.spec()
     if spec.cluster == "local":
+        run.append("cancel_requested")
         pid = local.supervisor_pid(run.events())
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             return f"{run.name} saves a checkpoint and stops"
     else:
         job_id = run.job_id()
-        jobs = slurm.job_states()
+        jobs = slurm.job_states(job_id) if job_id else {}
         if jobs is None:
             raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
-        job = jobs.get(job_id or "")
-        if job is not None and job.get("JobState") in ("RUNNING", "COMPLETING"):
-            _scancel(str(job_id))
+        job_state = jobs.get(job_id or "", {}).get("JobState")
+        if job_state in ("RUNNING", "COMPLETING"):
+            _scancel(run, str(job_id))
             return f"{run.name} saves a checkpoint and stops"
-        if job is not None and job.get("JobState") in ("PENDING", "SUSPENDED", "CONFIGURING"):
-            _scancel(str(job_id))
+        if job_state in ("PENDING", "SUSPENDED", "CONFIGURING"):
+            _scancel(run, str(job_id))
+        else:
+            run.append("cancel_requested")
     run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
     return f"{run.name} is cancelled"
 
 
-def _scancel(*arguments: str) -> None:
-    answer = slurm.run("scancel", *arguments)
+def _scancel(run: RunFolder, job_id: str) -> None:
+    # On record first: the attempt may end before scancel returns. And taken back, or the next
+    # preemption would count as this.
+    run.append("cancel_requested")
+    answer = slurm.run("scancel", job_id)
     if answer.returncode != 0:
+        run.append("cancel_withdrawn")
         raise SubmissionError(f"scancel: {answer.stderr.strip()}")
 
 

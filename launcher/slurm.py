@@ -21,6 +21,7 @@ SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
 PLACE_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """torchrun's names for a rank's place. From the submitter's shell they would win over Slurm's."""
 
+_UNKNOWN_JOB = re.compile("Invalid job id|Job [0-9_+]+ not found")
 _SILENCE = re.compile(
     "contact|timed out|timeout|socket|connect|communication|transmitted|standby", re.IGNORECASE
 )
@@ -103,11 +104,16 @@ def show_job(job_id: str) -> JobInfo | None:
     return parse_fields(answer.stdout) if answer.returncode == 0 and answer.stdout else None
 
 
-def job_states() -> dict[str, JobInfo] | None:
-    """All jobs that the controller knows, by id; array tasks as ``A_T``. None: no answer."""
-    answer = run("scontrol", "show", "job", "--oneliner", "--all")
+def job_states(job_id: str | None = None) -> dict[str, JobInfo] | None:
+    """The jobs that the controller knows, by id; array tasks as ``A_T``. None: no answer.
+
+    ``job_id``: only this one. All of them are a large answer on a busy cluster.
+    """
+    one = () if job_id is None else (job_id,)
+    answer = run("scontrol", "show", "job", "--oneliner", "--all", *one)
     if answer.returncode != 0:
-        return None
+        forgotten = one and _UNKNOWN_JOB.search(answer.stdout + answer.stderr)
+        return {} if forgotten else None
     jobs = {}
     for line in answer.stdout.splitlines():
         info = parse_fields(line)

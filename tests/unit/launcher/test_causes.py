@@ -62,6 +62,18 @@ CASES = [
     ),
     ("stop_requested", Evidence(75, log=STEP.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
     ("cancelled", Evidence(75, events=saw("started", "cancel_requested", "preempted"))),
+    (
+        "preempted",
+        Evidence(
+            75,
+            log=BATCH.format(" DUE TO PREEMPTION"),
+            events=saw("started", "cancel_requested", "cancel_withdrawn", "preempted"),
+        ),
+    ),
+    (
+        "cancelled",
+        Evidence(75, events=saw("cancel_requested", "cancel_withdrawn", "cancel_requested")),
+    ),
     ("hang", Evidence(137, killed_for_hang=True, log=STEP.format(""))),
     ("config", Evidence(2)),
     ("crash", Evidence(2, events=saw("started"))),

@@ -66,6 +66,31 @@ def test_jobs_and_nodes() -> None:
     assert slurm.down_nodes("") == []
 
 
+ONE_JOB = """#!/bin/sh
+case "$*" in
+  *" 5_2") echo "JobId=7 ArrayJobId=5 ArrayTaskId=2 JobState=RUNNING" ;;
+  *" 5_4") echo "JobId=5 ArrayJobId=5 ArrayTaskId=3-9 JobState=PENDING" ;;
+  *" 6") echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
+  *" 6_1") echo "Job 6_1 not found"; exit 1 ;;
+  *" 8") echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1 ;;
+  *) echo "JobId=1 JobState=RUNNING"; echo "JobId=2 JobState=RUNNING" ;;
+esac
+"""
+
+
+def test_one_job_is_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "scontrol", ONE_JOB, monkeypatch)
+    found = slurm.job_states("5_2")
+    assert found is not None
+    assert found["5_2"]["JobState"] == "RUNNING"
+    waiting = slurm.job_states("5_4")
+    assert waiting is not None
+    assert waiting["5_4"]["JobState"] == "PENDING"
+    assert slurm.job_states("6") == {}, "forgotten is an answer"
+    assert slurm.job_states("6_1") == {}
+    assert slurm.job_states("8") is None
+
+
 def test_no_slurm_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not slurm.available()

@@ -1,0 +1,87 @@
+"""``cancel`` on Slurm: what is promised is what is done; scontrol and scancel are stand-ins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher import causes
+from launcher.control import cancel_run
+from launcher.runs import RunFolder
+from launcher.spec import JobSpec
+from launcher.submission import SubmissionError
+
+AT = "CANCELLED AT 2026-01-01T12:00:00"
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> RunFolder:
+    folder = RunFolder(tmp_path / "demo")
+    folder.attempts.mkdir(parents=True)
+    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
+    folder.append("submitted", job_id="5", cluster="slurm")
+    folder.append("attempt_started", attempt=folder.new_attempt(), nodes=["n1"])
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return folder
+
+
+def fake(run: RunFolder, name: str, script: str) -> None:
+    path = run.root.parent / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def cause_of_a_preemption(run: RunFolder) -> str:
+    log = f"slurmstepd-n1: error: *** JOB 5 ON n1 {AT} DUE TO PREEMPTION ***\n"
+    return causes.classify(causes.Evidence(75, log=log, events=tuple(run.events())))
+
+
+def test_cancel_that_reaches_no_controller_cancels_nothing_later(run: RunFolder) -> None:
+    fake(run, "scontrol", 'echo "Unable to contact slurm controller" >&2; exit 1')
+    fake(run, "scancel", "exit 1")
+    with pytest.raises(SubmissionError, match="nothing was cancelled"):
+        cancel_run(run)
+    assert run.final() is None
+    assert cause_of_a_preemption(run) == causes.PREEMPTED
+
+
+@pytest.mark.parametrize("job", ["RUNNING", "PENDING"])
+def test_cancel_that_slurm_refuses_is_taken_back(run: RunFolder, job: str) -> None:
+    fake(run, "scontrol", f"echo JobId=5 JobState={job}")
+    fake(run, "scancel", 'echo "Access/permission denied" >&2; exit 1')
+    with pytest.raises(SubmissionError, match="permission denied"):
+        cancel_run(run)
+    assert run.final() is None
+    assert cause_of_a_preemption(run) == causes.PREEMPTED
+    fake(run, "scancel", "exit 0")
+    cancel_run(run)
+    assert cause_of_a_preemption(run) == causes.CANCELLED, "the second one counts"
+
+
+def test_cancel_is_on_record_before_slurm_acts(run: RunFolder) -> None:
+    """The attempt may have ended by the time that scancel returns."""
+    fake(run, "scontrol", "echo JobId=5 JobState=RUNNING")
+    fake(run, "scancel", f"grep -q cancel_requested '{run.events_file}'")
+    assert cancel_run(run) == "demo saves a checkpoint and stops"
+
+
+def test_a_run_that_waits_is_over_at_once(run: RunFolder) -> None:
+    fake(run, "scontrol", "echo JobId=5 JobState=PENDING")
+    fake(run, "scancel", f"echo \"$@\" > '{run.root}/asked'")
+    assert cancel_run(run) == "demo is cancelled"
+    assert (run.root / "asked").read_text() == "5\n"
+    final = run.final()
+    assert final is not None
+    assert final.cause == causes.CANCELLED
+
+
+def test_a_run_that_slurm_has_forgotten_is_over_without_it(run: RunFolder) -> None:
+    fake(run, "scontrol", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1')
+    fake(run, "scancel", "exit 1")
+    assert cancel_run(run) == "demo is cancelled"
+    assert run.final() is not None
