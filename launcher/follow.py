@@ -9,8 +9,34 @@ from launcher.output import cause_text, note, print_json
 from launcher.runs import RunFolder
 
 POLL_SECONDS = 1.0
+ASK_SECONDS = 10.0
+"""How long an answer of Slurm's counts. Its controller serves a whole cluster, and many wait."""
 CONFIRMATIONS = 5
 """A job can be between two states while Slurm requeues it: look again before giving up."""
+
+
+class StateWatch:
+    """The state of a run for those who look again and again: its folder each time, Slurm seldom."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._on_slurm = run.spec().cluster == "slurm"
+        self._jobs: dict[str, slurm.JobInfo] | None = {}
+        self._asked_at = float("-inf")
+        self._asked_after = 0
+
+    def look(self, *, fresh: bool = False) -> tuple[str, str, int | None]:
+        """``(state, reason, exit code)``; Slurm's answer is new when ``fresh``."""
+        events = self._run.events()
+        if self._on_slurm and self._run.final() is None:
+            # What ends or begins changes what Slurm says: then an answer from before is none.
+            turns = sum(event["event"] in ("submitted", "attempt_ended") for event in events)
+            old = time.monotonic() - self._asked_at >= ASK_SECONDS
+            if fresh or old or turns != self._asked_after:
+                job_id = self._run.job_id()
+                self._jobs = slurm.job_states(job_id) if job_id else {}
+                self._asked_at, self._asked_after = time.monotonic(), turns
+        return state.job_state(self._run, self._jobs, events)
 
 
 def follow(run_dir: str, *, as_json: bool = False) -> int:
@@ -19,14 +45,14 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
     A held or interrupted run waits for a person: 75, run me again.
     """
     run = RunFolder(run_dir)
+    watch = StateWatch(run)
     seen, doubtful = 0, 0
     while True:
         events = run.events()
         for event in events[seen:]:
             _tell(event)
         seen = len(events)
-        jobs = slurm.job_states() if run.spec().cluster == "slurm" else {}
-        now, reason, code = state.job_state(run, jobs)
+        now, reason, code = watch.look(fresh=doubtful > 0)
         if now in (state.DONE, state.FAILED):
             break
         stuck = now in (state.HELD, state.INTERRUPTED, state.CANCELLED)

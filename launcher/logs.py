@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from launcher import slurm, state
+from launcher import state
+from launcher.follow import StateWatch
 from launcher.runs import RunFolder
 
 POLL_SECONDS = 0.5
@@ -32,9 +33,10 @@ def print_log(run: RunFolder, rank: int, attempt: int | None, *, follow: bool) -
     """Prints a log; with ``follow`` goes on through later attempts until the run has ended."""
     first = attempt or (run.attempt_numbers() or [1])[-1]
     shown: dict[int, int] = {}
+    watch = StateWatch(run) if follow else None
     while True:
         # Asked first: what was written up to the end is then sure to be printed.
-        last_look = not follow or _over(run)
+        last_look = watch is None or watch.look()[0] not in (*state.ACTIVE, state.UNKNOWN)
         for number in [attempt] if attempt else run.attempt_numbers():
             if number >= first:
                 shown[number] = _print_from(run.rank_log(number, rank), shown.get(number, 0))
@@ -53,10 +55,3 @@ def _print_from(path: Path, offset: int) -> int:
     sys.stdout.write(data.decode(errors="replace"))
     sys.stdout.flush()
     return offset + len(data)
-
-
-def _over(run: RunFolder) -> bool:
-    if run.final() is not None:
-        return True
-    jobs = slurm.job_states() if run.spec().cluster == "slurm" else {}
-    return state.job_state(run, jobs)[0] not in (*state.ACTIVE, state.UNKNOWN)
