@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from typing import Any
 from launcher import container, slurm
 from launcher.image import SUFFIXES
 from launcher.output import note
+from launcher.profile import load_profile
 from launcher.runs import RunFolder
 from launcher.slurm import Partition, Site
 from launcher.spec import (
@@ -35,6 +38,18 @@ def runs_folder(given: str | None, profile: Mapping[str, Any]) -> Path:
     """Where runs lie: ``--runs-dir``, the profile, ``$MINIMIND_RUNS``, else ``./runs``."""
     chosen = given or profile.get("runs_dir") or os.environ.get(RUNS_VARIABLE) or "runs"
     return Path(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def runs_dir_flag(run: RunFolder) -> str:
+    """What a command needs besides the name to find ``run``: `` --runs-dir DIR``, mostly nothing.
+
+    The flag or profile that put it elsewhere was given to another command.
+    """
+    folder = run.root.parents[run.name.count("/")]
+    with contextlib.suppress(ConfigError):
+        if folder == runs_folder(None, load_profile(None)):
+            return ""
+    return f" --runs-dir {shlex.quote(str(folder))}"
 
 
 def default_name() -> str:

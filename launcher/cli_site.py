@@ -73,7 +73,7 @@ def _print(found: list[Finding]) -> None:
 def _examine_nodes(
     size: dict[str, Any], profile: dict[str, Any], *, cpu: bool, timeout: int
 ) -> list[Finding]:
-    from launcher.build import job_spec, runs_folder
+    from launcher.build import job_spec, runs_dir_flag, runs_folder
     from launcher.control import cancel_run
     from launcher.doctor import BAD, Finding, examine_nodes
     from launcher.runs import RunFolder
@@ -89,7 +89,8 @@ def _examine_nodes(
     run = RunFolder(folder)
     if not _wait(run, timeout):
         cancel_run(run)
-        text = f"did not end within {timeout} s and was cancelled; see launcher why {name}"
+        why = f"launcher why {name}{runs_dir_flag(run)}"
+        text = f"did not end within {timeout} s and was cancelled; see {why}"
         return [Finding(BAD, "job", text)]
     return examine_nodes(run, submitted)
 

@@ -14,6 +14,7 @@ from launcher.output import note, print_json
 from minimind.errors import ConfigError
 
 if TYPE_CHECKING:
+    from launcher.runs import RunFolder
     from launcher.spec import JobSpec
 
 
@@ -176,6 +177,8 @@ def check_name_is_free(spec: JobSpec, resume: bool) -> None:
 
 
 def _say_submitted(spec: JobSpec, job_id: str, as_json: bool, quiet: bool) -> None:
+    from launcher.runs import RunFolder
+
     if as_json:
         if not quiet:
             print_json({"run": spec.name, "job_id": job_id, "run_dir": spec.run_dir})
@@ -184,7 +187,15 @@ def _say_submitted(spec: JobSpec, job_id: str, as_json: bool, quiet: bool) -> No
     note(f"Run {spec.name}: {place}, {ranks_text(spec)}")
     note(f"Folder: {spec.run_dir}")
     commands = [f"{verb} {spec.name}" for verb in ("status", "logs -f", "why", "cancel")]
-    note("Next: launcher " + " · ".join(commands))
+    note_next(RunFolder(spec.run_dir), commands)
+
+
+def note_next(run: RunFolder, commands: list[str]) -> None:
+    """Names the commands that come next, as this user has to type them."""
+    from launcher.build import runs_dir_flag
+
+    flag = runs_dir_flag(run)
+    note("Next: launcher " + " · ".join(commands) + (f", each with{flag}" if flag else ""))
 
 
 def ranks_text(spec: JobSpec) -> str:

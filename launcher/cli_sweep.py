@@ -46,7 +46,8 @@ def sweep(
     given = dict(locals())
     train = list(given.pop("train_flags") or ())
     from launcher.build import read_secrets
-    from launcher.cli_submit import spec_from
+    from launcher.cli_submit import note_next, spec_from
+    from launcher.runs import RunFolder
     from launcher.sweep import check_new, parse_vary, point_specs, read_grid, submit_sweep
 
     flags = (read_grid(grid) if grid else {}) | parse_vary(vary or [])
@@ -67,7 +68,8 @@ def sweep(
     for entry in found:
         words = " ".join(f"--{flag} {value}" for flag, value in entry["flags"].items())
         note(f"{entry['run']}: job {entry['job_id']}, {words}")
-    note(f"Next: launcher status · logs {spec.name}/0 -f · cancel {spec.name}/0")
+    first = f"{spec.name}/0"
+    note_next(RunFolder(spec.run_dir), ["status", f"logs {first} -f", f"cancel {first}"])
     return 0
 
 

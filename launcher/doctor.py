@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import slurm
+from launcher.build import runs_dir_flag
 from launcher.probe import disk_speed
 from launcher.runs import RunFolder
 from launcher.slurm import Partition
@@ -193,7 +194,8 @@ def examine_nodes(run: RunFolder, submitted: float) -> list[Finding]:
     probes = [json.loads(path.read_text()) for path in written]
     expected = spec.world_size
     if len(probes) != expected:
-        text = f"{len(probes)} of {expected} ranks answered; see launcher logs {run.name}"
+        logs = f"launcher logs {run.name}{runs_dir_flag(run)}"
+        text = f"{len(probes)} of {expected} ranks answered; see {logs}"
         return [Finding(BAD, "ranks", text + " — is the run folder shared by all nodes?")]
     hosts = sorted({probe["host"] for probe in probes})
     waited = f"{time.time() - submitted:.0f} s after the submission"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import local, slurm
-from launcher.build import job_spec, runs_folder
+from launcher.build import job_spec, runs_dir_flag, runs_folder
 from launcher.output import note
 from launcher.records import read_points
 from launcher.runs import RunFolder, of_attempt, write_atomically
@@ -146,7 +146,8 @@ class Drill:
             if time.monotonic() > deadline:
                 raise DrillError(f"{what} of {run.name} did not come within {self.timeout:.0f} s")
             if run.final() is not None and what != "the end":
-                raise DrillError(f"{run.name} ended early; see launcher why {run.name}")
+                why = f"launcher why {run.name}{runs_dir_flag(run)}"
+                raise DrillError(f"{run.name} ended early; see {why}")
             time.sleep(POLL_SECONDS)
 
 

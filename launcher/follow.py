@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from launcher import causes, slurm, state
+from launcher.build import runs_dir_flag
 from launcher.output import cause_text, note, print_json
 from launcher.runs import RunFolder
 
@@ -69,7 +70,7 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
     else:
         note(f"{run.name}: {now}" + (f" ({reason})" if reason else ""))
         if exit_code:
-            note(f"launcher why {run.name} says more")
+            note(f"launcher why {run.name}{runs_dir_flag(run)} says more")
     return exit_code
 
 

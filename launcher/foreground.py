@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+from launcher.build import runs_dir_flag
 from launcher.local import LocalSupervisor, rank_command
 from launcher.output import note
 from launcher.runs import RunFolder
@@ -40,7 +41,7 @@ def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
     finally:
         printer.stop()
     if code:
-        note(f"launcher why {spec.name} says more; go on with --resume")
+        note(f"launcher why {spec.name}{runs_dir_flag(run)} says more; go on with --resume")
     return code
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.build import runs_dir_flag
 from launcher.cli import main
+from launcher.runs import RunFolder
 from tests.unit.launcher.test_submission import GOLDEN
 
 
@@ -111,6 +113,37 @@ def test_unknown_cluster_of_a_profile_is_one_line(
     assert main([*command, "--profile", "site.toml"]) == 2
     assert "choose auto, slurm or local" in capsys.readouterr().err
     assert not list(here.glob("runs/*"))
+
+
+def hints(said: str) -> str:
+    return said.split("Next: ")[1].splitlines()[0]
+
+
+def test_the_next_commands_find_the_run(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They know neither the --runs-dir nor the --profile of the submission."""
+    monkeypatch.setattr("launcher.submission.submit", lambda spec, secrets: "5")
+    submit = ["submit", "--cluster", "local", "--name", "x"]
+    assert main([*submit, "--", "--device", "cpu"]) == 0
+    assert "--runs-dir" not in hints(capsys.readouterr().err), "the folder is where they look"
+    assert main([*submit, "--runs-dir", "my runs", "--", "--device", "cpu"]) == 0
+    flag = f"--runs-dir '{here}/my runs'"
+    assert hints(capsys.readouterr().err).endswith(flag)
+    (here / "site.toml").write_text(f'runs_dir = "{here}/shared"\n')
+    assert main([*submit, "--profile", "site.toml", "--", "--device", "cpu"]) == 0
+    assert hints(capsys.readouterr().err).endswith(f"--runs-dir {here}/shared")
+    monkeypatch.setenv("MINIMIND_RUNS", str(here / "shared"))
+    assert main([*submit, "--profile", "site.toml", "--", "--device", "cpu"]) == 0
+    assert "--runs-dir" not in hints(capsys.readouterr().err)
+
+
+def test_a_point_of_a_sweep_is_found_in_the_folder_of_all_runs(here: Path) -> None:
+    (here / "far" / "grid" / "0").mkdir(parents=True)
+    (here / "far" / "grid" / "sweep.json").write_text("{}")
+    (here / "runs" / "x").mkdir(parents=True)
+    assert runs_dir_flag(RunFolder(here / "far/grid/0")) == f" --runs-dir {here}/far"
+    assert runs_dir_flag(RunFolder(here / "runs/x")) == ""
 
 
 @pytest.mark.usefixtures("here")
