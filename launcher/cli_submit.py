@@ -101,7 +101,7 @@ def run(
         # First, so that a --device of the user's own comes later and wins.
         train, given["gpus"] = ["--device", "cpu", *train], procs
     elif gpus is None:
-        from launcher.local import count_gpus
+        from launcher.host import count_gpus
 
         given["gpus"] = max(1, count_gpus())
     spec = spec_from(given, train)
@@ -200,7 +200,7 @@ def note_next(run: RunFolder, commands: list[str]) -> None:
 
 def ranks_text(spec: JobSpec) -> str:
     """``16 ranks``, and on what where that may be a surprise."""
-    from launcher.local import count_gpus
+    from launcher.host import count_gpus
 
     text = f"{spec.world_size} rank{'s' if spec.world_size > 1 else ''}"
     if not spec.request_gpus:

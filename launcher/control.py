@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from launcher import causes, local, slurm, state
+from launcher import causes, host, slurm, state
 from launcher.runs import Final, RunFolder
 from launcher.submission import SubmissionError, submit_prepared
 from launcher.trust import check_trusted, make_private
@@ -24,7 +24,7 @@ def cancel_run(run: RunFolder) -> str:
     spec = run.spec()
     if spec.cluster == "local":
         run.append("cancel_requested")
-        pid = local.supervisor_pid(run.events())
+        pid = host.supervisor_pid(run.events())
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             return f"{run.name} saves a checkpoint and stops"

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import local, slurm
+from launcher import host, slurm
 from launcher.build import job_spec, runs_dir_flag, runs_folder
 from launcher.output import note
 from launcher.records import read_points
@@ -202,7 +202,7 @@ def _signal(run: RunFolder, number: signal.Signals) -> None:
     if spec.cluster == "slurm":
         slurm.signal_steps(str(run.job_id()), number.name[3:])
         return
-    pid = local.supervisor_pid(run.events())
+    pid = host.supervisor_pid(run.events())
     if pid is None:
         raise DrillError(f"{run.name} does not run")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

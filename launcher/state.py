@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import causes, local
+from launcher import causes, host
 from launcher.records import Event, Point, read_points
 from launcher.runs import RunFolder, last_step, of_attempt, preparing
 from launcher.slurm import JobInfo
@@ -82,12 +82,12 @@ def job_state(
         return INTERRUPTED, "prepared, but never submitted", None
     started = any(e["event"] == "attempt_started" for e in events)
     if submitted.get("cluster") == "local":
-        if local.supervisor_pid(events) is not None:
+        if host.supervisor_pid(events) is not None:
             return RUNNING, "", None
         since = events[events.index(submitted) :]
         taken_up = any(e["event"] == "supervisor_started" for e in since)
         starter = submitted["job_id"]
-        if not taken_up and starter.isdecimal() and local.alive(starter):
+        if not taken_up and starter.isdecimal() and host.alive(starter):
             return (REQUEUED if started else PENDING), "", None
         return INTERRUPTED, "its supervisor does not run", causes.EXIT_RUN_ME_AGAIN
     if jobs is None:

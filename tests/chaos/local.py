@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import local, state
+from launcher import host, state
 from launcher.runs import RunFolder, of_attempt
 from launcher.slurm import JobInfo
 from tests.chaos.target import (
@@ -155,7 +155,7 @@ class LaunchedRun:
 
     def supervisor(self) -> int | None:
         """The process that starts and watches attempts."""
-        return local.supervisor_pid(self.launched.events())
+        return host.supervisor_pid(self.launched.events())
 
     def settle(self) -> None:
         number = self.launched.current_attempt() or 0
@@ -174,7 +174,7 @@ class LaunchedRun:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            wait_for(lambda: not local.alive(pid), "the supervisor's end", self.gives_up_seconds)
+            wait_for(lambda: not host.alive(pid), "the supervisor's end", self.gives_up_seconds)
         wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 
     def complete(self) -> None:
