@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -26,7 +27,14 @@ def cancel_run(run: RunFolder) -> str:
         run.append("cancel_requested")
         pid = host.supervisor_pid(run.events())
         if pid is not None:
-            os.kill(pid, signal.SIGTERM)
+            _tell_to_stop(pid)
+            return f"{run.name} saves a checkpoint and stops"
+        # A supervisor that was killed leaves its ranks behind, who train on.
+        ranks = host.living_ranks(run)
+        for rank in ranks:
+            _tell_to_stop(rank)
+        _finish_cancelled(run)
+        if ranks:
             return f"{run.name} saves a checkpoint and stops"
     else:
         job_id = run.job_id()
@@ -41,8 +49,17 @@ def cancel_run(run: RunFolder) -> str:
             _scancel(run, str(job_id))
         else:
             run.append("cancel_requested")
-    run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
+        _finish_cancelled(run)
     return f"{run.name} is cancelled"
+
+
+def _tell_to_stop(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _finish_cancelled(run: RunFolder) -> None:
+    run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
 
 
 def _scancel(run: RunFolder, job_id: str) -> None:

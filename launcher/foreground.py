@@ -7,10 +7,10 @@ import shlex
 import sys
 import threading
 import time
+from typing import TextIO
 
 from launcher.build import runs_dir_flag
 from launcher.local import LocalSupervisor, rank_command
-from launcher.output import note
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.submission import prepare
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.2
 
 
 def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
-    """Runs to the end, or until Ctrl-C or SIGTERM, which save a checkpoint and stop.
+    """Runs to the end, or until Ctrl-C, SIGTERM or a closed terminal, which save and stop.
 
     Returns the run's exit status; 75 when it was stopped and can be resumed.
     """
@@ -32,17 +32,33 @@ def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
         os.environ.pop(name, None)
     printer = _Printer(run)
     if not quiet:
-        note(f"Run {spec.name} in {spec.run_dir}; Ctrl-C saves a checkpoint and stops")
+        _note(f"Run {spec.name} in {spec.run_dir}; Ctrl-C saves a checkpoint and stops")
         if spec.container != "none":
-            note(f"Each rank: {shlex.join(rank_command(spec))}")
+            _note(f"Each rank: {shlex.join(rank_command(spec))}")
         printer.start()
     try:
         code = LocalSupervisor(run).main()
     finally:
         printer.stop()
     if code:
-        note(f"launcher why {spec.name}{runs_dir_flag(run)} says more; go on with --resume")
+        _note(f"launcher why {spec.name}{runs_dir_flag(run)} says more; go on with --resume")
     return code
+
+
+def _note(text: str) -> None:
+    _show(sys.stderr, f"{text}\n")
+
+
+def _show(stream: TextIO, text: str) -> None:
+    """Writes for whoever still reads: a run must not end because nobody does any more."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class _Printer(threading.Thread):
@@ -77,5 +93,4 @@ class _Printer(threading.Thread):
                 file.seek(self._shown.get(path, 0))
                 data = file.read()
             self._shown[path] = self._shown.get(path, 0) + len(data)
-            sys.stdout.write(data.decode(errors="replace"))
-            sys.stdout.flush()
+            _show(sys.stdout, data.decode(errors="replace"))

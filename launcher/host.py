@@ -5,11 +5,15 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
 
 from launcher.records import Event
+from launcher.runs import RunFolder
+
+_EVENTS = b"MINIMIND_EVENTS="
 
 
 def count_gpus() -> int:
@@ -50,6 +54,27 @@ def supervisor_pid(events: list[Event]) -> int | None:
         return None
     began = process_start(newest["pid"])
     return newest["pid"] if began is not None and began == newest.get("began") else None
+
+
+def living_ranks(run: RunFolder) -> list[int]:
+    """The processes of this host that are ranks of ``run``, whether or not a supervisor lives.
+
+    They are known by their environment: a supervisor that is killed can leave no list that is
+    sure to be whole, and a number in a list may be another process's by now.
+    """
+    events_file = os.path.realpath(run.events_file)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            session = (folder / "stat").read_text().rpartition(")")[2].split()[3]
+        except OSError:
+            continue
+        mine = (os.fsdecode(v[len(_EVENTS) :]) for v in variables if v.startswith(_EVENTS))
+        # A rank leads a session; the others in it, its loader workers, end with it.
+        if session == folder.name and any(os.path.realpath(p) == events_file for p in mine):
+            found.append(int(folder.name))
+    return found
 
 
 def free_port() -> int:

@@ -1,7 +1,7 @@
 """The same run on this machine: all ranks as processes here, and the supervisor's whole loop.
 
 submitit's local executor starts ``LocalRun`` in a process of its own. That process keeps on
-starting attempts until the run is over. SIGTERM, SIGINT: checkpoint and stop, resumable.
+starting attempts until the run is over. SIGTERM, SIGINT, SIGHUP: checkpoint and stop, resumable.
 """
 
 from __future__ import annotations
@@ -131,11 +131,15 @@ class LocalSupervisor:
 
     def _supervise(self, spec: JobSpec) -> int:
         identity = {"host": socket.gethostname(), "began": process_start(os.getpid())}
-        self.run.append("supervisor_started", pid=os.getpid(), **identity)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        # A terminal that closes sends SIGHUP. Who used nohup wants the run to outlive it.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_stop)
         # submitit's handler would end this process; here the signal means nothing.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        # Only now: whoever reads this may send a signal.
+        self.run.append("supervisor_started", pid=os.getpid(), **identity)
         self._close_lost_attempt(spec)
         while (final := self.run.final()) is None:
             code, final = self._attempt(spec)

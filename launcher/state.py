@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import causes, host
+from launcher import attempt, causes, host
 from launcher.records import Event, Point, read_points
 from launcher.runs import RunFolder, last_step, of_attempt, preparing
 from launcher.slurm import JobInfo
@@ -89,7 +89,10 @@ def job_state(
         starter = submitted["job_id"]
         if not taken_up and starter.isdecimal() and host.alive(starter):
             return (REQUEUED if started else PENDING), "", None
-        return INTERRUPTED, "its supervisor does not run", causes.EXIT_RUN_ME_AGAIN
+        reason = "its supervisor does not run"
+        if attempt.unfinished(events) is not None and host.living_ranks(run):
+            reason = "its supervisor was killed, and its ranks train on"
+        return INTERRUPTED, reason, causes.EXIT_RUN_ME_AGAIN
     if jobs is None:
         return UNKNOWN, "Slurm does not answer", None
     job = jobs.get(str(submitted["job_id"]))

@@ -27,6 +27,9 @@ from minimind.terminal import one_line
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 FENCE_POLL_SECONDS = 2.0
 SIGNAL_POLL_SECONDS = 0.1
+LAST_SAVE_SECONDS = 60.0
+"""How long a rank whose run is over gets to save and leave."""
+RUN_IS_OVER = "launcher: the run is over; this rank saves and stops\n"
 EXIT_SUPERSEDED = 143
 
 
@@ -60,7 +63,7 @@ def run_rank(run: RunFolder) -> int:
     os.environ[redact.VARIABLE] = ",".join(secrets)
     redact.install()
     _hold_early_signals()
-    _stand_back_when_superseded(run)
+    _stand_back(run, local=spec.cluster == "local")
     os.chdir(spec.workdir)
     sys.argv = [spec.module, *spec.train_args]
     try:
@@ -112,15 +115,24 @@ def _hold_early_signals() -> None:
     threading.Thread(target=hand_on, name="early-signals", daemon=True).start()
 
 
-def _stand_back_when_superseded(run: RunFolder) -> None:
-    """Ends this process once a newer attempt has begun.
+def _stand_back(run: RunFolder, *, local: bool) -> None:
+    """Ends this process once a newer attempt has begun, and stops it once the run is over.
 
-    A rank on a node that Slurm lost lives on, and must not write where its successor does.
+    A rank on a node that Slurm lost lives on, and must not write where its successor does. So
+    does one whose local supervisor was killed: no signal is sure to reach it in a container or
+    on another machine, but it sees the run folder. Slurm itself ends the ranks of its jobs.
     """
     attempt = int(os.environ.get("LAUNCHER_ATTEMPT", "0"))
 
     def fence() -> None:
+        over_at: float | None = None
         while True:
+            if local and over_at is None and os.path.exists(run.stopped_marker):
+                over_at = time.monotonic()
+                os.write(2, RUN_IS_OVER.encode())
+                os.kill(os.getpid(), signal.SIGTERM)
+            if over_at is not None and time.monotonic() - over_at > LAST_SAVE_SECONDS:
+                os._exit(EXIT_SUPERSEDED)
             current = run.current_attempt()
             if current is not None and attempt and current > attempt:
                 message = f"launcher: attempt {current} has begun; this rank is of {attempt}\n"

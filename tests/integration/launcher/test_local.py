@@ -5,6 +5,8 @@ The training is the test double of ``tests/e2e``; one test has the real one.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -13,12 +15,15 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from launcher import host
+from launcher.runs import Final, RunFolder
 from tests.e2e.lab import FAKE, Lab, lab_environment, poll
 
 LOCAL = ("--cluster", "local", "--gpus", "2", *FAKE)
@@ -33,6 +38,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             poll(lambda pid=pid: not runs(pid), "the supervisor to end")
+        for rank in host.living_ranks(RunFolder(spec.parent)):
+            os.kill(rank, signal.SIGKILL)
 
 
 def supervisor(lab: Lab, name: str) -> int | None:
@@ -45,6 +52,10 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def weights(steps: int) -> str:
@@ -136,7 +147,7 @@ def test_killed_supervisor_is_noticed_and_its_ranks_stand_back(lab: Lab) -> None
     lab.wait_for_step("killed", 12)
     pid = supervisor(lab, "killed")
     assert pid is not None
-    ranks = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    ranks = children(pid)
     assert len(ranks) == 2
     os.kill(pid, signal.SIGKILL)
     poll(lambda: not runs(pid), "the supervisor to die")
@@ -295,6 +306,119 @@ def test_interrupted_foreground_run_is_saved_and_resumed(lab: Lab) -> None:
     assert lab.launcher(*words, "--resume", *train).returncode == 0
     assert_whole(lab, "ctrl-c", 40)
     assert lab.steps("ctrl-c") == list(range(1, 41))
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """A terminal of its own: this end of it, and the one where a program runs."""
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    for end in (ours, theirs):
+        with contextlib.suppress(OSError):
+            os.close(end)
+
+
+def run_on_terminal(lab: Lab, end: int, *words: str) -> subprocess.Popen[bytes]:
+    """Starts the launcher as the program that a terminal belongs to."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "launcher", *words],
+        cwd=lab.folder,
+        env=lab.environment,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        stdin=end,
+        stdout=end,
+        stderr=end,
+    )
+
+
+def test_foreground_run_is_saved_when_its_terminal_closes(
+    lab: Lab, terminal: tuple[int, int]
+) -> None:
+    """A dropped connection: the kernel sends SIGHUP, and nothing can be printed any more."""
+    ours, theirs = terminal
+    words = ("run", "--name", "dropped", "--procs", "2", *FAKE)
+    train = ("--", "--max_steps", "40", "--save_interval", "1000")
+    shell = run_on_terminal(lab, theirs, *words, *train)
+    lab.wait_for_step("dropped", 5)
+    ranks = children(shell.pid)
+    assert len(ranks) == 2
+    os.close(theirs)
+    os.close(ours)
+    assert shell.wait(60) == 75
+    assert not any(runs(rank) for rank in ranks)
+    assert lab.causes("dropped") == ["stop_requested"]
+    assert lab.launcher(*words, "--resume", *train).returncode == 0
+    assert_whole(lab, "dropped", 40)
+    assert lab.steps("dropped") == list(range(1, 41))
+
+
+def test_run_that_is_told_to_outlive_its_terminal_does(lab: Lab, terminal: tuple[int, int]) -> None:
+    """nohup lets a program ignore SIGHUP; this one prints into a terminal that is gone, besides."""
+    ours, theirs = terminal
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        words = ("run", "--name", "nohup", "--procs", "1", *FAKE, "--", "--max_steps", "30")
+        shell = run_on_terminal(lab, theirs, *words)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    lab.wait_for_step("nohup", 2)
+    os.close(theirs)
+    os.close(ours)
+    assert shell.wait(60) == 0
+    assert_whole(lab, "nohup", 30)
+
+
+def test_run_goes_on_when_the_reader_of_its_output_leaves(lab: Lab) -> None:
+    words = ["run", "--name", "piped", "--procs", "1", *FAKE, "--", "--max_steps", "6"]
+    shell = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *words],
+        cwd=lab.folder,
+        env=lab.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert shell.stdout is not None
+    shell.stdout.close()
+    said = shell.stderr.read().decode() if shell.stderr is not None else ""
+    assert shell.wait(60) == 0
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+def test_cancel_stops_the_ranks_of_a_killed_supervisor(lab: Lab) -> None:
+    train = ("--max_steps", "60", "--save_interval", "1000")
+    lab.submit("orphaned", *LOCAL, train=train)
+    lab.wait_for_step("orphaned", 5)
+    pid = supervisor(lab, "orphaned")
+    assert pid is not None
+    ranks = children(pid)
+    assert len(ranks) == 2
+    os.kill(pid, signal.SIGKILL)
+    poll(lambda: not runs(pid), "the supervisor to die")
+    assert "its ranks train on" in lab.why("orphaned")
+    said = lab.launcher("cancel", "orphaned")
+    assert said.returncode == 0
+    assert "saves a checkpoint and stops" in said.stderr
+    poll(lambda: not any(runs(rank) for rank in ranks), "the ranks to stop", 30)
+    assert lab.events("orphaned", "preempted")
+    assert lab.state("orphaned")["state"] == "CANCELLED"
+    lab.ok("requeue", "orphaned")
+    assert_whole(lab, "orphaned", 60)
+    assert lab.steps("orphaned") == list(range(1, 61))
+
+
+def test_rank_that_nobody_can_signal_stops_when_its_run_is_over(lab: Lab) -> None:
+    """As one in a container does, or one on another machine: it sees the end in the run folder."""
+    lab.submit("over", *LOCAL, train=("--max_steps", "5000", "--save_interval", "1000"))
+    lab.wait_for_step("over", 5)
+    pid = supervisor(lab, "over")
+    assert pid is not None
+    ranks = children(pid)
+    os.kill(pid, signal.SIGKILL)
+    RunFolder(lab.runs / "over").finish(Final("cancelled", 130, "cancelled by the user"))
+    poll(lambda: not any(runs(rank) for rank in ranks), "the ranks to stop", 30)
+    assert lab.events("over", "preempted")
 
 
 def test_sweep_is_one_run_a_point(lab: Lab) -> None:
