@@ -10,7 +10,7 @@ from typing import Any
 from launcher import causes
 from launcher.policy import Decision, decide
 from launcher.records import Event
-from launcher.runs import RunFolder, last_step, of_attempt
+from launcher.runs import Final, RunFolder, last_step, of_attempt
 from launcher.spec import JobSpec
 
 
@@ -66,6 +66,13 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
         record(run, "run_ended", attempt=number, **vars(decision.final))
         run.finish(decision.final)
     return decision
+
+
+def cancel(run: RunFolder) -> Final:
+    """Ends a run that no attempt is under way of, because the user says so."""
+    final = Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user")
+    run.finish(final)
+    return final
 
 
 def endings(events: list[Event]) -> list[Event]:

@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 
-from launcher import causes, host, slurm, state
-from launcher.runs import Final, RunFolder
+from launcher import attempt, causes, host, slurm, state
+from launcher.runs import RunFolder
 from launcher.submission import SubmissionError, submit_prepared
 from launcher.trust import check_trusted, make_private
 from minimind.errors import ConfigError
@@ -24,8 +24,8 @@ def cancel_run(run: RunFolder) -> str:
         return f"{run.name} is over already: {final.reason}"
     spec = run.spec()
     if spec.cluster == "local":
-        run.append("cancel_requested")
         pid = host.supervisor_pid(run.events())
+        run.append("cancel_requested")
         if pid is not None:
             _tell_to_stop(pid)
             return f"{run.name} saves a checkpoint and stops"
@@ -33,7 +33,7 @@ def cancel_run(run: RunFolder) -> str:
         ranks = host.living_ranks(run)
         for rank in ranks:
             _tell_to_stop(rank)
-        _finish_cancelled(run)
+        attempt.cancel(run)
         if ranks:
             return f"{run.name} saves a checkpoint and stops"
     else:
@@ -49,17 +49,13 @@ def cancel_run(run: RunFolder) -> str:
             _scancel(run, str(job_id))
         else:
             run.append("cancel_requested")
-        _finish_cancelled(run)
+        attempt.cancel(run)
     return f"{run.name} is cancelled"
 
 
 def _tell_to_stop(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-
-
-def _finish_cancelled(run: RunFolder) -> None:
-    run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
 
 
 def _scancel(run: RunFolder, job_id: str) -> None:

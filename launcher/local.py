@@ -27,6 +27,7 @@ from minimind.errors import MiniMindError
 from minimind.terminal import one_line
 
 RESTART_SECONDS = 1.0
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class LocalRanks:
@@ -142,14 +143,27 @@ class LocalSupervisor:
         self.run.append("supervisor_started", pid=os.getpid(), **identity)
         self._close_lost_attempt(spec)
         while (final := self.run.final()) is None:
+            if self._told_to_stop():
+                return self._stopped(causes.EXIT_RUN_ME_AGAIN)
             code, final = self._attempt(spec)
             if final is not None:
                 # Not looked up again: a person may reopen the run for another supervisor now.
                 return final.exit_code
-            if self.stop_signal is not None:
-                return code
+            if self._told_to_stop():
+                return self._stopped(code)
             time.sleep(RESTART_SECONDS)
         return final.exit_code
+
+    def _told_to_stop(self) -> bool:
+        return self.stop_signal is not None
+
+    def _stopped(self, code: int) -> int:
+        """The exit status of a stop; where it was a cancel that no attempt took up, of that."""
+        events = self.run.events()
+        mine = max(i for i, e in enumerate(events) if e["event"] == "supervisor_started")
+        if any(event["event"] == "cancel_requested" for event in events[mine:]):
+            return attempt.cancel(self.run).exit_code
+        return code
 
     def _on_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stop_signal = signum
@@ -178,19 +192,23 @@ class LocalSupervisor:
         progress = Progress([self.run.events_file, Path(spec.save_dir) / "metrics.jsonl"])
         outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=pass_on)
         self._sweep(spec)
+        code = outcome.exit_code
+        if told and code == EXIT_TERMINATED:
+            # A rank was not far enough to handle the signal, so it had nothing to lose.
+            code = causes.EXIT_RUN_ME_AGAIN
         cause = causes.classify(
             causes.Evidence(
-                exit_code=outcome.exit_code,
+                exit_code=code,
                 events=tuple(of_attempt(self.run.events(), number)),
                 killed_for_hang=outcome.hung,
             )
         )
         if told and self.stop_signal is None and cause == causes.STOP_REQUESTED:
             cause = causes.TIME_LIMIT
-        decision = attempt.end(self.run, spec, number, cause, outcome.exit_code)
+        decision = attempt.end(self.run, spec, number, cause, code)
         if decision.final is None and self.stop_signal is None:
             self.run.append("requeued", attempt=number, by="launcher", cause=cause)
-        return outcome.exit_code, decision.final
+        return code, decision.final
 
     def _sweep(self, spec: JobSpec) -> None:
         command = container.sweep_command(spec)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher import local, state
+from launcher.control import cancel_run
 from launcher.local import LocalRanks, LocalRun, LocalSupervisor
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
@@ -18,6 +22,7 @@ from tests.e2e.lab import poll
 
 NOBODY = 2**22 + 1
 """No process has this number."""
+SUPERVISED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 @pytest.fixture
@@ -74,3 +79,85 @@ def test_a_rank_that_leaves_the_others_is_seen(
     assert ranks.broken() is broken
     ranks.kill()
     poll(lambda: ranks.poll() is not None, "the end of rank 0")
+
+
+@pytest.fixture
+def supervised(
+    run: RunFolder, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., LocalSupervisor]]:
+    """Makes supervisors in this process whose single rank is a shell script."""
+    before = {number: signal.getsignal(number) for number in SUPERVISED_SIGNALS}
+
+    def make(script: str, **changes: Any) -> LocalSupervisor:
+        save_dir = str(run.root / "out")
+        spec = make_spec(cluster="local", nodes=1, gpus=1, save_dir=save_dir, **changes)
+        run.write_spec(spec)
+        run.code.mkdir()
+        run.append("submitted", job_id=str(os.getpid()), cluster="local")
+        monkeypatch.setattr(local, "rank_command", lambda spec: ["sh", "-c", script])
+        return LocalSupervisor(run)
+
+    yield make
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def once(run: RunFolder, event: str, act: Callable[[], object]) -> threading.Thread:
+    """Acts as soon as ``event`` is on record."""
+
+    def wait() -> None:
+        poll(lambda: any(e["event"] == event for e in run.events()), event, 30)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def causes_of(run: RunFolder) -> list[str]:
+    return [event["cause"] for event in run.events() if event["event"] == "attempt_ended"]
+
+
+def test_stop_that_meets_a_rank_without_a_handler_is_a_stop(
+    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+) -> None:
+    """Python takes a moment to start; until then SIGTERM ends it by default."""
+    supervisor = supervised("exec sleep 60", max_restarts=0)
+    thread = once(run, "attempt_started", stop_this_process)
+    assert supervisor.main() == 75
+    thread.join()
+    assert causes_of(run) == ["stop_requested"]
+    assert run.final() is None
+
+
+def test_rank_that_somebody_else_ends_has_crashed(
+    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+) -> None:
+    assert supervised("kill -TERM $$", max_restarts=0).main() == 143
+    assert causes_of(run) == ["crash"]
+
+
+def test_stop_between_two_attempts_begins_no_other(
+    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+) -> None:
+    supervisor = supervised("exit 1", max_restarts=9)
+    thread = once(run, "requeued", stop_this_process)
+    assert supervisor.main() == 75
+    thread.join()
+    assert causes_of(run) == ["crash"]
+    assert run.final() is None
+
+
+def test_cancel_between_two_attempts_ends_the_run(
+    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+) -> None:
+    supervisor = supervised("exit 1", max_restarts=9)
+    thread = once(run, "requeued", lambda: cancel_run(run))
+    assert supervisor.main() == 130
+    thread.join()
+    assert causes_of(run) == ["crash"]
+    assert state.job_state(run, None)[0] == state.CANCELLED
