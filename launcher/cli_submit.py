@@ -169,7 +169,8 @@ def check_name_is_free(spec: JobSpec, resume: bool) -> None:
         )
     now, reason, _ = state.job_state(run, slurm.job_states() if slurm.available() else None)
     if now in state.ACTIVE:
-        raise ConfigError(f"run {spec.name} is {now} (job {run.job_id()}): nothing to resume")
+        job = ", ".join(filter(None, [run.job_id(), reason]))
+        raise ConfigError(f"run {spec.name} is {now} (job {job}): nothing to resume")
     if now == state.UNKNOWN:
         raise ConfigError(f"cannot tell whether run {spec.name} still runs: {reason}")
     if now == state.DONE:

@@ -17,6 +17,7 @@ def cancel_run(run: RunFolder) -> str:
     """Stops a run for good and says what was done.
 
     Raises:
+        ConfigError: it runs on another machine than this one.
         SubmissionError: Slurm refused.
     """
     final = run.final()
@@ -24,7 +25,11 @@ def cancel_run(run: RunFolder) -> str:
         return f"{run.name} is over already: {final.reason}"
     spec = run.spec()
     if spec.cluster == "local":
-        pid = host.supervisor_pid(run.events())
+        events = run.events()
+        elsewhere = host.supervisor_elsewhere(run, events)
+        if elsewhere is not None and elsewhere[1]:
+            raise ConfigError(f"{run.name} runs on {elsewhere[0]}: cancel it there")
+        pid = host.supervisor_pid(events)
         run.append("cancel_requested")
         if pid is not None:
             _tell_to_stop(pid)
@@ -91,7 +96,8 @@ def requeue_run(run: RunFolder) -> str:
         run.append("released", job_id=job_id)
         return job_id
     if now in state.ACTIVE:
-        raise ConfigError(f"{run.name} is {now} (job {run.job_id()}); nothing to requeue")
+        job = ", ".join(filter(None, [run.job_id(), reason]))
+        raise ConfigError(f"{run.name} is {now} (job {job}); nothing to requeue")
     check_trusted(run)
     # Readers may have been let in meanwhile, and the umask may be a group's.
     make_private(run.submitit)

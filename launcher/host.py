@@ -8,11 +8,18 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from launcher.records import Event
 from launcher.runs import RunFolder
 
+BEAT_SECONDS = 5.0
+"""How often a local supervisor touches its lock, so that other hosts see it live."""
+SILENT_SECONDS = 60.0
+"""After how long without that it is given up for dead. Hosts' clocks agree better than that."""
+
+_ATTEMPT_EVENTS = ("attempt_started", "attempt_ended", "requeued")
 _EVENTS = b"MINIMIND_EVENTS="
 
 
@@ -54,6 +61,28 @@ def supervisor_pid(events: list[Event]) -> int | None:
         return None
     began = process_start(newest["pid"])
     return newest["pid"] if began is not None and began == newest.get("began") else None
+
+
+def supervisor_elsewhere(run: RunFolder, events: list[Event]) -> tuple[str, bool] | None:
+    """The other host that ``run``'s supervisor began on and has not left, and whether it lives.
+
+    A machine that was switched off leaves nothing but silence, and one with a new name, as
+    containers have, must be able to go on: so silence counts as death after a while.
+    """
+    newest = next((e for e in reversed(events) if e["event"] == "supervisor_started"), None)
+    if newest is None or newest.get("host", socket.gethostname()) == socket.gethostname():
+        return None
+    since = [e["event"] for e in events[events.index(newest) :] if e["event"] in _ATTEMPT_EVENTS]
+    if since and since[-1] == "attempt_ended":
+        # The supervisor that goes on says "requeued".
+        return None
+    try:
+        # Opening, unlike a look from outside, asks the file server.
+        with run.supervisor_lock.open("rb") as lock:
+            age = time.time() - os.fstat(lock.fileno()).st_mtime
+    except OSError:
+        age = SILENT_SECONDS
+    return newest["host"], abs(age) < SILENT_SECONDS
 
 
 def living_ranks(run: RunFolder) -> list[int]:

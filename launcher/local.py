@@ -6,6 +6,7 @@ starting attempts until the run is over. SIGTERM, SIGINT, SIGHUP: checkpoint and
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher import attempt, causes, container
-from launcher.host import free_port, process_start
+from launcher.host import BEAT_SECONDS, free_port, process_start
 from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.trust import check_trusted
@@ -112,6 +113,7 @@ class LocalSupervisor:
 
     run: RunFolder
     stop_signal: int | None = None
+    _beat_at: float = 0.0
 
     def main(self) -> int:
         """Returns the run's exit status; 75 when it was stopped and can be resumed.
@@ -122,7 +124,7 @@ class LocalSupervisor:
         check_trusted(self.run)
         spec = self.run.spec()
         # Two people may tell a run to go on at the same moment. The lock ends with this process.
-        with (self.run.root / "supervisor.lock").open("w") as lock:
+        with self.run.supervisor_lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -179,8 +181,9 @@ class LocalSupervisor:
         ranks = LocalRanks(self.run, spec, number, free_port())
         started, told = time.monotonic(), False
 
-        def pass_on() -> None:
+        def tick() -> None:
             nonlocal told
+            self._beat()
             expired = (
                 spec.time_minutes is not None
                 and time.monotonic() - started > spec.time_minutes * 60
@@ -190,8 +193,13 @@ class LocalSupervisor:
                 ranks.send(signal.SIGTERM)
 
         progress = Progress([self.run.events_file, Path(spec.save_dir) / "metrics.jsonl"])
-        outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=pass_on)
+        outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=tick)
         self._sweep(spec)
+        if (self.run.current_attempt() or number) > number:
+            # Another host gave this one up for dead, and has gone on.
+            reason = "a newer attempt has begun elsewhere; this one stands back"
+            print(f"launcher: {reason}", flush=True)
+            return 0, Final(causes.STOP_REQUESTED, causes.EXIT_RUN_ME_AGAIN, reason)
         code = outcome.exit_code
         if told and code == EXIT_TERMINATED:
             # A rank was not far enough to handle the signal, so it had nothing to lose.
@@ -209,6 +217,14 @@ class LocalSupervisor:
         if decision.final is None and self.stop_signal is None:
             self.run.append("requeued", attempt=number, by="launcher", cause=cause)
         return code, decision.final
+
+    def _beat(self) -> None:
+        """Shows the hosts that share the run folder that this supervisor lives."""
+        now = time.monotonic()
+        if now - self._beat_at >= BEAT_SECONDS:
+            self._beat_at = now
+            with contextlib.suppress(OSError):
+                os.utime(self.run.supervisor_lock)
 
     def _sweep(self, spec: JobSpec) -> None:
         command = container.sweep_command(spec)

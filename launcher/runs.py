@@ -47,6 +47,7 @@ class RunFolder:
         self.code = self.root / "code"
         self.submitit = self.root / "submitit"
         self.batch_log = self.root / "batch.log"
+        self.supervisor_lock = self.root / "supervisor.lock"
         self.secrets_file = self.root / "secrets.json"
         self.current_file = self.attempts / "current"
         self.done_marker = self.root / "DONE"

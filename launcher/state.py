@@ -84,13 +84,18 @@ def job_state(
     if submitted.get("cluster") == "local":
         if host.supervisor_pid(events) is not None:
             return RUNNING, "", None
+        elsewhere = host.supervisor_elsewhere(run, events)
+        if elsewhere is not None and elsewhere[1]:
+            return RUNNING, f"on {elsewhere[0]}", None
         since = events[events.index(submitted) :]
         taken_up = any(e["event"] == "supervisor_started" for e in since)
         starter = submitted["job_id"]
         if not taken_up and starter.isdecimal() and host.alive(starter):
             return (REQUEUED if started else PENDING), "", None
         reason = "its supervisor does not run"
-        if attempt.unfinished(events) is not None and host.living_ranks(run):
+        if elsewhere is not None:
+            reason = f"its supervisor on {elsewhere[0]} has been silent for a minute or more"
+        elif attempt.unfinished(events) is not None and host.living_ranks(run):
             reason = "its supervisor was killed, and its ranks train on"
         return INTERRUPTED, reason, causes.EXIT_RUN_ME_AGAIN
     if jobs is None:

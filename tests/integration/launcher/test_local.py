@@ -13,6 +13,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -22,8 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import host
+from launcher import host, state
+from launcher.control import cancel_run, requeue_run
 from launcher.runs import Final, RunFolder
+from minimind.errors import ConfigError
 from tests.e2e.lab import FAKE, Lab, lab_environment, poll
 
 LOCAL = ("--cluster", "local", "--gpus", "2", *FAKE)
@@ -406,6 +409,59 @@ def test_cancel_stops_the_ranks_of_a_killed_supervisor(lab: Lab) -> None:
     lab.ok("requeue", "orphaned")
     assert_whole(lab, "orphaned", 60)
     assert lab.steps("orphaned") == list(range(1, 61))
+
+
+def test_run_on_another_machine_is_seen_to_live_and_left_alone(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is shared, process numbers are not. Only this test's own name is made up."""
+    lab.submit("shared", *LOCAL, train=("--max_steps", "5000", "--save_interval", "1000"))
+    lab.wait_for_step("shared", 2)
+    run = RunFolder(lab.runs / "shared")
+    here = socket.gethostname()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert state.job_state(run, None) == (state.RUNNING, f"on {here}", None)
+    with pytest.raises(ConfigError, match=f"runs on {here}: cancel it there"):
+        cancel_run(run)
+    with pytest.raises(ConfigError, match=f"is RUNNING .*on {here}"):
+        requeue_run(run)
+    assert not lab.events("shared", "cancel_requested")
+    pid = supervisor(lab, "shared")
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    poll(lambda: not runs(pid), "the supervisor to end")
+    assert state.job_state(run, None)[:2] == (state.INTERRUPTED, "its supervisor does not run")
+
+
+def test_run_of_a_machine_that_fell_silent_goes_on_elsewhere(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if that machine was only cut off, its supervisor stands back like its ranks."""
+    lab.submit("silent", *LOCAL, train=("--max_steps", "40", "--save_interval", "5"))
+    lab.wait_for_step("silent", 12)
+    run = RunFolder(lab.runs / "silent")
+    pid = supervisor(lab, "silent")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.utime(run.supervisor_lock, (0, 0))
+        monkeypatch.setattr(socket, "gethostname", lambda: "another")
+        now, reason, _ = state.job_state(run, None)
+        assert now == state.INTERRUPTED
+        assert "has been silent" in reason
+        # Locks of this machine would hold the other supervisor back.
+        run.supervisor_lock.unlink()
+        monkeypatch.chdir(lab.folder)
+        for name, value in lab.environment.items():
+            monkeypatch.setenv(name, value)
+        requeue_run(run)
+        poll(lambda: len(lab.events("silent", "attempt_started")) == 2, "the other attempt")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    poll(lambda: not runs(pid), "the first supervisor to stand back")
+    monkeypatch.undo()
+    assert_whole(lab, "silent", 40)
+    assert lab.causes("silent") == ["lost", "done"]
 
 
 def test_rank_that_nobody_can_signal_stops_when_its_run_is_over(lab: Lab) -> None:
