@@ -24,7 +24,7 @@ from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
-from minimind.errors import MiniMindError
+from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.terminal import one_line
 
 RESTART_SECONDS = 1.0
@@ -32,15 +32,19 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class LocalRanks:
-    """All ranks of an attempt as child processes."""
+    """All ranks of an attempt as child processes.
+
+    Raises:
+        OSError: one cannot be started; its log says why, and none is left running.
+    """
 
     def __init__(self, run: RunFolder, spec: JobSpec, number: int, port: int) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank in range(spec.world_size):
             environment = rank_environment(run, spec, number, rank, port)
             with run.rank_log(number, rank).open("ab") as log:
-                self._processes.append(
-                    subprocess.Popen(
+                try:
+                    process = subprocess.Popen(
                         rank_command(spec),
                         env=environment,
                         cwd=run.code if spec.container == "none" else run.submitit,
@@ -49,7 +53,11 @@ class LocalRanks:
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
                     )
-                )
+                except OSError as error:
+                    log.write(f"launcher: error: cannot start {one_line(error)}\n".encode())
+                    self.kill()
+                    raise
+                self._processes.append(process)
 
     def codes(self) -> list[int | None]:
         """The exit code of every rank, as a shell would give it; None while it runs."""
@@ -178,7 +186,12 @@ class LocalSupervisor:
     def _attempt(self, spec: JobSpec) -> tuple[int, Final | None]:
         number = attempt.begin(self.run, job_id=str(os.getpid()), nodes=[socket.gethostname()])
         self._sweep(spec)
-        ranks = LocalRanks(self.run, spec, number, free_port())
+        try:
+            ranks = LocalRanks(self.run, spec, number, free_port())
+        except (FileNotFoundError, PermissionError):
+            # --python or the container's program: another try would find as little.
+            code = causes.EXIT_CONFIG
+            return code, attempt.end(self.run, spec, number, causes.CONFIG, code).final
         started, told = time.monotonic(), False
 
         def tick() -> None:
@@ -244,9 +257,9 @@ class LocalRun:
             supervisor = LocalSupervisor(RunFolder(run_dir))
             try:
                 code = supervisor.main()
-            except MiniMindError as error:
+            except (MiniMindError, OSError) as error:
                 print(f"launcher: error: {one_line(error)}", file=sys.stderr, flush=True)
-                code = error.exit_code
+                code = error.exit_code if isinstance(error, MiniMindError) else EXIT_CRASHED
             worst = max(worst, code)
             if supervisor.stop_signal is not None and len(self.run_dirs) > 1:
                 cancelled = supervisor.run.final()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import causes, slurm, state
+from launcher import attempt, causes, slurm, state
 from launcher.logs import log_files
 from launcher.output import cause_text
 from launcher.records import Event
@@ -41,6 +41,9 @@ MAX_TRACEBACK_LINES = 1000
 LINE_BYTES = 1 << 16
 TAIL_BYTES = 1 << 16
 LOG_TAIL_LINES = 15
+CLOCK_SLACK_SECONDS = 60.0
+"""A log may be as much older than a submission that it belongs to: sbatch takes a while to
+answer, and a file server has a clock of its own."""
 
 
 @dataclass
@@ -71,9 +74,13 @@ def explain(run: RunFolder) -> Explanation:
         found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == "attempt_ended"]
     found.attempts = [attempt_line(event) for event in ended]
-    bad = [e for e in ended if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
+    # What was mended before a person said "go on" is no answer any more.
+    recent = attempt.endings(events)
+    bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
     if bad:
-        found.traceback = first_error(run, bad[0]["attempt"])
+        found.traceback = first_error(run, bad[-1]["attempt"])
+    elif not recent and now == state.INTERRUPTED and not refusal(run):
+        found.traceback = start_log(run, events)
     if now in (state.PENDING, state.REQUEUED):
         found.estimated_start = estimated_start(run.job_id() or "")
         if found.estimated_start:
@@ -106,18 +113,18 @@ def estimated_start(job_id: str) -> str | None:
     return text if answer.returncode == 0 and text and text != "N/A" else None
 
 
-def first_error(run: RunFolder, attempt: int) -> str:
+def first_error(run: RunFolder, number: int) -> str:
     """The first traceback of an attempt; where none was written, the end of what was.
 
     Of many ranks the one that fell first stopped writing first: the others waited for it.
     """
-    logs = [path for path in log_files(run, attempt).values() if path.stat().st_size]
+    logs = [path for path in log_files(run, number).values() if path.stat().st_size]
     by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
     trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
     for path in [*by_age, *trained]:
         if found := first_traceback(path):
             return f"[{path}]\n{found}"
-    for path in [run.attempt_dir(attempt) / "srun.log", *by_age]:
+    for path in [run.attempt_dir(number) / "srun.log", *by_age]:
         if text := tail(path):
             return f"[{path}]\n{text}"
     return ""
@@ -152,10 +159,28 @@ def tail(path: Path) -> str:
     return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
 
 
+def start_log(run: RunFolder, events: list[Event]) -> str:
+    """The end of what the newest job wrote that ended before an attempt of its own did.
+
+    Its batch script may have met a node without the module or the Python that it names.
+    """
+    newest = newest_start_log(run)
+    submitted = max((e["time"] for e in events if e["event"] == "submitted"), default=0.0)
+    if newest is None or newest.stat().st_mtime < submitted - CLOCK_SLACK_SECONDS:
+        return ""
+    text = tail(newest)
+    return f"[{newest}]\n{text}" if text else ""
+
+
+def newest_start_log(run: RunFolder) -> Path | None:
+    """The log of the process that started, or was to start, the newest attempt."""
+    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
+    return max((log for log in logs if log.is_file()), key=_modified, default=None)
+
+
 def refusal(run: RunFolder) -> str:
     """Why the newest supervisor did not begin an attempt; "" where one did begin."""
-    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
-    newest = max((log for log in logs if log.is_file()), key=_modified, default=None)
+    newest = newest_start_log(run)
     last = tail(newest).rpartition("\n")[2] if newest else ""
     return last.removeprefix(ERROR_PREFIX) if last.startswith(ERROR_PREFIX) else ""
 

@@ -187,6 +187,20 @@ def test_bad_data_is_exit_2_and_not_tried_again(lab: Lab) -> None:
     assert lab.causes("bad") == ["config"]
 
 
+def test_python_that_is_not_there_is_said(lab: Lab) -> None:
+    options = ("--name", "none", *LOCAL, "--python", "/nonexistent/python", "--wait")
+    assert lab.launcher("submit", *options, "--", "--max_steps", "3").returncode == 2
+    assert lab.causes("none") == ["config"]
+    said = lab.why("none")
+    assert "launcher: error: cannot start /nonexistent/python: No such file or directory" in said
+    assert "Traceback" not in said
+    assert "Traceback" not in "".join(p.read_text() for p in lab.runs.glob("none/submitit/*.err"))
+    options = ("--name", "here", "--procs", "2", *FAKE, "--python", "/nonexistent/python")
+    done = lab.launcher("run", *options)
+    assert done.returncode == 2
+    assert "cannot start /nonexistent/python" in done.stdout
+
+
 def test_secret_reaches_the_ranks_and_no_file_but_its_own(lab: Lab) -> None:
     lab.environment["MY_TOKEN"] = "s3cret-value"
     lab.environment["MY_PIN"] = "12"

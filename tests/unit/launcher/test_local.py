@@ -51,6 +51,17 @@ def test_a_folder_that_others_can_write_is_refused_in_one_line(
     assert run.events() == []
 
 
+def test_what_the_machine_refuses_a_supervisor_is_one_line(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.supervisor_lock.mkdir()
+    with pytest.raises(SystemExit) as stop:
+        LocalRun((str(run.root),))()
+    assert stop.value.code == 1
+    expected = f"launcher: error: {run.supervisor_lock}: Is a directory\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_run_told_to_go_on_is_not_interrupted_before_its_supervisor_begins(
     run: RunFolder,
 ) -> None:

@@ -11,7 +11,7 @@ from launcher.container import detect
 from launcher.output import step_text
 from launcher.runs import Final, RunFolder
 from launcher.spec import JobSpec
-from launcher.why import explain, first_error, pending_words
+from launcher.why import TRACEBACK, explain, first_error, pending_words
 
 
 @pytest.fixture
@@ -147,3 +147,47 @@ def test_what_a_run_prepares_is_shown_until_it_trains(
     run.append("preparing", what="tokenising: again")
     run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
     assert shown() == ("0", "")
+
+
+def end(run: RunFolder, cause: str, said: str) -> None:
+    """An attempt that ended so, and what its rank wrote."""
+    number = run.new_attempt()
+    run.append("attempt_started", attempt=number)
+    run.rank_log(number, 0).write_text(f"{TRACEBACK}\n{said}\n")
+    run.append("attempt_ended", attempt=number, cause=cause)
+
+
+def test_the_error_shown_is_the_newest_since_a_person_said_go_on(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    end(run, "crash", "ValueError: old")
+    assert "ValueError: old" in explain(run).traceback
+    run.append("submitted", job_id="6", cluster="slurm")
+    assert explain(run).traceback == ""
+    end(run, "crash", "ValueError: first")
+    end(run, "preempted", "")
+    end(run, "hang", "ValueError: second")
+    found = explain(run)
+    assert "ValueError: second" in found.traceback
+    assert len(found.attempts) == 4
+
+
+def test_a_job_that_ended_before_its_supervisor_began_shows_what_it_wrote(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"5": {"JobState": "FAILED", "Reason": "NonZeroExitCode"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: job)
+    assert explain(run).traceback == ""
+    said = "module: command not found\n/opt/venv/bin/python: No such file or directory\n"
+    run.batch_log.write_text(said)
+    assert explain(run).traceback == f"[{run.batch_log}]\n{said.rstrip()}"
+
+
+def test_what_an_earlier_job_wrote_is_not_shown_for_a_later_one(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    run.batch_log.write_text("the job before\n")
+    os.utime(run.batch_log, (1, 1))
+    assert explain(run).traceback == ""
