@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher import attempt, causes, container, slurm
+from launcher.host import free_port
 from launcher.policy import Decision
 from launcher.runs import Final, RunFolder, of_attempt
 from launcher.spec import JobSpec
@@ -159,6 +160,7 @@ class Supervisor:
         environment.update(self.spec.env)
         environment.update(
             MASTER_ADDR=slurm.node_address(os.environ.get("SLURMD_NODENAME", socket.gethostname())),
+            # This is the job's first node, where rank 0 runs.
             MASTER_PORT=str(free_port()),
             MINIMIND_EVENTS=str(self.run.events_file),
             LAUNCHER_ATTEMPT=str(self.number),
@@ -270,13 +272,6 @@ class Supervisor:
             return False
         self.run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
         return True
-
-
-def free_port() -> int:
-    """A TCP port that is free on this host now: the job's first node, where rank 0 runs."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(argv: list[str]) -> int:
