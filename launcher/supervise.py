@@ -23,7 +23,7 @@ from types import FrameType
 from launcher import attempt, causes, container, slurm
 from launcher.host import free_port
 from launcher.policy import Decision
-from launcher.runs import Final, RunFolder, of_attempt
+from launcher.runs import RunFolder, of_attempt
 from launcher.spec import JobSpec
 from launcher.trust import check_trusted
 from launcher.watch import Progress, watch
@@ -270,7 +270,7 @@ class Supervisor:
         events = tuple(of_attempt(self.run.events(), self.number))
         if causes.classify(causes.Evidence(None, log, events)) != causes.CANCELLED:
             return False
-        self.run.finish(Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user"))
+        attempt.cancel(self.run)
         return True
 
 
