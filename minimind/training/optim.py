@@ -80,11 +80,20 @@ class Optimizers:
         return {type(o).__name__.lower(): o.state_dict() for o in self.members}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved moments, with the decays and rates of this run's own flags."""
         if len(self.members) == 1:
-            self.members[0].load_state_dict(state)
+            _load(self.members[0], state)
             return
         for optimizer in self.members:
-            optimizer.load_state_dict(state[type(optimizer).__name__.lower()])
+            _load(optimizer, state[type(optimizer).__name__.lower()])
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    # torch takes a group's settings from the state, too.
+    ours = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, ours, strict=True):
+        group.update(settings)
 
 
 def _adamw(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -97,3 +98,23 @@ def test_state_travels(name: str) -> None:
     assert not torch.equal(before, other.model["layers"][0].weight)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_resumed_run_has_its_own_decays_and_rates_of_decay(name: str) -> None:
+    """What is saved is how far the moments are, not what the flags said then."""
+    before = Optimizers(Tiny(), TrainConfig(optimizer=name))
+    flags = {"weight_decay": 0.7, "beta1": 0.1, "beta2": 0.5, "learning_rate": 0.25}
+    now = Optimizers(Tiny(), TrainConfig(optimizer=name, **flags))
+    wanted = settings(now)
+    assert settings(before) != wanted
+    now.load_state_dict(copy.deepcopy(before.state_dict()))
+    assert settings(now) == wanted
+
+
+def settings(optimizers: Optimizers) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in group.items() if key != "params"}
+        for member in optimizers.members
+        for group in member.param_groups
+    ]
