@@ -54,6 +54,7 @@ class Optimizers:
                 )
             )
         self.parameters = [p for _, p in named]
+        self._scaled: Any = self.members[0] if len(self.members) == 1 else _Together(self.members)
 
     def set_learning_rate(self, rate: float) -> None:
         for optimizer in self.members:
@@ -61,13 +62,11 @@ class Optimizers:
                 group["lr"] = rate
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        for optimizer in self.members:
-            scaler.step(optimizer)
+        scaler.step(self._scaled)
         scaler.update()
 
     def unscale(self, scaler: torch.amp.GradScaler) -> None:
-        for optimizer in self.members:
-            scaler.unscale_(optimizer)
+        scaler.unscale_(self._scaled)
 
     def zero_grad(self) -> None:
         for optimizer in self.members:
@@ -86,6 +85,25 @@ class Optimizers:
             return
         for optimizer in self.members:
             _load(optimizer, state[type(optimizer).__name__.lower()])
+
+
+class _Together:
+    """What a gradient scaler takes for one optimiser, so that all members step or none does.
+
+    It judges each optimiser by that one's own gradients: an overflow in AdamW's would not keep
+    Muon from stepping with gradients that clipping has made zeros, or NaN.
+    """
+
+    def __init__(self, members: list[torch.optim.Optimizer]) -> None:
+        self._members = members
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._members for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        for optimizer in self._members:
+            optimizer.step()
 
 
 def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -118,3 +119,31 @@ def settings(optimizers: Optimizers) -> list[dict[str, Any]]:
         for member in optimizers.members
         for group in member.param_groups
     ]
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("where", ["embed", "layers"])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_an_overflow_anywhere_is_a_step_for_no_parameter(name: str, where: str, bad: float) -> None:
+    model = Tiny()
+    optimizers = Optimizers(model, TrainConfig(optimizer=name, weight_decay=0.5))
+    scaler = make_scaler(torch.device("cpu"), "float16")
+    before = copy.deepcopy(model.state_dict())
+    struck = model.model["embed"] if where == "embed" else model.model["layers"][0]
+
+    def step(overflows: bool) -> None:
+        scaler.scale(model.loss()).backward()
+        if overflows:
+            struck.weight.grad[1, 2] = bad
+        optimizers.unscale(scaler)
+        nn.utils.clip_grad_norm_(optimizers.parameters, 1.0)
+        optimizers.step(scaler)
+        optimizers.zero_grad()
+
+    step(overflows=True)
+    assert scaler.get_scale() == 2.0**15
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    step(overflows=False)
+    assert scaler.get_scale() == 2.0**15
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not any(torch.equal(before[key], value) for key, value in model.state_dict().items())
