@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 
@@ -29,3 +30,13 @@ def autocast_context(
 def make_scaler(device: torch.device, dtype: str) -> torch.amp.GradScaler:
     """Scale the loss for float16, whose gradients underflow; otherwise do nothing."""
     return torch.amp.GradScaler(device.type, enabled=dtype == "float16")
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, state: dict[str, Any]) -> None:
+    """Go on with a checkpoint's scale.
+
+    The state of a run in another dtype is empty: float16 after it starts with a scale of its
+    own, which finds its height within a few steps.
+    """
+    if state:
+        scaler.load_state_dict(state)

@@ -47,7 +47,7 @@ from minimind.training.metrics import MetricsLog, archive_previous
 from minimind.training.monitor import Monitor, describe_memory
 from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
-from minimind.training.precision import DTYPES, autocast_context, make_scaler
+from minimind.training.precision import DTYPES, autocast_context, make_scaler, restore_scaler
 from minimind.training.preparation import Preparation
 from minimind.training.profile import StepProfiler, name_compiled_kernels
 from minimind.training.resume import (
@@ -183,7 +183,7 @@ def _run(
         with must_fit(config.checkpoint_file):
             model.load_state_dict(saved["model"])
             optimizers.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
+            restore_scaler(scaler, saved["scaler"])
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
