@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -202,7 +203,7 @@ def pick_device(wanted: str, local_rank: int, distributed: bool) -> torch.device
 
 @contextlib.contextmanager
 def init_distributed_mode(wanted_device: str) -> Iterator[World]:
-    """Join the other ranks, and leave them in good order on every path.
+    """Join the other ranks; leave them in good order, or at once when an error ends this one.
 
     Yields:
         The world: alone when no launcher's variables are set.
@@ -232,8 +233,18 @@ def init_distributed_mode(wanted_device: str) -> Iterator[World]:
             device=device,
             slow_group=dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT),
         )
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        # With NCCL, destroying the group waits for exchanges under way, and so for peers that
+        # wait for this rank, before anybody has been told of the error. They are given up when
+        # the process exits: left to itself, NCCL would complain then.
+        atexit.register(_abort)
+        raise
+    dist.destroy_process_group()
+
+
+def _abort() -> None:
+    if dist.group.WORLD is not None:
+        dist.group.WORLD.abort()
 
 
 def _bracketed(host: str) -> str:

@@ -213,6 +213,20 @@ class TestRanks:
         assert codes[victim] == -signal.SIGKILL
         assert codes[1 - victim] == 1
 
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_a_rank_that_fails_says_why_and_ends_its_peers(
+        self, make_run: MakeRun, victim: int
+    ) -> None:
+        run = make_run("run", epochs=50)
+        run.environ["FAILING_RANK"] = str(victim)
+        assert run.finish(run.start(2, target=rank_that_fails)) == [1, 1]
+        assert not list(run.folder.glob("leaving.*"))
+        last_words = [
+            (run.folder / f"output.{rank}").read_text().splitlines()[-1] for rank in range(2)
+        ]
+        assert all("minimind pretrain: crashed: " in line for line in last_words)
+        assert "RuntimeError: no such kernel" in last_words[victim]
+
     def test_bad_data_ends_all_ranks_with_2(self, make_run: MakeRun, tmp_path: Path) -> None:
         (tmp_path / "empty.jsonl").write_text("")
         run = make_run("run", data_path=tmp_path / "empty.jsonl")
@@ -257,6 +271,33 @@ class TestNumbers:
         assert three.state()["skipped_steps"] == 2
         ours, theirs = one.state()["model"], three.state()["model"]
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def rank_that_fails(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """A rank that fails in a step, or its peer.
+
+    Destroying the group waits for all ranks here, as it does with NCCL while they exchange.
+    """
+    import torch.distributed as dist
+
+    from minimind.training.loop import Trainer
+
+    forward_backward, destroy = Trainer._forward_backward, dist.destroy_process_group
+
+    def fail(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        if self.progress.global_step == 3 and str(self.world.rank) == environ["FAILING_RANK"]:
+            raise RuntimeError("no such kernel")
+        forward_backward(self, *args, **kwargs)
+
+    def wait_for_all() -> None:
+        folder = Path(output).parent
+        (folder / f"leaving.{environ['RANK']}").touch()
+        wait_until(lambda: len(list(folder.glob("leaving.*"))) == 2, "the other rank")
+        destroy()
+
+    Trainer._forward_backward = fail  # type: ignore[method-assign]
+    dist.destroy_process_group = wait_for_all
+    rank_main(argv, environ, output)
 
 
 def with_little_memory(argv: list[str], environ: dict[str, str], output: str) -> None:
