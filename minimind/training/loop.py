@@ -136,6 +136,7 @@ class Trainer:
         self._saved_at = -1
         self._writing = False
         self._save_put_off = False
+        self._logged_at = self._evaluated_at = self._sampled_at = 0
         self.mark_boundary()
 
     def mark_boundary(self) -> None:
@@ -168,6 +169,7 @@ class Trainer:
             start_step: micro-steps done before; an optimiser-step boundary.
         """
         epoch_clock = time.perf_counter()
+        self._logged_at = self._evaluated_at = self._sampled_at = start_step
         window: Window | None = None
         batches = iter(loader)
         for step in range(start_step + 1, iters + 1):
@@ -194,9 +196,9 @@ class Trainer:
             self.events.beat()
 
             at_end = step == iters or (is_last and self.finished)
+            minutes = (time.perf_counter() - epoch_clock) / 60
+            epoch_minutes = minutes / (step - start_step) * iters
             if step % self.config.log_interval == 0 or at_end:
-                minutes = (time.perf_counter() - epoch_clock) / 60
-                epoch_minutes = minutes / (step - start_step) * iters
                 self._log(epoch, step, iters, window.learning_rate, epoch_minutes)
             if self.evaluate is not None and (step % self.config.eval_interval == 0 or at_end):
                 self._log_evaluation(epoch, step, iters)
@@ -213,6 +215,9 @@ class Trainer:
                 if not is_last:
                     self.optimizers.zero_grad()
                     self.meter.restore(self.boundary.meter)
+                boundary = step if is_last else window.last_step - len(window.tokens)
+                if outcome is Outcome.TIME_IS_UP and boundary > start_step:
+                    self._report_the_end(epoch, boundary, iters, epoch_minutes)
                 return outcome
             if is_last:
                 window = None
@@ -235,13 +240,16 @@ class Trainer:
                 int(self.plan.tokens_per_row[rows[start : start + per_step]].sum())
                 for start in range(0, len(rows), per_step)
             ],
-            learning_rate=learning_rate_at(
-                self.progress.global_step,
-                self.schedule.total_steps,
-                self.config.learning_rate,
-                warmup_ratio=self.config.warmup_ratio,
-                min_ratio=self.config.min_lr_ratio,
-            ),
+            learning_rate=self._learning_rate_of(self.progress.global_step),
+        )
+
+    def _learning_rate_of(self, global_step: int) -> float:
+        return learning_rate_at(
+            global_step,
+            self.schedule.total_steps,
+            self.config.learning_rate,
+            warmup_ratio=self.config.warmup_ratio,
+            min_ratio=self.config.min_lr_ratio,
         )
 
     def _forward_backward(self, batch: dict[str, Any], window: Window, *, is_last: bool) -> None:
@@ -450,6 +458,7 @@ class Trainer:
         self, epoch: int, step: int, iters: int, learning_rate: float, epoch_minutes: float
     ) -> None:
         """One point for console, metrics file and tracker; the host waits for the device here."""
+        self._logged_at = step
         self._assert_finite_so_far()
         nats, aux, scored = self.world.sum(self.meter.read()).tolist()
         if step == self.progress.step:
@@ -495,6 +504,7 @@ class Trainer:
 
     def _log_evaluation(self, epoch: int, step: int, iters: int) -> None:
         assert self.evaluate is not None
+        self._evaluated_at = step
         start = time.perf_counter()
         result = self.evaluate()
         self._log_clock += time.perf_counter() - start
@@ -514,6 +524,7 @@ class Trainer:
 
     def _log_samples(self, epoch: int, step: int, iters: int) -> None:
         assert self.samples is not None
+        self._sampled_at = step
         start = time.perf_counter()
         self.samples.write(
             **self._tracker_place(epoch, step, iters),
@@ -523,6 +534,24 @@ class Trainer:
             tokens=self.progress.tokens,
         )
         self._log_clock += time.perf_counter() - start
+
+    def _report_the_end(self, epoch: int, step: int, iters: int, epoch_minutes: float) -> None:
+        """The last line, evaluation and samples of a run whose time is up.
+
+        They are of the last optimiser step, ``step``, unless they have been made since.
+        """
+        boundary = self.boundary
+        if step > self._logged_at:
+            rate = self._learning_rate_of(self.progress.global_step - 1)
+            self._log(epoch, step, iters, rate, epoch_minutes)
+        # The line is one more than an uninterrupted run has: the next of a resumed one counts
+        # the losses in it, too.
+        self.boundary = boundary
+        self.save()
+        if self.evaluate is not None and step > self._evaluated_at:
+            self._log_evaluation(epoch, step, iters)
+        if step > self._sampled_at and self._sample_is_due(step, at_end=True):
+            self._log_samples(epoch, step, iters)
 
     def _tracker_place(self, epoch: int, step: int, iters: int) -> dict[str, int]:
         """Where the run is, as trackers count: see ``NullTracker.log``."""

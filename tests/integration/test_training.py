@@ -20,7 +20,7 @@ import minimind
 from minimind.config import TrainConfig
 from minimind.training import loop, preparation
 from tests.corpus import write_corpus
-from tests.runs import Run, differences, rank_main, wait_until
+from tests.runs import STATE_KEYS, Run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
 
@@ -35,6 +35,11 @@ STEP_LINE = re.compile(
 def points(run: Run) -> list[dict[str, Any]]:
     lines = (run.save_dir / "metrics.jsonl").read_text().splitlines()
     return [p for p in map(json.loads, lines) if "loss" in p]
+
+
+def scores(run: Run) -> list[dict[str, Any]]:
+    lines = (run.save_dir / "metrics.jsonl").read_text().splitlines()
+    return [p for p in map(json.loads, lines) if "eval_loss" in p]
 
 
 def test_console_line_and_files_of_the_design(make_run: MakeRun) -> None:
@@ -174,10 +179,6 @@ def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: 
     two = make_run("two", eval_data_path=held_out, eval_interval=40, epochs=1)
     two.complete(2, accumulation_steps=3, batch_size=1)
 
-    def scores(r: Run) -> list[dict[str, Any]]:
-        lines = (r.save_dir / "metrics.jsonl").read_text().splitlines()
-        return [p for p in map(json.loads, lines) if "eval_loss" in p]
-
     found = scores(run)
     steps = [p["step"] for p in found]
     assert steps[:-1] == [s for s in range(40, points(run)[-1]["iters"] + 1, 40) if s in steps[:-1]]
@@ -291,6 +292,70 @@ def test_max_minutes_ends_in_good_order(make_run: MakeRun) -> None:
     run = make_run("run", epochs=1000, max_minutes=0.03).complete()
     assert "time is up" in run.output
     assert run.state()["global_step"] > 0
+
+
+AT_ONCE = 1e-9
+"""Minutes that are over when the first optimiser step ends."""
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_time_that_is_up_ends_as_an_epoch_does_and_the_resume_is_exact(
+    make_run: MakeRun, tmp_path: Path, world_size: int
+) -> None:
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 5, seed=9)
+    flags = {"max_steps": 5, "log_interval": 6, "eval_data_path": held_out, "sample_interval": 100}
+    whole = make_run("whole", **flags).complete(world_size)
+    run = make_run("run", **flags)
+    for _ in range(3):
+        run.complete(world_size, max_minutes=AT_ONCE)
+
+    # At 6 a line was due anyway, and is not written twice.
+    assert [p["step"] for p in points(run)] == [3, 6, 9]
+    assert [p["step"] for p in scores(run)] == [3, 6, 9]
+    samples = [json.loads(x)["step"] for x in (run.save_dir / "samples.jsonl").open()]
+    assert list(dict.fromkeys(samples)) == [3, 6, 9]
+    assert len(samples) == 3 * samples.count(3)
+    rates = [p["learning_rate"] for p in points(run)]
+    assert rates == sorted(set(rates), reverse=True)
+    assert rates[0] == 1e-2
+
+    run.complete(world_size)
+    a, b = whole.state(), run.state()
+    assert [d for key in STATE_KEYS for d in differences(a[key], b[key], key)] == []
+    assert whole.losses().items() <= run.losses().items()
+    assert scores(run)[-1]["eval_loss"] == scores(whole)[-1]["eval_loss"]
+
+
+def rank_whose_time_is_up_between_updates(argv: list[str], *rank: Any) -> None:
+    """Its time is up in the first micro-step of the third update, which is not waited for."""
+    loop.STOP_PATIENCE_SECONDS = -1.0
+    original = loop.Trainer._forward_backward
+
+    def forward_backward(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.progress.global_step == 2:
+            self.deadline = 0.0
+        original(self, *args, **kwargs)
+
+    loop.Trainer._forward_backward = forward_backward  # type: ignore[method-assign]
+    rank_main(argv, *rank)
+
+
+@pytest.mark.parametrize(("log_interval", "logged"), [(4, [4, 6]), (6, [6]), (7, [7])])
+def test_time_that_is_up_between_updates_is_told_as_of_the_last_one(
+    make_run: MakeRun, tmp_path: Path, log_interval: int, logged: list[int]
+) -> None:
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 5, seed=9)
+    flags = {"max_steps": 4, "log_interval": log_interval, "eval_data_path": held_out}
+    whole = make_run("whole", **flags).complete()
+    run = make_run("run", **flags)
+    assert run.finish(run.start(target=rank_whose_time_is_up_between_updates)) == [0], run.output
+    assert (run.state()["step"], run.state()["global_step"]) == (6, 2)
+    assert [p["step"] for p in points(run)] == logged
+    assert [p["step"] for p in scores(run)] == [6]
+    run.complete()
+    a, b = whole.state(), run.state()
+    assert [d for key in STATE_KEYS for d in differences(a[key], b[key], key)] == []
+    assert whole.losses().items() <= run.losses().items()
 
 
 def test_library_call_is_the_same_run(
