@@ -19,7 +19,7 @@ import torch
 from minimind.config import TrainConfig
 from minimind.errors import OutOfMemoryError
 from minimind.training import checkpoint, durable
-from minimind.training.run import explain
+from minimind.training.failure import explain
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]

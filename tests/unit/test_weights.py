@@ -11,7 +11,7 @@ from torch import nn
 from minimind.config import TrainConfig
 from minimind.errors import WeightsError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.training.run import init_model
+from minimind.training.build_model import init_model
 from minimind.weights import (
     infer_config,
     load_state_into,

@@ -1,0 +1,121 @@
+"""The model of a run: built from flags and weights, wrapped for its ranks, warmed up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from minimind.config import TrainConfig
+from minimind.data.mix import Plan
+from minimind.data.store import TokenStore
+from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.training.distributed import World
+from minimind.training.evaluate import to_device
+from minimind.training.flops import flops_per_token
+from minimind.training.resume import Schedule
+from minimind.weights import load_state_into, read_weights, settings_of
+
+log = logging.getLogger(__name__)
+
+NOT_IN_TENSORS = ("rope_theta", "rope_parameters", "rms_norm_eps")
+"""What a model computes with and no flag sets: kept from the weights that a run starts from."""
+
+
+def init_model(
+    config: TrainConfig, store: TokenStore, device: torch.device, saved: dict[str, Any] | None
+) -> MiniMindForCausalLM:
+    """Build the model that the flags describe, with the tokenizer's vocabulary.
+
+    Raises:
+        WeightsError: ``--from_weight`` does not fit; the message names the tensors.
+    """
+    start_from = find_weight(config) if saved is None and config.from_weight != "none" else None
+    stored = read_weights(start_from) if start_from is not None else None
+    settings: dict[str, Any] = {}
+    if saved is not None:
+        settings = settings_of(saved["model_config"], config.checkpoint_file)
+    elif stored is not None:
+        settings = stored.settings
+    model = MiniMindForCausalLM(
+        MiniMindConfig(
+            vocab_size=store.vocab_size,
+            bos_token_id=store.bos_id,
+            eos_token_id=store.eos_id,
+            pad_token_id=store.pad_id,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            use_moe=bool(config.use_moe),
+            num_experts=config.num_experts,
+            num_experts_per_tok=config.num_experts_per_tok,
+            **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
+        )
+    )
+    model.config.use_cache = False
+    if stored is not None:
+        load_state_into(model, stored.state, str(start_from))
+        log.info("weights from %s", start_from)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model.to(device).train()
+
+
+def find_weight(config: TrainConfig) -> Path:
+    """``--from_weight`` is a path, or the prefix of a weight file in save_dir."""
+    path = Path(config.from_weight)
+    if path.exists():
+        return path
+    suffix = "_moe" if config.use_moe else ""
+    return Path(config.save_dir) / f"{config.from_weight}_{config.hidden_size}{suffix}.pth"
+
+
+def planned_flops(
+    config: TrainConfig,
+    model_config: MiniMindConfig,
+    plan: Plan,
+    schedule: Schedule,
+    world_size: int,
+) -> float:
+    """FLOPs that one rank has before it in the whole run, what a resume finds done included."""
+    # The last update of an epoch may be short: with little data all of them are.
+    rows = min(schedule.total_steps * schedule.rows_per_update, config.epochs * plan.n_rows)
+    per_row = plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
+    return rows / world_size * per_row
+
+
+def wrap(model: nn.Module, world: World) -> nn.Module:
+    """Wrap the model for gradient exchange, if there is anybody to exchange with."""
+    if not world.is_distributed:
+        return model
+    # Rotary tables are computed, not learned: nothing to broadcast.
+    buffers = [name for name, _ in model.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def warm_up(
+    replica: nn.Module, plan: Plan, config: TrainConfig, world: World, autocast: Any
+) -> None:
+    """One forward and backward pass over filler rows, which leaves no trace in the model.
+
+    Compilation happens here. And DDP regroups its buckets after its first pass, which
+    changes the order of additions in the all-reduce: a resumed run would differ in the last
+    bit from one that went through, were its first real step not its second pass.
+    """
+    start = time.perf_counter()
+    batch = to_device(plan.build(np.empty(0, dtype=np.int64), config.batch_size), world.device)
+    targets = batch.pop("targets")
+    with autocast:
+        out = replica(**batch, shift_labels=targets, num_items_in_batch=1)
+    (out.loss + out.aux_loss).backward()
+    replica.zero_grad(set_to_none=True)
+    log.info("warmed up in %.1f s", time.perf_counter() - start)
