@@ -56,6 +56,8 @@ class Checkpointer:
         self.may_write = may_write
         self.newest_step: int | None = None
         """Optimiser steps in the newest durable checkpoint."""
+        self._damaged: list[Path] = []
+        """What did not verify and is newer than the checkpoint the run went on from."""
         self._staging: dict[Any, torch.Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -153,6 +155,7 @@ class Checkpointer:
     def _keep_previous(self) -> None:
         """Give the present newest its generation name before the new one takes its place."""
         self.may_write()
+        self._put_damaged_aside()
         if self.keep < 2 or self.newest_step is None or not self.checkpoint_file.exists():
             return
         generation = self._generation_file(self.newest_step)
@@ -165,6 +168,17 @@ class Checkpointer:
             # newest, and loading finds it.
             os.replace(self.checkpoint_file, generation)
         sync_folder(generation.parent)
+
+    def _put_damaged_aside(self) -> None:
+        """Free the names of damaged checkpoints, which would be kept in a good one's stead.
+
+        Until the next rename the generation that the run went on from is the newest.
+        """
+        aside = self.checkpoint_file.with_suffix(".damaged.pt")
+        while self._damaged:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._damaged[-1], aside)
+            self._damaged.pop()
 
     def _generation_file(self, step: int) -> Path:
         return self.checkpoint_file.with_name(f"{self.checkpoint_file.stem}.step{step:010d}.pt")
@@ -190,7 +204,7 @@ class Checkpointer:
         """
         candidates = [p for p in (self.checkpoint_file, *self._generations()) if p.exists()]
         problems = []
-        for path in candidates:
+        for number, path in enumerate(candidates):
             try:
                 state = load_checkpoint(path)
             except WeightsError as error:
@@ -198,6 +212,7 @@ class Checkpointer:
                 problems.append(str(error))
                 continue
             self.newest_step = int(state["global_step"])
+            self._damaged = candidates[:number]
             if problems:
                 log.warning("going on from %s, step %d", path, self.newest_step)
             return path

@@ -17,6 +17,7 @@ from launcher.runs import Final, RunFolder
 from minimind.data.corpus import open_corpus
 from minimind.data.packing import plan_rows
 from minimind.training.checkpoint import Checkpointer
+from minimind.training.durable import sync_file
 from minimind.training.metrics import MetricsLog
 from minimind.training.row_record import trim_row_records
 from tests.corpus import write_corpus, write_tokenizer
@@ -53,6 +54,23 @@ def save_checkpoints(folder: Path, keep: int, record: Path, *, restart: bool) ->
             saver.find_newest()
             saver.remove_leftovers()
         set_mark(record, f"begun {step}")
+        saver.save(state(step), lambda seconds, step=step: set_mark(record, f"durable {step}"))  # type: ignore[misc]
+        saver.wait()
+
+
+def save_after_damage(folder: Path, record: Path) -> None:
+    """The newest checkpoint is damaged; a restart goes on from the one before it, and saves."""
+    saver = checkpointer(folder, 2)
+    for step in (1, 2):
+        saver.save(state(step), lambda seconds: None)
+        saver.wait()
+    with saver.checkpoint_file.open("r+b") as file:
+        file.write(bytes(100))
+    sync_file(saver.checkpoint_file)
+    set_mark(record, "damaged")
+    saver = checkpointer(folder, 2)
+    saver.find_newest()
+    for step in (3, 4):
         saver.save(state(step), lambda seconds, step=step: set_mark(record, f"durable {step}"))  # type: ignore[misc]
         saver.wait()
 
@@ -104,6 +122,7 @@ def main(root: Path, record: Path) -> None:
         save_checkpoints(root / name, keep, record, restart=name == "restarted")
     os.link = link
     for name, write in (
+        ("damaged", save_after_damage),
         ("metrics", write_metrics),
         ("rows", write_row_record),
         ("run", write_run_folder),

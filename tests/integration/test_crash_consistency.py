@@ -115,6 +115,22 @@ def test_a_run_goes_on_saving_after_any_crash(
         assert load_checkpoint(kept[0])["global_step"] == 9
 
 
+def test_what_a_run_fell_back_to_stands_until_the_next_save_is_durable(
+    record: tuple[Path, list[Operation]], tmp_path: Path
+) -> None:
+    found_steps = set()
+    for count, crash in enumerate(part(record, "damaged")):
+        if "damaged" not in crash.marks:
+            continue
+        saver = checkpointer(crash.write(tmp_path / str(count)), 2)
+        newest = saver.find_newest()
+        assert newest is not None
+        step = load_checkpoint(newest)["global_step"]
+        assert step >= max(steps(crash, "durable"), default=1), crash.after
+        found_steps.add(step)
+    assert found_steps == {1, 3, 4}
+
+
 def test_every_metrics_record_survives_once_written(
     record: tuple[Path, list[Operation]], tmp_path: Path
 ) -> None:

@@ -185,6 +185,39 @@ def test_a_damaged_newest_is_named_and_the_one_before_it_is_used(
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_save_after_a_fallback_keeps_what_it_went_on_from(
+    saver: Checkpointer, tmp_path: Path
+) -> None:
+    saver.keep = 2
+    save(saver, 1, 2)
+    truncate(saver.checkpoint_file)
+    saver.find_newest()
+    save(saver, 3)
+    assert names(tmp_path) == [
+        "run_8.damaged.pt",
+        "run_8.pt",
+        "run_8.pth",
+        "run_8.step0000000001.pt",
+    ]
+    assert load_checkpoint(tmp_path / "run_8.step0000000001.pt")["step"] == 1
+    assert load_checkpoint(saver.checkpoint_file)["step"] == 3
+    save(saver, 4)
+    assert load_checkpoint(tmp_path / "run_8.step0000000003.pt")["step"] == 3
+
+
+def test_no_damaged_generation_outlives_a_good_one(saver: Checkpointer, tmp_path: Path) -> None:
+    save(saver, 1, 2, 3)
+    truncate(saver.checkpoint_file)
+    empty(tmp_path / "run_8.step0000000002.pt")
+    saver.keep = 2
+    saver.find_newest()
+    save(saver, 4)
+    assert [n for n in names(tmp_path) if "step" in n] == ["run_8.step0000000001.pt"]
+    assert load_checkpoint(tmp_path / "run_8.step0000000001.pt")["step"] == 1
+    # Of the damaged ones the newest is kept, for who wants to see what happened to it.
+    assert (tmp_path / "run_8.damaged.pt").stat().st_size > 0
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_nothing_usable_is_an_error_not_a_fresh_start(
     saver: Checkpointer, tmp_path: Path, damage: Any
