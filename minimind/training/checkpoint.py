@@ -56,6 +56,9 @@ class Checkpointer:
         self.may_write = may_write
         self.newest_step: int | None = None
         """Optimiser steps in the newest durable checkpoint."""
+        self.written_step: int | None = None
+        """Those of the last save that left both files. Not known at a start: a kill may have
+        come between the two, or the weights' folder be another."""
         self._damaged: list[Path] = []
         """What did not verify and is newer than the checkpoint the run went on from."""
         self._staging: dict[Any, torch.Tensor] = {}
@@ -134,23 +137,41 @@ class Checkpointer:
     def _write(
         self, state: dict[str, Any], start: float, on_durable: Callable[[float], None]
     ) -> None:
+        step = int(state["global_step"])
         try:
             self.may_write()
-            write_durably(
-                self.checkpoint_file,
-                partial(save_tensors, state),
-                before_rename=self._keep_previous,
-            )
-            self.newest_step = int(state["global_step"])
+            if not self._stands(step) and not self._try_to_write(
+                self.checkpoint_file, state, f"checkpoint of step {step}", self._keep_previous
+            ):
+                return
+            self.newest_step = step
             self._prune()
             weights = half_precision(state["model"])
-            write_durably(self.weight_file, partial(save_tensors, weights))
+            if self._try_to_write(self.weight_file, weights, f"weights of step {step}"):
+                self.written_step = step
             on_durable(time.perf_counter() - start)
-        except OSError as error:
-            log.error("checkpoint of step %s not saved: %s", state["global_step"], error)
-            self._error = error
         except BaseException as error:
             self._error = error
+
+    def _stands(self, step: int) -> bool:
+        """Whether the checkpoint of ``step`` has its place already, and only weights are wanted."""
+        return step == self.newest_step and not self._damaged and self.checkpoint_file.exists()
+
+    def _try_to_write(
+        self,
+        path: Path,
+        value: Any,
+        what: str,
+        before_rename: Callable[[], None] | None = None,
+    ) -> bool:
+        """Write one file; what the disk says against it is logged, and raised by :meth:`wait`."""
+        try:
+            write_durably(path, partial(save_tensors, value), before_rename=before_rename)
+        except OSError as error:
+            log.error("%s not saved: %s: %s", what, path, error.strerror or error)
+            self._error = error
+            return False
+        return True
 
     def _keep_previous(self) -> None:
         """Give the present newest its generation name before the new one takes its place."""
@@ -191,9 +212,12 @@ class Checkpointer:
         return sorted(found, reverse=True)
 
     def _prune(self) -> None:
-        for path in self._generations()[self.keep - 1 :]:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        try:
+            for path in self._generations()[self.keep - 1 :]:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            # Room is lost, no step; the next save tries again.
+            log.warning("an old checkpoint cannot be deleted: %s", error)
 
     def find_newest(self) -> Path | None:
         """The newest checkpoint that verifies; each one that does not is named in the log.

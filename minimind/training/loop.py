@@ -430,7 +430,7 @@ class Trainer:
     def _boundary_is_durable(self) -> bool:
         with contextlib.suppress(OSError):
             self.checkpointer.wait()
-        return self.checkpointer.newest_step == self.boundary.progress.global_step
+        return self.checkpointer.written_step == self.boundary.progress.global_step
 
     def _saved(self, step: int, seconds: float) -> None:
         log.debug("checkpoint of step %d durable after %.3f s", step, seconds)

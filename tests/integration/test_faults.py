@@ -98,6 +98,26 @@ class TestDisk:
         shutil.copytree(small_disk, run.checkpoint_dir)
         assert_same_run(whole, run)
 
+    def test_weights_that_cannot_be_written_fail_the_run_not_its_checkpoint(
+        self, make_run: MakeRun
+    ) -> None:
+        run = make_run("run", max_steps=4)
+        events = run.folder.parent / "events.jsonl"
+        run.environ["MINIMIND_EVENTS"] = str(events)
+        weights = run.save_dir / "pretrain_32.pth"
+        # No file takes a folder's name: as on a full disk, for the weights alone.
+        weights.mkdir(parents=True)
+        assert run.finish(run.start()) == [1], run.output
+        assert f"weights of step 4 not saved: {weights}" in run.output
+        assert "checkpoint of step" not in run.output
+        assert "done at" not in run.output
+        assert run.state()["global_step"] == 4
+        assert '"event": "checkpointed", "step": 4' in events.read_text()
+        weights.rmdir()
+        run.complete()
+        assert "nothing left to train" in run.output
+        assert weights.is_file()
+
     @pytest.mark.parametrize("flag", ["save_dir", "checkpoint_dir"])
     def test_a_read_only_folder_is_found_before_anything_starts(
         self, make_run: MakeRun, tmp_path: Path, flag: str
@@ -198,6 +218,18 @@ class TestCheckpoints:
         run.complete()
         assert "nothing left to train" in run.output
         assert differences(before, run.state()) == []
+
+    def test_a_complete_run_writes_weights_that_are_absent_or_old(self, make_run: MakeRun) -> None:
+        run = make_run("run", max_steps=4).complete()
+        (weights,) = run.save_dir.glob("*.pth")
+        right = torch.load(weights, weights_only=True)
+        # As after a kill between the checkpoint and its weights.
+        weights.write_bytes(b"those of an earlier save")
+        run.complete()
+        assert differences(right, torch.load(weights, weights_only=True)) == []
+        elsewhere = run.folder / "elsewhere"
+        run.complete(save_dir=elsewhere)
+        assert differences(right, torch.load(elsewhere / weights.name, weights_only=True)) == []
 
 
 class TestRanks:

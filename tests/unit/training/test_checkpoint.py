@@ -288,6 +288,53 @@ def test_failed_write_leaves_the_last_good_one(
     assert load_checkpoint(saver.checkpoint_file)["step"] == 3
 
 
+def test_weights_that_fail_are_named_and_written_by_the_next_try(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A weight file's folder that is not there is a disk that refuses, on any machine.
+    saver = Checkpointer(tmp_path / "run_8.pt", tmp_path / "out" / "run_8.pth", keep=2)
+    durable_after: list[float] = []
+    saver.save(state(1), durable_after.append)
+    with pytest.raises(OSError, match="No such file"):
+        saver.wait()
+    assert f"weights of step 1 not saved: {saver.weight_file}" in caplog.text
+    assert "checkpoint of step" not in caplog.text
+    assert (saver.newest_step, saver.written_step) == (1, None)
+    assert len(durable_after) == 1, "the checkpoint is durable all the same"
+    (tmp_path / "out").mkdir()
+    before = saver.checkpoint_file.stat()
+    save(saver, 1)
+    assert saver.written_step == 1
+    assert saver.weight_file.exists()
+    assert saver.checkpoint_file.stat().st_mtime_ns == before.st_mtime_ns
+    assert "run_8.step0000000001.pt" not in names(tmp_path)
+
+
+def test_a_resumed_run_knows_nothing_of_its_weights_until_it_has_written_them(
+    saver: Checkpointer, tmp_path: Path
+) -> None:
+    save(saver, 1, 2)
+    truncate(saver.checkpoint_file)
+    after = Checkpointer(saver.checkpoint_file, saver.weight_file, keep=3)
+    after.find_newest()
+    assert (after.newest_step, after.written_step) == (1, None)
+    save(after, 1)
+    # The damaged one has this name still: the same step is written again.
+    assert load_checkpoint(after.checkpoint_file)["step"] == 1
+    assert after.written_step == 1
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_keeps_no_weights_from_being_written(
+    saver: Checkpointer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(saver, 1, 2, 3)
+    (tmp_path / "run_8.step0000000001.pt").unlink()
+    (tmp_path / "run_8.step0000000001.pt").mkdir()
+    save(saver, 4)
+    assert saver.written_step == 4
+    assert "cannot be deleted" in caplog.text
+
+
 def test_a_run_that_lost_its_lock_writes_nothing(tmp_path: Path) -> None:
     def lost() -> None:
         raise LockLostError("taken over")
