@@ -37,6 +37,35 @@ class _ConsoleFormatter(logging.Formatter):
         return f"{self.prefix}{level}{record.getMessage()}"
 
 
+class _FileHandler(logging.FileHandler):
+    """A log that may have gaps: a disk that refuses it is one line on the console."""
+
+    _refused = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            # The file is opened with the first record.
+            self.handleError(record)
+
+    def flush(self) -> None:
+        super().flush()
+        self._refused = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._refused:
+            self._refused = True
+            with contextlib.suppress(OSError):
+                print(
+                    f"WARNING: {self.baseFilename} cannot be written: {error.strerror or error}",
+                    flush=True,
+                )
+
+
 @contextlib.contextmanager
 def logging_to_console(level: str, rank: int) -> Iterator[None]:
     """Rank 0 speaks on the console; the others only when something is wrong."""
@@ -57,7 +86,7 @@ def logging_to_file(folder: Path, rank: int) -> Iterator[Path]:
     """Everything of rank 0 goes to ``train.log``; what goes wrong elsewhere to its own file."""
     logger = logging.getLogger(PACKAGE_LOGGER)
     path = folder / ("train.log" if rank == 0 else f"train.rank{rank}.log")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s [rank {rank}] %(levelname)s %(name)s: %(message)s")
     )
@@ -67,7 +96,9 @@ def logging_to_file(folder: Path, rank: int) -> Iterator[Path]:
         yield path
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        # What the disk refuses to the end is no reason to lose a run's exit code.
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def step_line(point: dict[str, Any], epochs: int) -> str:

@@ -1,6 +1,7 @@
 """``metrics.jsonl``: every logged point of a run, one JSON object a line.
 
-Each line is on disk before ``write`` returns, so that the record survives a SIGKILL. JSON has
+Each line is on disk before ``write`` returns, so that the record survives a SIGKILL; while the
+disk refuses, lines wait in memory, and training goes on. JSON has
 no NaN and no infinity: a non-finite number is written as the string ``"NaN"``, ``"Infinity"``
 or ``"-Infinity"``, which keeps every line readable by any parser, and ``read_metrics`` gives
 it back as a float.
@@ -8,15 +9,24 @@ it back as a float.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import os
+import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from minimind.redact import redact
 from minimind.training.durable import sync_folder
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000
+"""Lines that wait while a disk refuses them: some megabytes at most."""
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -67,21 +77,49 @@ class MetricsLog:
         if os.fstat(self._fd).st_size == 0:
             # A record in a file whose name is not on the disk is not on the disk either.
             sync_folder(path.parent)
+        self._path = path
         self._tail_is_known = False
+        self._waiting: deque[bytes] = deque()
+        self._lost = 0
+        self._refused = False
+        # A checkpoint's thread records events beside the main one.
+        self._lock = threading.Lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; it is durable when this returns.
+        """Append one record; it is durable when this returns, unless the disk refuses it.
 
-        Raises:
-            OSError: the disk is full or the file system failed.
+        No bookkeeping stops a run: a refused record waits, in memory, for the next that can be
+        written. An outage is one warning when it begins, and one when it ends.
         """
-        data = to_json(record).encode("utf-8", "backslashreplace") + b"\n"
-        if not self._tail_is_known and self._ends_torn():
-            data = b"\n" + data
-        self._tail_is_known = False
-        while data:
-            data = data[os.write(self._fd, data) :]
-        self._tail_is_known = True
+        line = to_json(record).encode("utf-8", "backslashreplace") + b"\n"
+        with self._lock:
+            self._waiting.append(line)
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.popleft()
+                self._lost += 1
+            try:
+                self._write_waiting()
+            except OSError as error:
+                if not self._refused:
+                    reason = error.strerror or error
+                    log.warning("%s cannot be written: %s; its lines wait", self._path, reason)
+                self._refused = True
+                return
+            if self._refused:
+                log.warning("%s is written again; %d lines are lost", self._path, self._lost)
+                self._refused, self._lost = False, 0
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            data = self._waiting[0]
+            if not self._tail_is_known and self._ends_torn():
+                data = b"\n" + data
+            self._tail_is_known = False
+            while data:
+                data = data[os.write(self._fd, data) :]
+            self._tail_is_known = True
+            self._waiting.popleft()
+        # Lines whose sync is refused are not written again: they would be there twice.
         os.fsync(self._fd)
 
     def _ends_torn(self) -> bool:
@@ -89,7 +127,15 @@ class MetricsLog:
         return size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
 
     def close(self) -> None:
-        if self._fd >= 0:
+        """Close the file; lines that wait are tried once more."""
+        with self._lock:
+            if self._fd < 0:
+                return
+            if self._waiting:
+                with contextlib.suppress(OSError):
+                    self._write_waiting()
+                if lost := self._lost + len(self._waiting):
+                    log.warning("%s: %d lines are lost", self._path, lost)
             os.close(self._fd)
             self._fd = -1
 

@@ -2,7 +2,8 @@
 
 ``rows.rank{R}.jsonl`` holds, when a run is complete, exactly the rows that are in its
 weights: what was trained after the checkpoint that an attempt goes on from is dropped when
-the attempt starts, since it is trained again.
+the attempt starts, since it is trained again. An audit with holes would be none, so a run whose
+record cannot be written stops.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from minimind.errors import MiniMindError
 from minimind.training.durable import remove_temporaries, write_durably
 
 
@@ -20,10 +22,15 @@ class RowRecord:
     """Appends one line a micro-step; does nothing without a path."""
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8") if path else None
 
     def write(self, *, epoch: int, step: int, global_step: int, rows: Iterable[int]) -> None:
-        """Record a micro-step that begins; ``global_step`` counts complete optimiser steps."""
+        """Record a micro-step that begins; ``global_step`` counts complete optimiser steps.
+
+        Raises:
+            MiniMindError: the disk refuses it.
+        """
         if self._file is not None:
             record = {
                 "epoch": epoch,
@@ -32,12 +39,20 @@ class RowRecord:
                 "pid": os.getpid(),
                 "rows": [int(row) for row in rows],
             }
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(record) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise MiniMindError(
+                    f"{self._path} cannot be written: {error.strerror or error}; an audit may have "
+                    "no holes: free some space, or go on without --record_rows"
+                ) from error
 
     def close(self) -> None:
+        # Every line has been flushed, but one that was refused, which a resume drops.
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def trim_row_records(folder: Path, global_step: int) -> None:

@@ -20,6 +20,7 @@ from minimind.config import TrainConfig
 from minimind.errors import OutOfMemoryError
 from minimind.training import checkpoint, durable
 from minimind.training.failure import explain
+from minimind.training.metrics import read_metrics
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
@@ -97,6 +98,52 @@ class TestDisk:
         assert f"resumed at optimiser step {stood_at}," in run.output
         shutil.copytree(small_disk, run.checkpoint_dir)
         assert_same_run(whole, run)
+
+    def test_a_full_disk_stops_no_training(self, make_run: MakeRun, small_disk: Path) -> None:
+        run = make_run(
+            "run",
+            epochs=500,
+            save_dir=small_disk / "out",
+            checkpoint_dir=small_disk / "checkpoints",
+            record_rows=False,
+        )
+        metrics = small_disk / "out" / "metrics.jsonl"
+        processes = run.start()
+        wait_until((small_disk / "checkpoints" / "pretrain_32.pt").exists, "the first checkpoint")
+        ballast = small_disk / "ballast"
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4K"], capture_output=True)
+        wait_until(lambda: f"{metrics} cannot be written" in run.output, "an outage")
+        lines = run.output.count("Epoch:")
+        wait_until(lambda: run.output.count("Epoch:") > lines + 9, "training that goes on")
+        ballast.unlink()
+        wait_until(lambda: f"{metrics} is written again" in run.output, "the outage's end")
+        os.kill(processes[0].pid, signal.SIGTERM)
+        assert run.finish(processes) == [75], run.output
+        assert "Traceback" not in run.output
+        assert "Logging error" not in run.output
+        assert run.output.count("train.log cannot be written") <= 2
+        points = [p for p in read_metrics(metrics) if "loss" in p]
+        iters = points[0]["iters"]
+        places = [point["epoch"] * iters + point["step"] for point in points]
+        assert places == list(range(1, len(places) + 1)), "no point is missing"
+
+    def test_a_row_record_without_room_stops_the_run_in_one_line(
+        self, make_run: MakeRun, small_disk: Path
+    ) -> None:
+        whole = make_run("whole").complete()
+        run = make_run("run", save_dir=small_disk)
+        processes = run.start()
+        wait_until((small_disk / "pretrain_32.pth").exists, "the first checkpoint")
+        ballast = small_disk / "ballast"
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4K"], capture_output=True)
+        assert run.finish(processes) == [1], run.output
+        (line,) = errors(run)
+        assert "rows.rank0.jsonl cannot be written: No space left on device" in line
+        ballast.unlink()
+        run.complete()
+        shutil.copytree(small_disk, run.save_dir)
+        assert run.trained_rows() == whole.trained_rows()
+        assert differences(whole.state()["model"], run.state()["model"]) == []
 
     def test_weights_that_cannot_be_written_fail_the_run_not_its_checkpoint(
         self, make_run: MakeRun

@@ -80,3 +80,25 @@ def test_handlers_are_gone_afterwards(tmp_path: Path) -> None:
     with logging_to_console("info", 0), logging_to_file(tmp_path, 0):
         pass
     assert logging.getLogger("minimind").handlers == before
+
+
+def test_a_full_disk_leaves_a_gap_in_the_log_and_one_line_on_the_console(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    with logging_to_file(tmp_path, rank=0) as path:
+        log.warning("first")
+        log.warning("second")
+    out, err = capfd.readouterr()
+    assert out == f"WARNING: {path} cannot be written: No space left on device\n"
+    assert "Logging error" not in err
+
+
+def test_a_log_that_cannot_be_opened_stops_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.log").mkdir()
+    with logging_to_file(tmp_path, rank=0) as path:
+        log.warning("first")
+        log.warning("second")
+    assert capfd.readouterr().out == f"WARNING: {path} cannot be written: Is a directory\n"

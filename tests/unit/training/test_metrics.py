@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minimind.training import metrics
 from minimind.training.metrics import MetricsLog, archive_previous, read_metrics
 
 
@@ -74,24 +76,62 @@ def test_a_line_torn_within_a_character_and_foreign_lines_are_skipped(tmp_path):
     assert read_metrics(path) == [point(1)]
 
 
-def test_a_full_disk_loses_only_the_line_that_did_not_fit(tmp_path, monkeypatch):
+def full_after(bytes_left, monkeypatch):
+    """A disk on which so many bytes find room; more when the returned list is given more."""
+    left, real_write = [bytes_left], os.write
+
+    def write(fd, data):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real_write(fd, data[: left[0]])
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    return left
+
+
+def test_what_a_full_disk_refuses_waits_and_is_written_in_order(tmp_path, monkeypatch, caplog):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path)
     log.write(point(1))
-    real_write, calls = os.write, []
-
-    def full_after_five_bytes(fd, data):
-        calls.append(data)
-        if len(calls) == 1:
-            return real_write(fd, data[:5])
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full_after_five_bytes)
-        with pytest.raises(OSError, match="No space"):
-            log.write(point(2))
-    log.write(point(3))
-    assert read_metrics(path) == [point(1), point(3)]
+        full_after(5, patch)
+        for step in (2, 3, 4):
+            log.write(point(step))
+        assert read_metrics(path) == [point(1)]
+    log.write(point(5))
+    assert read_metrics(path) == [point(step) for step in (1, 2, 3, 4, 5)]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2, "one as the outage begins, one as it ends"
+    assert f"{path} cannot be written: No space left on device" in warnings[0]
+    assert f"{path} is written again" in warnings[1]
+
+
+def test_an_outage_holds_back_so_many_lines_and_no_more(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(metrics, "MOST_WAITING", 3)
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    with monkeypatch.context() as patch:
+        full_after(0, patch)
+        for step in range(1, 6):
+            log.write(point(step))
+    log.write(point(6))
+    assert read_metrics(path) == [point(4), point(5), point(6)]
+    assert "3 lines are lost" in caplog.text
+
+
+def test_lines_that_still_wait_at_the_end_are_tried_once_more(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "metrics.jsonl"
+    first, second = MetricsLog(path), MetricsLog(path)
+    with monkeypatch.context() as patch:
+        full_after(0, patch)
+        first.write(point(1))
+        second.write(point(2))
+        second.close()
+        assert "1 lines are lost" in caplog.text
+    first.close()
+    assert read_metrics(path) == [point(1)]
 
 
 def test_resume_takes_back_the_points_after_its_checkpoint(tmp_path):
