@@ -211,6 +211,10 @@ class Checkpointer:
         found = [p for p in folder.iterdir() if pattern.fullmatch(p.name)]
         return sorted(found, reverse=True)
 
+    def _candidates(self) -> list[Path]:
+        """All checkpoints that are there, newest first."""
+        return [p for p in (self.checkpoint_file, *self._generations()) if p.exists()]
+
     def _prune(self) -> None:
         try:
             for path in self._generations()[self.keep - 1 :]:
@@ -226,7 +230,7 @@ class Checkpointer:
             WeightsError: there are checkpoints and none of them can be used. Starting
                 afresh instead would lose the run without a word.
         """
-        candidates = [p for p in (self.checkpoint_file, *self._generations()) if p.exists()]
+        candidates = self._candidates()
         problems = []
         for number, path in enumerate(candidates):
             try:
@@ -248,14 +252,28 @@ class Checkpointer:
         return None
 
     def set_aside(self) -> None:
-        """Move an earlier run's checkpoint out of the way of a fresh run, but keep it."""
-        for path in self._generations():
-            path.unlink()
-        if self.checkpoint_file.exists():
-            aside = self.checkpoint_file.with_suffix(".replaced.pt")
-            os.replace(self.checkpoint_file, aside)
-            sync_folder(aside.parent)
-            log.warning("an earlier run's checkpoint is now %s", aside)
+        """Move an earlier run's checkpoint out of the way of a fresh run, but keep it.
+
+        Of all that fresh starts have replaced two are kept: the latest, and the furthest where
+        that is another. So starts by mistake cost no long run its only checkpoint.
+        """
+        candidates = self._candidates()
+        if not candidates:
+            return
+        kept = next((path for path in candidates if steps_in(path) >= 0), None)
+        self._damaged = candidates[: candidates.index(kept)] if kept else candidates
+        self._put_damaged_aside()
+        if kept is not None:
+            latest = self.checkpoint_file.with_suffix(".replaced.pt")
+            furthest = self.checkpoint_file.with_suffix(".furthest.replaced.pt")
+            if steps_in(latest) > max(steps_in(kept), steps_in(furthest)):
+                os.replace(latest, furthest)
+                log.warning("the furthest checkpoint that was replaced before is now %s", furthest)
+            for older in candidates[candidates.index(kept) + 1 :]:
+                older.unlink()
+            os.replace(kept, latest)
+            log.warning("an earlier run's checkpoint is now %s", latest)
+        sync_folder(self.checkpoint_file.parent)
 
     def remove_leftovers(self) -> None:
         """Delete the half-written files of saves that were killed. Only under the lock."""
@@ -295,14 +313,23 @@ def save_tensors(value: Any, path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
     """Verify and load one checkpoint.
 
     Raises:
         WeightsError: damaged, foreign, or carrying code.
     """
     verify_file(path)
-    state = load_torch_file(path)
+    state = load_torch_file(path, mmap=mmap)
     if not isinstance(state, dict) or not (REQUIRED_KEYS | {"global_step"}) <= state.keys():
         raise WeightsError(f"{path} is not a checkpoint of this program")
     return state
+
+
+def steps_in(path: Path) -> int:
+    """Optimiser steps in a checkpoint; -1 when it does not verify, or is not there."""
+    try:
+        step = load_checkpoint(path, mmap=True)["global_step"]
+    except WeightsError:
+        return -1
+    return step if isinstance(step, int) else -1

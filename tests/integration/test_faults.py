@@ -258,6 +258,9 @@ class TestCheckpoints:
         assert kept["global_step"] == 4
         assert run.state()["global_step"] == 3
         assert len(list(run.save_dir.glob("metrics*.jsonl"))) == 2
+        run.complete(from_resume="0", max_steps=2)
+        furthest = run.checkpoint_dir / "pretrain_32.furthest.replaced.pt"
+        assert torch.load(furthest, weights_only=True)["global_step"] == 4
 
     def test_resuming_a_complete_run_changes_nothing(self, make_run: MakeRun) -> None:
         run = make_run("run", max_steps=4).complete()

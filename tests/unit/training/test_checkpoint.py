@@ -363,6 +363,58 @@ def test_a_fresh_run_keeps_the_earlier_runs_checkpoint(saver: Checkpointer, tmp_
     assert saver.find_newest() is None
 
 
+def restart(saver: Checkpointer, *steps: int) -> Checkpointer:
+    """A fresh start over what is there, which then saves ``steps``."""
+    fresh = Checkpointer(saver.checkpoint_file, saver.weight_file, keep=saver.keep)
+    fresh.set_aside()
+    save(fresh, *steps)
+    return fresh
+
+
+def test_fresh_starts_never_lose_the_furthest_run(saver: Checkpointer, tmp_path: Path) -> None:
+    save(saver, 19, 20)
+    for last in (2, 3, 1):
+        restart(saver, last)
+    restart(saver)
+    assert names(tmp_path) == ["run_8.furthest.replaced.pt", "run_8.pth", "run_8.replaced.pt"]
+    assert load_checkpoint(tmp_path / "run_8.furthest.replaced.pt")["step"] == 20
+    assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 1
+
+
+def test_a_further_run_takes_the_place_of_the_furthest_only_when_it_is_replaced_itself(
+    saver: Checkpointer, tmp_path: Path
+) -> None:
+    save(saver, 20)
+    for last in (2, 30, 4):
+        restart(saver, last)
+    assert load_checkpoint(tmp_path / "run_8.furthest.replaced.pt")["step"] == 20
+    assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 30
+    restart(saver)
+    assert load_checkpoint(tmp_path / "run_8.furthest.replaced.pt")["step"] == 30
+    assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 4
+
+
+def test_a_fresh_start_keeps_the_newest_that_verifies(saver: Checkpointer, tmp_path: Path) -> None:
+    save(saver, 1, 2)
+    truncate(saver.checkpoint_file)
+    fresh = restart(saver)
+    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", "run_8.replaced.pt"]
+    assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 1
+    assert fresh.newest_step is None
+    assert fresh.find_newest() is None
+
+
+def test_a_fresh_start_over_nothing_but_damage_keeps_what_was_replaced_before(
+    saver: Checkpointer, tmp_path: Path
+) -> None:
+    save(saver, 5)
+    restart(saver, 6)
+    truncate(saver.checkpoint_file)
+    restart(saver)
+    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", "run_8.replaced.pt"]
+    assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 5
+
+
 def test_another_runs_generations_are_left_alone(tmp_path: Path) -> None:
     first = Checkpointer(tmp_path / "a_8.pt", tmp_path / "a_8.pth", keep=2)
     second = Checkpointer(tmp_path / "a_8_moe.pt", tmp_path / "a_8_moe.pth", keep=2)
