@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from minimind.training.metrics import read_metrics
+from minimind.training.row_record import row_records
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["minimind.training.run"])
@@ -151,7 +152,7 @@ class Run:
     def trained_rows(self) -> list[tuple[int, int]]:
         """(epoch, row) in the order trained, by all ranks, whatever their number was when."""
         order = []
-        for path in self.save_dir.glob("rows.rank*.jsonl"):
+        for path in row_records(self.save_dir):
             rank = int(path.name.split(".")[1][4:])
             order += [(r["global_step"], r["step"], rank, r) for r in self.records(rank)]
         order.sort(key=lambda entry: entry[:3])

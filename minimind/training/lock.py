@@ -1,4 +1,4 @@
-"""One run at a time per checkpoint folder.
+"""One run at a time per checkpoint in its folder, and per folder of records.
 
 ``flock`` is not to be had on every network file system, and a lost node cannot release
 it. So the lock is a file with its owner's name in it, which the owner touches now and
@@ -70,11 +70,19 @@ class FolderLock:
 
     Args:
         path: the lock file; its folder must exist.
+        flag: what names the folder, for who is refused.
         stale_seconds: how long an owner on another machine may be silent.
     """
 
-    def __init__(self, path: Path, *, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        flag: str = "checkpoint_dir",
+        stale_seconds: float = STALE_SECONDS,
+    ) -> None:
         self.path = path
+        self.flag = flag
         self.owner = this_owner()
         self.stale_seconds = stale_seconds
         self._stop = threading.Event()
@@ -99,13 +107,13 @@ class FolderLock:
             if first_beat is None:
                 first_beat = beat
             if self._may_take_over(found):
-                log.warning("taking over the checkpoint folder from %s", _describe(found))
+                log.warning("taking over %s from %s", self.path.parent, _describe(found))
                 self._replace()
                 continue
             if beat != first_beat or _same_machine(found, self.owner):
                 raise ConfigError(
                     f"{self.path.parent} is in use by {_describe(found)}; "
-                    "wait for it, stop it, or use another --checkpoint_dir"
+                    f"wait for it, stop it, or use another --{self.flag}"
                 )
             check()
             time.sleep(HEARTBEAT_SECONDS / 5)

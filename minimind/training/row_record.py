@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minimind.errors import MiniMindError
-from minimind.training.durable import remove_temporaries, write_durably
+from minimind.training.durable import remove_temporaries, write_text_durably
 
 
 class RowRecord:
@@ -55,14 +55,21 @@ class RowRecord:
                 self._file.close()
 
 
+def row_records(folder: Path) -> list[Path]:
+    """The records of all ranks that are in use; archives have a number more in their names."""
+    return [path for path in folder.glob("rows.rank*.jsonl") if path.name.count(".") == 2]
+
+
 def trim_row_records(folder: Path, global_step: int) -> None:
     """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
-    for path in folder.glob("rows.rank*.jsonl"):
+    for path in row_records(folder):
         remove_temporaries(path)
+        found = path.read_text(encoding="utf-8")
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in found.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 if json.loads(line)["global_step"] < global_step:
                     kept.append(line + "\n")
         text = "".join(kept)
-        write_durably(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
+        if text != found:
+            write_text_durably(path, text)

@@ -42,13 +42,14 @@ from minimind.training.failure import explain
 from minimind.training.flops import flops_per_token, peak_flops
 from minimind.training.lock import FolderLock
 from minimind.training.loop import Outcome, Trainer
-from minimind.training.metrics import MetricsLog, archive_previous
+from minimind.training.metrics import MetricsLog
 from minimind.training.monitor import Monitor
 from minimind.training.optim import Optimizers
 from minimind.training.plot import plot_loss_curve
 from minimind.training.precision import DTYPES, autocast_context, make_scaler, restore_scaler
 from minimind.training.preparation import Preparation
 from minimind.training.profile import StepProfiler, name_compiled_kernels
+from minimind.training.records import prepare_records
 from minimind.training.resume import (
     Progress,
     check_config,
@@ -57,8 +58,7 @@ from minimind.training.resume import (
     must_fit,
     plan_schedule,
 )
-from minimind.training.row_record import RowRecord, trim_row_records
-from minimind.training.samples import FILE_NAME as SAMPLES_FILE
+from minimind.training.row_record import RowRecord
 from minimind.training.samples import SampleWriter, sample_prompts
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.startup import StartupClock
@@ -107,16 +107,17 @@ def _run(
     if world.device.type == "cpu":
         keep_freed_memory()
 
-    # 3. Folders, log, and the lock: one run at a time may use a checkpoint folder.
+    # 3. Folders, log, and the locks: one run at a time may use a checkpoint, and a save_dir.
     world.on_main(partial(check_packages, config))
     prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
     save_dir = Path(config.save_dir)
     world.on_main(partial(make_folders, config))
     stack.enter_context(logging_to_file(save_dir, world.rank))
     lock = FolderLock(config.checkpoint_file.with_suffix(".lock"))
-    world.on_main(lock.acquire)
-    if world.is_main:
-        stack.callback(lock.release)
+    for held in (lock, FolderLock(save_dir / "records.lock", flag="save_dir")):
+        world.on_main(held.acquire)
+        if world.is_main:
+            stack.callback(held.release)
 
     # 4. Is there a checkpoint to go on from?
     checkpointer = Checkpointer(
@@ -204,11 +205,9 @@ def _run(
     startup.lap("compile")
 
     # 11. Train.
-    if world.is_main and saved is None:
-        checkpointer.set_aside()
-        archive_previous(save_dir / "metrics.jsonl")
-        archive_previous(save_dir / SAMPLES_FILE)
-    world.on_main(partial(trim_row_records, save_dir, progress.global_step))
+    if saved is None:
+        world.on_main(checkpointer.set_aside)
+    world.on_main(partial(prepare_records, config, progress.global_step if saved else None))
     row_record = RowRecord(
         save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
     )

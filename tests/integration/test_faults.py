@@ -226,6 +226,43 @@ class TestCheckpoints:
         assert first.finish(processes) == [75]
         assert not list(first.checkpoint_dir.glob("*.lock"))
 
+    def test_runs_that_take_turns_in_one_save_dir_keep_their_records_apart(
+        self, make_run: MakeRun
+    ) -> None:
+        whole = make_run("whole", save_weight="a", max_steps=6).complete()
+        run = make_run("run", save_weight="a").complete(max_steps=4)
+        run.complete(save_weight="b", seed=7, max_steps=9)
+        theirs = run.trained_rows()
+        run.complete(max_steps=6)
+        run.complete(max_steps=6)
+        assert "records of another run" in run.output
+        steps = {p["global_step"] for p in read_metrics(run.save_dir / "metrics.jsonl")}
+        assert steps == {4, 5, 6}
+        assert run.trained_rows() == whole.trained_rows()[-len(run.trained_rows()) :]
+        first, second = (
+            read_metrics(run.save_dir / f"metrics.{number}.jsonl") for number in (1, 2)
+        )
+        assert max(point["global_step"] for point in first) == 4
+        assert max(point["global_step"] for point in second) == 9
+        (run.save_dir / "rows.rank0.2.jsonl").rename(run.save_dir / "rows.rank0.jsonl")
+        assert run.trained_rows() == theirs
+
+    def test_a_second_run_in_the_save_dir_is_refused_while_the_first_lives(
+        self, make_run: MakeRun
+    ) -> None:
+        first = make_run("first", epochs=30)
+        processes = first.start()
+        wait_until(lambda: len(first.records()) > 3, "the first run's steps")
+        second = make_run("second", save_dir=first.save_dir, save_weight="b")
+        assert second.finish(second.start()) == [2]
+        (line,) = errors(second)
+        assert f"{first.save_dir} is in use by process {processes[0].pid}" in line
+        assert "use another --save_dir" in line
+        os.kill(processes[0].pid, signal.SIGTERM)
+        assert first.finish(processes) == [75]
+        assert not list(first.save_dir.glob("*.lock"))
+        assert not list(second.checkpoint_dir.iterdir())
+
     def test_resume_with_another_model_is_exit_2(self, make_run: MakeRun) -> None:
         run = make_run("run")
         run.interrupt(signal.SIGTERM, 5)

@@ -9,7 +9,6 @@ import pytest
 
 from minimind.training import durable
 from minimind.training.durable import remove_temporaries, temporary_name, write_durably
-from minimind.training.row_record import trim_row_records
 
 
 def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
@@ -20,15 +19,6 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
     temporary_name(other).write_text("another file's")
     remove_temporaries(path)
     assert set(tmp_path.iterdir()) == {path, temporary_name(other)}
-
-
-def test_trimming_leaves_no_half_written_record(tmp_path: Path) -> None:
-    record = tmp_path / "rows.rank1.jsonl"
-    record.write_text('{"global_step": 0}\n{"global_step": 3}\n{"global_st')
-    record.with_name(f".{record.name}.node.15920.tmp").write_text("half")
-    trim_row_records(tmp_path, 3)
-    assert [p.name for p in tmp_path.iterdir()] == [record.name]
-    assert record.read_text() == '{"global_step": 0}\n'
 
 
 def test_a_long_write_reaches_the_disk_while_it_goes_on(

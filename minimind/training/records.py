@@ -1,0 +1,51 @@
+"""The records in a save_dir: a run goes on in its own, and archives those of any other."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from minimind.config import TrainConfig
+from minimind.errors import ConfigError
+from minimind.toml import read_toml
+from minimind.training.metrics import archive_previous
+from minimind.training.row_record import row_records, trim_row_records
+from minimind.training.samples import FILE_NAME as SAMPLES_FILE
+
+MAKE_THE_STEM = ("save_weight", "hidden_size", "use_moe")
+"""Runs that differ in one of these have checkpoints of their own, and share the records' names."""
+
+log = logging.getLogger(__name__)
+
+
+def prepare_records(config: TrainConfig, resumed_at: int | None) -> None:
+    """Leave in save_dir no records but those that this run may append to.
+
+    Args:
+        resumed_at: optimiser step of the checkpoint that the run goes on from; None when fresh.
+    """
+    folder = Path(config.save_dir)
+    if resumed_at is not None:
+        if not _are_anothers(folder, config):
+            trim_row_records(folder, resumed_at)
+            return
+        log.warning(
+            "%s holds the records of another run: they are archived as NAME.N.jsonl, as are the "
+            "ones of this run from before it",
+            folder,
+        )
+    for path in (folder / "metrics.jsonl", folder / SAMPLES_FILE, *row_records(folder)):
+        archive_previous(path)
+
+
+def _are_anothers(folder: Path, config: TrainConfig) -> bool:
+    """Whether the run that wrote here last has another checkpoint; not when that is not known."""
+    try:
+        last = read_toml(folder / "config.toml", "flags")
+    except ConfigError:
+        return False
+    return any(last.get(name, mine) != mine for name, mine in _stem(config).items())
+
+
+def _stem(config: TrainConfig) -> dict[str, object]:
+    return {name: getattr(config, name) for name in MAKE_THE_STEM}
