@@ -295,7 +295,8 @@ def half_precision(model_state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     """The weights as float16, tied tensors still tied: what upstream's tools load."""
     halves: dict[int, torch.Tensor] = {}
     for tensor in model_state.values():
-        halves.setdefault(tensor.data_ptr(), tensor.half())
+        if tensor.data_ptr() not in halves:
+            halves[tensor.data_ptr()] = tensor.half()
     return {name: halves[tensor.data_ptr()] for name, tensor in model_state.items()}
 
 

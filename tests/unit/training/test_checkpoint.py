@@ -17,7 +17,12 @@ import torch
 from minimind.errors import WeightsError
 from minimind.torch_file import verify_file
 from minimind.training import durable
-from minimind.training.checkpoint import Checkpointer, host_buffer, load_checkpoint
+from minimind.training.checkpoint import (
+    Checkpointer,
+    half_precision,
+    host_buffer,
+    load_checkpoint,
+)
 from minimind.training.lock import LockLostError
 
 
@@ -103,6 +108,18 @@ def test_weight_file_is_a_flat_half_precision_dict(saver: Checkpointer) -> None:
     weights = torch.load(saver.weight_file, weights_only=True)
     assert set(weights) == {"a.weight", "tied.weight"}
     assert weights["a.weight"].dtype == torch.float16
+
+
+def test_tied_weights_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    halve, seen = torch.Tensor.half, []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append(tensor)
+        return halve(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "half", note)
+    assert len(half_precision(state(1)["model"])) == 2
+    assert len(seen) == 1
 
 
 def test_checkpoint_is_full_precision(saver: Checkpointer) -> None:
