@@ -61,6 +61,7 @@ class Checkpointer:
         come between the two, or the weights' folder be another."""
         self._damaged: list[Path] = []
         """What did not verify and is newer than the checkpoint the run went on from."""
+        self._found: dict[str, Any] | None = None
         self._staging: dict[Any, torch.Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -241,6 +242,7 @@ class Checkpointer:
                 continue
             self.newest_step = int(state["global_step"])
             self._damaged = candidates[:number]
+            self._found = state
             if problems:
                 log.warning("going on from %s, step %d", path, self.newest_step)
             return path
@@ -250,6 +252,11 @@ class Checkpointer:
                 f"({problems[0]}); restore one, or start afresh with --from_resume 0"
             )
         return None
+
+    def hand_over(self) -> dict[str, Any] | None:
+        """The state of what :meth:`find_newest` found, once: it is large, and not kept."""
+        state, self._found = self._found, None
+        return state
 
     def set_aside(self) -> None:
         """Move an earlier run's checkpoint out of the way of a fresh run, but keep it.

@@ -353,8 +353,8 @@ def find_checkpoint(
         if config.from_resume == "1":
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
         return None
-    # Rank 0 has just verified it.
-    saved = load_torch_file(path)
+    # Rank 0 has just verified it, and has it in memory.
+    saved = checkpointer.hand_over() or load_torch_file(path)
     check_state(saved, path)
     return saved
 

@@ -24,6 +24,7 @@ from minimind.training.checkpoint import (
     load_checkpoint,
 )
 from minimind.training.lock import LockLostError
+from tests.runs import differences
 
 
 def state(step: int) -> dict[str, Any]:
@@ -279,6 +280,17 @@ def test_truncation_at_any_length_is_found(saver: Checkpointer) -> None:
         saver.checkpoint_file.write_bytes(whole[:length])
         with pytest.raises(WeightsError):
             verify_file(saver.checkpoint_file)
+
+
+def test_what_was_found_is_handed_over_and_not_kept(saver: Checkpointer) -> None:
+    save(saver, 1, 2)
+    truncate(saver.checkpoint_file)
+    found = saver.find_newest()
+    assert found is not None
+    saved = saver.hand_over()
+    assert saved is not None
+    assert differences(saved, load_checkpoint(found)) == []
+    assert saver.hand_over() is None
 
 
 def test_no_checkpoint_is_none(saver: Checkpointer) -> None:
