@@ -211,10 +211,10 @@ class TrainConfig:
         "machine",
         "torch.compile; auto: where it is a gain (on a GPU, and on a CPU for runs of some minutes)",
     )
-    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = option(
+    attention: Literal["auto", "sdpa", "eager", "blockwise", "flex_attention"] = option(
         "auto",
         "machine",
-        "attention by torch's fused kernel, plain matrix products or compiled blocks; auto: compiled on a GPU flex_attention for rows from 512 tokens, compiled in bfloat16 on a CPU eager for rows up to 1024 tokens, else sdpa",
+        "attention by torch's fused kernel, by matrix products (eager; blockwise: without most of what a causal mask hides) or by compiled blocks (flex_attention, on a GPU only); auto: compiled on a GPU flex_attention for rows from 512 tokens, compiled in bfloat16 on a CPU blockwise for rows up to 1024 tokens, else sdpa",
     )
     deterministic: bool = option(
         False,

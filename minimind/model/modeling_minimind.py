@@ -19,7 +19,11 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import (
+    ALL_MASK_ATTENTION_FUNCTIONS,
+    create_causal_mask,
+    eager_mask,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
@@ -28,6 +32,10 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_minimind import MiniMindConfig
+
+ATTENTION_BLOCK = 256
+"""Queries that blockwise attention takes at a time: half as many take half as long again to
+compile, and win one per cent."""
 
 
 @dataclass
@@ -120,7 +128,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attention in plain matrix products: shows the weights, and compiles to the fastest CPU code.
+    """Attention in plain matrix products, which shows the weights.
 
     The query heads of a group stand below each other, [g·T, d], and meet their key head in one
     product: no key or value is repeated.
@@ -150,6 +158,49 @@ def eager_attention_forward(
     weights = F.dropout(weights, p=dropout, training=module.training)
     output = weights.view(batch, key_heads, -1, seen) @ value
     return output.view(batch, heads, length, size).transpose(1, 2).contiguous(), weights
+
+
+def blockwise_attention_forward(
+    module: MiniMindAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Eager attention in which a block of queries meets only the keys up to its own end.
+
+    Of a row of 512 tokens it leaves out a quarter of the scores, all hidden by a causal mask.
+
+    Args:
+        attention_mask: causal, [B or 1, 1, T, T].
+
+    The others are those of :func:`eager_attention_forward`, without cached tokens.
+
+    Returns:
+        The output [B, T, H, d], and no weights.
+    """
+    length = query.shape[2]
+    outputs = []
+    for start in range(0, length, ATTENTION_BLOCK):
+        end = min(start + ATTENTION_BLOCK, length)
+        output, _ = eager_attention_forward(
+            module,
+            query[:, :, start:end],
+            key[:, :, :end],
+            value[:, :, :end],
+            attention_mask[:, :, start:end, :end],
+            scaling,
+            dropout,
+        )
+        outputs.append(output)
+    return torch.cat(outputs, dim=1), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("blockwise", blockwise_attention_forward)
+ALL_MASK_ATTENTION_FUNCTIONS.register("blockwise", eager_mask)
 
 
 class MiniMindAttention(nn.Module):
@@ -435,8 +486,7 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
         document_ids: whole numbers [B, T].
 
     Returns:
-        For ``sdpa`` and ``eager``: bool [B, 1, T, T], True where attention is allowed. For
-        ``flex_attention``: a BlockMask.
+        For ``flex_attention`` a BlockMask; else bool [B, 1, T, T], True where attention is allowed.
 
     Raises:
         ValueError: for an attention implementation that takes no such mask.
@@ -450,10 +500,10 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
         # transformers' own would warn in the middle, which no graph can hold.
         rows, length = document_ids.shape
         return create_block_mask(visible, rows, None, length, length, document_ids.device)
-    if implementation not in ("sdpa", "eager"):
+    if implementation not in ("sdpa", "eager", "blockwise"):
         raise ValueError(
-            f"document_ids need attn_implementation 'sdpa', 'flex_attention' or 'eager', "
-            f"not {implementation!r}"
+            f"document_ids need attn_implementation 'sdpa', 'flex_attention', 'eager' or "
+            f"'blockwise', not {implementation!r}"
         )
     # Written out, because transformers' own path for such masks takes several times as long.
     length = document_ids.shape[1]

@@ -133,7 +133,7 @@ def choose_execution(
     elif "attention" in kept and kept["compile"] == compiles:
         attention = kept["attention"]
     elif compiles and matrix_products_pay(device, dtype, config.max_seq_len):
-        attention = "eager"
+        attention = "blockwise"
     elif compiles and flex_pays(world.device, dtype, config):
         attention = "flex_attention"
     else:

@@ -88,9 +88,10 @@ class SampleWriter:
 
     def _continue(self) -> list[str]:
         # Each text has another length at every token: compiled, each would be compiled anew.
-        # Block attention not compiled would build all scores, at a warning a time.
+        # Block attention is for whole rows: flex_attention not compiled would build all scores, at
+        # a warning a time, and the blockwise one knows no cache.
         attention = self._model.config._attn_implementation
-        if attention == "flex_attention":
+        if attention in ("flex_attention", "blockwise"):
             self._model.set_attn_implementation("sdpa")
         try:
             with torch.compiler.set_stance("force_eager"):

@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounter
 
 from minimind.model import modeling_minimind
 
-from .helpers import ARCHITECTURES, random_ids, small_config, small_model
+from .helpers import ARCHITECTURES, gradients, random_ids, small_config, small_model
 
 ROWS = [[5, 3, 7], [9, 6], [1, 14]]
 LENGTH = 16  # so that each row ends in one token of padding
@@ -41,9 +41,15 @@ def packed_batch() -> tuple[list[list[torch.Tensor]], dict[str, torch.Tensor]]:
     return documents, batch
 
 
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Several blocks a row, and a shorter last one."""
+    monkeypatch.setattr(modeling_minimind, "ATTENTION_BLOCK", 6)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packed_rows_equal_separate_documents(architecture, attention):
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "blockwise"])
+def test_packed_rows_equal_separate_documents(architecture, attention, small_blocks):
     model = small_model(**architecture)
     model.set_attn_implementation(attention)
     documents, batch = packed_batch()
@@ -118,7 +124,38 @@ def test_flex_attention_gets_the_same_mask():
     assert torch.equal(found, expected[:, 0])
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("documents", [True, False])
+def test_blockwise_attention_computes_what_eager_does(documents, small_blocks):
+    _, batch = packed_batch()
+    if not documents:
+        batch = {"input_ids": batch["input_ids"], "shift_labels": batch["shift_labels"]}
+    found = {}
+    for attention in ("eager", "blockwise"):
+        model = small_model().train()
+        model.set_attn_implementation(attention)
+        loss = model(**batch, num_items_in_batch=1).loss
+        loss.backward()
+        found[attention] = (loss.detach(), gradients(model))
+    torch.testing.assert_close(found["blockwise"], found["eager"], rtol=1e-5, atol=1e-5)
+
+
+def test_blockwise_attention_leaves_out_what_no_token_may_see(monkeypatch, small_blocks):
+    seen = []
+    whole = modeling_minimind.eager_attention_forward
+    monkeypatch.setattr(
+        modeling_minimind,
+        "eager_attention_forward",
+        lambda module, query, key, *rest: (
+            seen.append((query.shape[2], key.shape[2])) or whole(module, query, key, *rest)
+        ),
+    )
+    model = small_model(num_hidden_layers=1)
+    model.set_attn_implementation("blockwise")
+    model(**packed_batch()[1])
+    assert seen == [(6, 6), (6, 12), (4, 16)]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "blockwise", "flex_attention"])
 def test_packed_rows_compile_to_one_graph(attention):
     """A break would keep mask, layers and head from being fused, and costs time at every step."""
     torch.compiler.reset()

@@ -54,14 +54,14 @@ def checkpoint(made, **flags):
 class TestOnACpu:
     def test_a_long_run_is_compiled_with_attention_by_matrix_products(self):
         made = choose(MUCH)
-        assert (made.compile, made.attention) == (True, "eager")
+        assert (made.compile, made.attention) == (True, "blockwise")
 
     def test_a_short_run_is_not(self):
         made = choose(LITTLE)
         assert (made.compile, made.attention) == (False, "sdpa")
 
     def test_long_rows_keep_the_fused_kernel(self):
-        assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS).attention == "eager"
+        assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS).attention == "blockwise"
         assert choose(max_seq_len=MATMUL_ATTENTION_TOKENS + 1).attention == "sdpa"
 
     def test_in_float32_the_fused_kernel_is_kept(self):

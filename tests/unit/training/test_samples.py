@@ -147,10 +147,10 @@ def test_block_attention_is_set_aside_for_a_sample_and_put_back(config, model, m
         "minimind.training.samples.generate",
         lambda model, *rest, **flags: used.append(model.config._attn_implementation) or ["x"],
     )
-    for attention in ("flex_attention", "eager"):
+    for attention in ("flex_attention", "blockwise", "eager"):
         model.set_attn_implementation(attention)
         writer = SampleWriter(config, ["The"], model, Texts())
         write(writer)
         writer.close()
         assert model.config._attn_implementation == attention
-    assert used == ["sdpa", "eager"]
+    assert used == ["sdpa", "sdpa", "eager"]
