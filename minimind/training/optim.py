@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from minimind.config import TrainConfig
+from minimind.training.muon import Muon
 
 
 def learning_rate_at(
@@ -45,13 +46,7 @@ class Optimizers:
         self.members: list[torch.optim.Optimizer] = [_adamw(rest, config)]
         if matrices:
             self.members.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=config.learning_rate,
-                    weight_decay=config.weight_decay,
-                    # Scales each update to AdamW's typical size, so that both share one rate.
-                    adjust_lr_fn="match_rms_adamw",
-                )
+                Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay)
             )
         self.parameters = [p for _, p in named]
         self._scaled: Any = self.members[0] if len(self.members) == 1 else _Together(self.members)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from minimind.config import TrainConfig
+from minimind.training.muon import Muon
 from minimind.training.optim import Optimizers, learning_rate_at
 from minimind.training.precision import make_scaler
 
@@ -64,7 +65,7 @@ def test_only_matrices_decay() -> None:
 def test_muon_takes_the_matrices_of_the_layers_only() -> None:
     model = Tiny()
     adamw, muon = Optimizers(model, TrainConfig(optimizer="muon")).members
-    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(muon, Muon)
     assert [id(p) for g in muon.param_groups for p in g["params"]] == [
         id(model.model["layers"][0].weight)
     ]
