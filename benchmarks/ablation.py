@@ -50,6 +50,7 @@ class Without:
 CPU_PARTS = {
     "compilation": Without("--compile off"),
     "attention by matrix products": Without("--attention sdpa"),
+    "queries in blocks": Without("--attention eager"),
     # Any setting of glibc's allocator keeps ours away; this one is its default.
     "freed memory kept": Without(environment={"MALLOC_PERTURB_": "0"}),
     "packed rows": Without("--pack none"),
