@@ -15,9 +15,12 @@ hypothesis.settings.load_profile("untimed")
 
 pytest.register_assert_rewrite("tests.runs")
 
-# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+# A shell lets what it starts in the background ignore Ctrl-C, as nohup does a closed terminal, and
+# children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Tests compare bits and run several processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
