@@ -42,7 +42,7 @@ train: $(STAMP) ## pretrain a small MiniMind on this machine about two minutes, 
 		--prompt "The function returns" --prompt "A list is" --prompt "If the file"
 	@echo
 	@echo "Next, the whole of it on your own text:"
-	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --batch_size 16"
+	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --optimizer muon"
 
 test: lint types unit integration ## lint, types, unit and integration tests
 
