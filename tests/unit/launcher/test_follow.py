@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,6 @@ from launcher.follow import StateWatch, follow
 from launcher.logs import print_log
 from launcher.runs import Final, RunFolder
 from launcher.spec import JobSpec
-from tests.e2e.lab import poll
 
 SCONTROL = """#!/bin/sh
 echo "$*" >> "$0.asked"
@@ -101,13 +99,15 @@ def test_an_end_that_only_slurm_knows_is_confirmed_by_fresh_answers(
 def test_a_followed_log_asks_slurm_seldom_too(
     run: RunFolder, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.logs.POLL_SECONDS", 0.01)
     run.rank_log(1, 0).write_text("a line\n")
-    reader = threading.Thread(target=print_log, args=(run, 0, None), kwargs={"follow": True})
-    reader.start()
-    poll(controller.asked, "the first question")
-    time.sleep(0.5)
-    assert controller.asked() == ["show job --oneliner --all 5"]
-    run.finish(Final("done", 0, "finished"))
-    reader.join(timeout=60)
-    assert not reader.is_alive()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 20:
+            assert controller.asked() == ["show job --oneliner --all 5"]
+            run.finish(Final("done", 0, "finished"))
+
+    monkeypatch.setattr("launcher.logs.time", SimpleNamespace(sleep=pause))
+    print_log(run, 0, None, follow=True)
+    assert len(pauses) == 20
