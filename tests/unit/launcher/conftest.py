@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 
 
@@ -27,3 +29,13 @@ def make_spec() -> Callable[..., JobSpec]:
         return JobSpec(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def submitted(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> RunFolder:
+    """A run that Slurm has as job 5."""
+    folder = RunFolder(tmp_path / "demo")
+    folder.attempts.mkdir(parents=True)
+    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
+    folder.append("submitted", job_id="5", cluster="slurm")
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,23 +10,16 @@ import pytest
 from launcher import causes
 from launcher.control import cancel_run
 from launcher.runs import RunFolder
-from launcher.spec import JobSpec
 from launcher.submission import SubmissionError
 
 AT = "CANCELLED AT 2026-01-01T12:00:00"
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
-) -> RunFolder:
-    folder = RunFolder(tmp_path / "demo")
-    folder.attempts.mkdir(parents=True)
-    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
-    folder.append("submitted", job_id="5", cluster="slurm")
-    folder.append("attempt_started", attempt=folder.new_attempt(), nodes=["n1"])
+def run(tmp_path: Path, submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    submitted.append("attempt_started", attempt=submitted.new_attempt(), nodes=["n1"])
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    return folder
+    return submitted
 
 
 def fake(run: RunFolder, name: str, script: str) -> None:

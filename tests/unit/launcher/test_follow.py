@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +13,6 @@ from launcher import state
 from launcher.follow import StateWatch, follow
 from launcher.logs import print_log
 from launcher.runs import Final, RunFolder
-from launcher.spec import JobSpec
 
 SCONTROL = """#!/bin/sh
 echo "$*" >> "$0.asked"
@@ -44,13 +42,9 @@ def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> RunFolder:
-    folder = RunFolder(tmp_path / "demo")
-    folder.attempts.mkdir(parents=True)
-    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
-    folder.append("submitted", job_id="5", cluster="slurm")
-    folder.append("attempt_started", attempt=folder.new_attempt(), nodes=["n1"])
-    return folder
+def run(submitted: RunFolder) -> RunFolder:
+    submitted.append("attempt_started", attempt=submitted.new_attempt(), nodes=["n1"])
+    return submitted
 
 
 def test_slurm_is_asked_for_one_job_and_seldom(run: RunFolder, controller: Controller) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -10,20 +9,13 @@ from launcher import slurm, state
 from launcher.container import detect
 from launcher.output import step_text
 from launcher.runs import Final, RunFolder
-from launcher.spec import JobSpec
 from launcher.why import TRACEBACK, explain, first_error, pending_words
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
-) -> RunFolder:
-    folder = RunFolder(tmp_path / "demo")
-    folder.attempts.mkdir(parents=True)
-    folder.write_spec(make_spec(save_dir=str(tmp_path / "out")))
-    folder.append("submitted", job_id="5", cluster="slurm")
+def run(submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setattr(slurm, "available", lambda: True)
-    return folder
+    return submitted
 
 
 @pytest.mark.parametrize(
