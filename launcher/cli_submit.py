@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from launcher import options as o
-from launcher.output import note, print_json
+from launcher.output import json_text, note, print_json, show
 from minimind.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -112,7 +112,9 @@ def run(
     check_name_is_free(spec, resume)
     code = run_here(spec, secrets, quiet=as_json)
     if as_json:
-        print_json({"run": spec.name, "exit_code": code, "run_dir": spec.run_dir})
+        # The exit status tells what became of the run, even if nobody reads this.
+        found = {"run": spec.name, "exit_code": code, "run_dir": spec.run_dir}
+        show(sys.stdout, json_text(found) + "\n")
     return code
 
 

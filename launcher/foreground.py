@@ -7,10 +7,10 @@ import shlex
 import sys
 import threading
 import time
-from typing import TextIO
 
 from launcher.build import runs_dir_flag
 from launcher.local import LocalSupervisor, rank_command
+from launcher.output import show
 from launcher.runs import RunFolder
 from launcher.spec import JobSpec
 from launcher.submission import prepare
@@ -46,19 +46,7 @@ def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
 
 
 def _note(text: str) -> None:
-    _show(sys.stderr, f"{text}\n")
-
-
-def _show(stream: TextIO, text: str) -> None:
-    """Writes for whoever still reads: a run must not end because nobody does any more."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:
-        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+    show(sys.stderr, f"{text}\n")
 
 
 class _Printer(threading.Thread):
@@ -93,4 +81,4 @@ class _Printer(threading.Thread):
                 file.seek(self._shown.get(path, 0))
                 data = file.read()
             self._shown[path] = self._shown.get(path, 0) + len(data)
-            _show(sys.stdout, data.decode(errors="replace"))
+            show(sys.stdout, data.decode(errors="replace"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher import causes
 
@@ -16,12 +17,29 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """How all commands write JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def note(text: str) -> None:
     """A line for people, on standard error, so that ``--json`` stays clean."""
     print(text, file=sys.stderr)
+
+
+def show(stream: TextIO, text: str) -> None:
+    """Writes for whoever still reads: a run must not end because nobody does any more."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,14 @@ def test_nothing_to_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_golden_folder_is_used() -> None:
     assert len(list(GOLDEN.glob("*.txt"))) >= 7
+
+
+def test_exit_status_of_a_run_outlives_its_reader(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.foreground.run_here", lambda *given, **more: 75)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["run", "--procs", "1", "--json", "--", "--max_steps", "1"]) == 75
