@@ -6,7 +6,6 @@ import contextlib
 import enum
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -23,21 +22,17 @@ from minimind.errors import NonFiniteLossError
 from minimind.stop import StopFlag
 from minimind.training.agreement import Agreement
 from minimind.training.checkpoint import Checkpointer
-from minimind.training.console import ProgressBar, step_line
 from minimind.training.distributed import World
 from minimind.training.evaluate import to_device
 from minimind.training.events import EventLog
 from minimind.training.execution import Execution
 from minimind.training.meter import LossMeter, StepTimer
-from minimind.training.metrics import MetricsLog
-from minimind.training.monitor import Monitor
 from minimind.training.optim import Optimizers, learning_rate_at
 from minimind.training.profile import StepProfiler
+from minimind.training.reporter import Place, Reporter
 from minimind.training.resume import Progress, Schedule
 from minimind.training.row_record import RowRecord
-from minimind.training.samples import SampleWriter
 from minimind.training.seed import rng_state
-from minimind.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -99,21 +94,12 @@ class Trainer:
     schedule: Schedule
     progress: Progress
     checkpointer: Checkpointer
-    metrics: MetricsLog | None
-    """Rank 0's; None elsewhere."""
-    tracker: Tracker
+    reporter: Reporter
     events: EventLog
-    monitor: Monitor
-    bar: ProgressBar
     stop_flag: StopFlag
     agreement: Agreement
-    evaluate: Callable[[], dict[str, float]] | None
-    samples: SampleWriter | None
-    """Rank 0's, under --sample_interval."""
     profiler: StepProfiler | None
     """Rank 0's, under --profile."""
-    flops_per_token: float
-    peak_flops: float
     deadline: float
     """``time.monotonic()`` at which --max_minutes is over."""
     row_record: RowRecord
@@ -130,13 +116,10 @@ class Trainer:
         # a step must be judged before it is taken.
         self._judge_each_step = self.world.device.type == "cpu" or self.config.skip_nonfinite > 0
         self._window_loss = torch.zeros((), device=self.world.device)
-        self._tokens_since_log = 0
-        self._log_clock = time.perf_counter()
         self._micro_seconds = 0.0
         self._saved_at = -1
         self._writing = False
         self._save_put_off = False
-        self._logged_at = self._evaluated_at = self._sampled_at = 0
         self.mark_boundary()
 
     def mark_boundary(self) -> None:
@@ -169,7 +152,7 @@ class Trainer:
             start_step: micro-steps done before; an optimiser-step boundary.
         """
         epoch_clock = time.perf_counter()
-        self._logged_at = self._evaluated_at = self._sampled_at = start_step
+        self.reporter.begin_epoch(start_step)
         window: Window | None = None
         batches = iter(loader)
         for step in range(start_step + 1, iters + 1):
@@ -185,25 +168,26 @@ class Trainer:
                 global_step=self.progress.global_step,
                 rows=batch.pop("row_ids"),
             )
+            place = Place(epoch, step, iters)
             is_last = step == window.last_step
             with self.timer.section("compute"):
                 self._forward_backward(batch, window, is_last=is_last)
             if is_last:
                 with self.timer.section("optimizer"):
-                    self._update(window, epoch, step)
-            self._tokens_since_log += window.tokens[step - window.last_step - 1]
+                    self._update(window, place)
+            self.reporter.count(window.tokens[step - window.last_step - 1], self.progress)
             self._micro_seconds = time.perf_counter() - micro_clock
             self.events.beat()
 
             at_end = step == iters or (is_last and self.finished)
             minutes = (time.perf_counter() - epoch_clock) / 60
             epoch_minutes = minutes / (step - start_step) * iters
-            if step % self.config.log_interval == 0 or at_end:
-                self._log(epoch, step, iters, window.learning_rate, epoch_minutes)
-            if self.evaluate is not None and (step % self.config.eval_interval == 0 or at_end):
-                self._log_evaluation(epoch, step, iters)
+            if self.reporter.log_is_due(step, at_end):
+                self._log(place, window.learning_rate, epoch_minutes)
+            if self.reporter.evaluation_is_due(step, at_end):
+                self.reporter.log_evaluation(place, self.progress)
             if self._sample_is_due(step, at_end):
-                self._log_samples(epoch, step, iters)
+                self.reporter.write_samples(place, self.progress)
             if is_last and self._save_is_due(step, at_end):
                 self.save()
 
@@ -217,7 +201,7 @@ class Trainer:
                     self.meter.restore(self.boundary.meter)
                 boundary = step if is_last else window.last_step - len(window.tokens)
                 if outcome is Outcome.TIME_IS_UP and boundary > start_step:
-                    self._report_the_end(epoch, boundary, iters, epoch_minutes)
+                    self._report_the_end(Place(epoch, boundary, iters), epoch_minutes)
                 return outcome
             if is_last:
                 window = None
@@ -270,7 +254,7 @@ class Trainer:
         self.meter.add(out.loss.detach(), out.aux_loss.detach(), scored)
         self._window_loss += loss.detach()
 
-    def _update(self, window: Window, epoch: int, step: int) -> None:
+    def _update(self, window: Window, place: Place) -> None:
         """Clip, judge, step; then this is a boundary."""
         self.optimizers.unscale(self.scaler)
         gradients = [p.grad for p in self.optimizers.parameters if p.grad is not None]
@@ -291,17 +275,16 @@ class Trainer:
         if take_step:
             self.optimizers.step(self.scaler)
         else:
-            self._skip_or_stop(window, epoch, step)
+            self._skip_or_stop(window, place)
         self.meter.close_window(taken=take_step)
         self.optimizers.zero_grad()
         self._window_loss = torch.zeros_like(self._window_loss)
-        self.progress.epoch = epoch
-        self.progress.step = step
+        self.progress.epoch = place.epoch
+        self.progress.step = place.step
         self.progress.rows_done += len(window.rows)
         self.progress.global_step += 1
         self.progress.tokens += sum(window.tokens)
         self.mark_boundary()
-        self.bar.update(self.progress.global_step)
 
     def _is_finite_everywhere(self, value: torch.Tensor) -> bool:
         finite = bool(torch.isfinite(value))
@@ -310,22 +293,23 @@ class Trainer:
             finite = all(self.world.gather(finite))
         return finite
 
-    def _skip_or_stop(self, window: Window, epoch: int, step: int) -> None:
+    def _skip_or_stop(self, window: Window, place: Place) -> None:
         if self.progress.skipped_steps >= self.config.skip_nonfinite:
-            raise self._nonfinite_error(f"epoch {epoch + 1}, step {step}", window.rows)
+            where = f"epoch {place.epoch + 1}, step {place.step}"
+            raise self._nonfinite_error(where, window.rows)
         self.progress.skipped_steps += 1
         if self.scaler.is_enabled():
             self.scaler.update()
         log.warning(
             "loss or gradient is not finite at epoch %d, step %d: step skipped (%d of %d); rows %s",
-            epoch + 1,
-            step,
+            place.epoch + 1,
+            place.step,
             self.progress.skipped_steps,
             self.config.skip_nonfinite,
             window.rows.tolist(),
         )
 
-    def _nonfinite_error(self, place: str, rows: np.ndarray | None) -> NonFiniteLossError:
+    def _nonfinite_error(self, where: str, rows: np.ndarray | None) -> NonFiniteLossError:
         newest = self.world.on_main(self._newest_durable_step)
         last_good = (
             f"last good checkpoint: {self.checkpointer.checkpoint_file} (optimiser step {newest})"
@@ -338,7 +322,7 @@ class Trainer:
             shown = ", ".join(map(str, rows[:8].tolist()))
             which = f", rows {shown}{', …' if len(rows) > 8 else ''}"
         error = NonFiniteLossError(
-            f"loss or gradient is not finite at {place}{which}; {last_good}; lower "
+            f"loss or gradient is not finite at {where}{which}; {last_good}; lower "
             "--learning_rate, or go on over such steps with --skip_nonfinite N"
         )
         error.reported_elsewhere = not self.world.is_main
@@ -444,7 +428,7 @@ class Trainer:
             "optimizer": self.optimizers.state_dict(),
             "scaler": self.scaler.state_dict(),
             **asdict(self.boundary.progress),
-            "wandb_id": self.tracker.run_id,
+            "wandb_id": self.reporter.tracker.run_id,
             "world_size": self.world.world_size,
             "rows_per_update": self.schedule.rows_per_update,
             "ranks": ranks,
@@ -454,109 +438,39 @@ class Trainer:
             "data": self.plan.fingerprint,
         }
 
-    def _log(
-        self, epoch: int, step: int, iters: int, learning_rate: float, epoch_minutes: float
-    ) -> None:
-        """One point for console, metrics file and tracker; the host waits for the device here."""
-        self._logged_at = step
+    def _log(self, place: Place, learning_rate: float, epoch_minutes: float) -> None:
+        """One point; the host waits for the device here."""
         self._assert_finite_so_far()
-        nats, aux, scored = self.world.sum(self.meter.read()).tolist()
-        if step == self.progress.step:
+        losses = self.world.sum(self.meter.read())
+        if place.step == self.progress.step:
             self.mark_boundary()
-        elapsed = time.perf_counter() - self._log_clock
-        tokens, self._tokens_since_log = self._tokens_since_log, 0
-        speed = tokens / elapsed
-        sections = self.timer.read()
-        self._log_clock = time.perf_counter()
-        if self.metrics is None:
-            return
-        logits_loss, aux_loss = nats / max(1.0, scored), aux / max(1.0, scored)
-        peak = self.peak_flops * self.world.world_size
-        point = {
-            "time": time.time(),
-            "epoch": epoch,
-            "step": step,
-            "iters": iters,
-            "global_step": self.progress.global_step,
-            "total_steps": self.schedule.total_steps,
-            "loss": logits_loss + aux_loss,
-            "logits_loss": logits_loss,
-            "aux_loss": aux_loss,
-            "learning_rate": learning_rate,
-            "grad_norm": float(self.grad_norm),
-            "epoch_minutes": epoch_minutes,
-            "tokens": self.progress.tokens,
-            "tokens_per_second": speed,
-            "mfu": speed * self.flops_per_token / peak,
-            "skipped_steps": self.progress.skipped_steps,
-            "elapsed_seconds": elapsed,
-            **{f"{name}_seconds": seconds for name, seconds in sections.items()},
-            **self.monitor.sample(),
-        }
-        log.info("%s", step_line(point, self.config.epochs))
-        self.metrics.write(point)
-        hidden = ("time", "epoch", "step", "iters", "total_steps")
-        self.tracker.log(
-            {name: value for name, value in point.items() if name not in hidden},
-            **self._tracker_place(epoch, step, iters),
+        self.reporter.log(
+            place,
+            self.progress,
+            losses=losses,
+            grad_norm=self.grad_norm,
+            learning_rate=learning_rate,
+            epoch_minutes=epoch_minutes,
+            sections=self.timer.read(),
         )
-        self.bar.update(self.progress.global_step, f"loss {point['loss']:.3f}")
-
-    def _log_evaluation(self, epoch: int, step: int, iters: int) -> None:
-        assert self.evaluate is not None
-        self._evaluated_at = step
-        start = time.perf_counter()
-        result = self.evaluate()
-        self._log_clock += time.perf_counter() - start
-        if self.metrics is None:
-            return
-        log.info(
-            "held-out loss: %.4f, bits_per_byte: %.4f", result["eval_loss"], result["bits_per_byte"]
-        )
-        place = {"epoch": epoch, "step": step, "global_step": self.progress.global_step}
-        self.metrics.write({"time": time.time(), **place, **result})
-        self.tracker.log(result, **self._tracker_place(epoch, step, iters))
 
     def _sample_is_due(self, step: int, at_end: bool) -> bool:
-        if self.samples is None or self.stop_flag.signal_number:
-            return False
-        return step % self.config.sample_interval == 0 or at_end
+        # A stop is not kept waiting for texts.
+        return self.reporter.sample_is_due(step, at_end) and not self.stop_flag.signal_number
 
-    def _log_samples(self, epoch: int, step: int, iters: int) -> None:
-        assert self.samples is not None
-        self._sampled_at = step
-        start = time.perf_counter()
-        self.samples.write(
-            **self._tracker_place(epoch, step, iters),
-            epoch=epoch,
-            step=step,
-            global_step=self.progress.global_step,
-            tokens=self.progress.tokens,
-        )
-        self._log_clock += time.perf_counter() - start
-
-    def _report_the_end(self, epoch: int, step: int, iters: int, epoch_minutes: float) -> None:
+    def _report_the_end(self, place: Place, epoch_minutes: float) -> None:
         """The last line, evaluation and samples of a run whose time is up.
 
-        They are of the last optimiser step, ``step``, unless they have been made since.
+        They are of the last optimiser step, ``place``, unless they have been made since.
         """
-        boundary = self.boundary
-        if step > self._logged_at:
-            rate = self._learning_rate_of(self.progress.global_step - 1)
-            self._log(epoch, step, iters, rate, epoch_minutes)
+        step, boundary = place.step, self.boundary
+        if step > self.reporter.logged_at:
+            self._log(place, self._learning_rate_of(self.progress.global_step - 1), epoch_minutes)
         # The line is one more than an uninterrupted run has: the next of a resumed one counts
         # the losses in it, too.
         self.boundary = boundary
         self.save()
-        if self.evaluate is not None and step > self._evaluated_at:
-            self._log_evaluation(epoch, step, iters)
-        if step > self._sampled_at and self._sample_is_due(step, at_end=True):
-            self._log_samples(epoch, step, iters)
-
-    def _tracker_place(self, epoch: int, step: int, iters: int) -> dict[str, int]:
-        """Where the run is, as trackers count: see ``NullTracker.log``."""
-        under_way = step != self.progress.step
-        return {
-            "micro_step": epoch * iters + step,
-            "update": self.progress.global_step + under_way,
-        }
+        if step > self.reporter.evaluated_at and self.reporter.evaluation_is_due(step, at_end=True):
+            self.reporter.log_evaluation(place, self.progress)
+        if step > self.reporter.sampled_at and self._sample_is_due(step, at_end=True):
+            self.reporter.write_samples(place, self.progress)

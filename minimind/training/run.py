@@ -37,7 +37,7 @@ from minimind.training.environment import FILE_NAME as ENVIRONMENT_FILE
 from minimind.training.environment import write_environment
 from minimind.training.evaluate import evaluate
 from minimind.training.events import EventLog
-from minimind.training.execution import Execution, check_machine, choose_dtype, choose_execution
+from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
 from minimind.training.flops import flops_per_token, peak_flops
 from minimind.training.lock import FolderLock
@@ -50,6 +50,7 @@ from minimind.training.precision import DTYPES, autocast_context, make_scaler, r
 from minimind.training.preparation import Preparation
 from minimind.training.profile import StepProfiler, name_compiled_kernels
 from minimind.training.records import prepare_records
+from minimind.training.reporter import Reporter
 from minimind.training.resume import (
     Progress,
     check_config,
@@ -216,8 +217,8 @@ def _run(
     if metrics is not None:
         stack.callback(metrics.close)
         write_config_file(config, save_dir / "config.toml")
-        parameters = sum(p.numel() for p in model.parameters())
-        write_environment(save_dir / ENVIRONMENT_FILE, world, parameters=parameters)
+        environment = save_dir / ENVIRONMENT_FILE
+        write_environment(environment, world, parameters=count_parameters(model))
     samples = None
     if prompts and world.is_main:
         samples = SampleWriter(config, prompts, model, tracker)
@@ -226,22 +227,22 @@ def _run(
     if config.profile and world.is_main:
         profiler = StepProfiler(config.profile, save_dir / "profile", world.device)
         stack.callback(profiler.close)
-    announce(
-        execution,
-        world,
-        model,
-        plan,
-        progress,
-        schedule.total_steps,
-        metrics,
-        events,
-        startup,
-        saved,
-    )
     peak, peak_source = peak_flops(world.device, DTYPES[dtype])
-    log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
     bar = stack.enter_context(
         ProgressBar(schedule.total_steps, progress.global_step, visible=world.is_main)
+    )
+    reporter = Reporter(
+        config=config,
+        schedule=schedule,
+        world_size=world.world_size,
+        metrics=metrics,
+        tracker=tracker,
+        monitor=Monitor(world.device),
+        bar=bar,
+        evaluate=evaluator,
+        samples=samples,
+        flops_per_token=flops_per_token(model.config, config.max_seq_len),
+        peak_flops=peak,
     )
     trainer = Trainer(
         config=config,
@@ -256,21 +257,16 @@ def _run(
         schedule=schedule,
         progress=progress,
         checkpointer=checkpointer,
-        metrics=metrics,
-        tracker=tracker,
+        reporter=reporter,
         events=events,
-        monitor=Monitor(world.device),
-        bar=bar,
         stop_flag=stop_flag,
         agreement=Agreement(world.world_size),
-        evaluate=evaluator,
-        samples=samples,
         profiler=profiler,
-        flops_per_token=flops_per_token(model.config, config.max_seq_len),
-        peak_flops=peak,
         deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),
         row_record=row_record,
     )
+    announce(trainer, startup, saved)
+    log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
     # Last of all, since what came before may have drawn random numbers.
     restore_rank_state(trainer, config, world, saved)
     # Its tensors are in model and optimiser now; the file's copy need not stay in memory.
@@ -404,49 +400,33 @@ def restore_rank_state(
     trainer.mark_boundary()
 
 
-def announce(
-    execution: Execution,
-    world: World,
-    model: nn.Module,
-    plan: Plan,
-    progress: Progress,
-    total_steps: int,
-    metrics: MetricsLog | None,
-    events: EventLog,
-    startup: StartupClock,
-    saved: dict[str, Any] | None,
-) -> None:
+def announce(trainer: Trainer, startup: StartupClock, saved: dict[str, Any] | None) -> None:
     """Say what is about to be trained, and where it goes on."""
-    parameters = sum(p.numel() for p in model.parameters())
+    world, plan, progress = trainer.world, trainer.plan, trainer.progress
     log.info(
         "%.2fM parameters, %d ranks on %s in %s; %d rows of %d tokens (%.1f%% text); "
         "%d optimiser steps",
-        parameters / 1e6,
+        count_parameters(trainer.model) / 1e6,
         world.world_size,
         world.device.type,
-        execution.dtype,
+        trainer.execution.dtype,
         plan.n_rows,
         plan.max_seq_len,
         100 * plan.fill,
-        total_steps,
+        trainer.schedule.total_steps,
     )
     step = progress.global_step
     seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
-    events.append("started", step=step, world_size=world.world_size, seconds=seconds)
+    trainer.events.append("started", step=step, world_size=world.world_size, seconds=seconds)
     log.info("ready %.1f s after the process started (%s)", startup.total, startup)
     if saved is not None:
         log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
-        events.append("resumed", step=step)
-        if metrics is not None:
-            metrics.write(
-                {
-                    "event": "resumed",
-                    "time": time.time(),
-                    "epoch": progress.epoch,
-                    "step": progress.step,
-                    "global_step": step,
-                }
-            )
+        trainer.events.append("resumed", step=step)
+        trainer.reporter.mark_resumed(progress)
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def train(trainer: Trainer, config: TrainConfig, world: World, plan: Plan) -> Outcome:
