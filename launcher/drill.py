@@ -26,7 +26,7 @@ from launcher.submission import SubmissionError, submit
 PARTS = ("term", "usr2", "kill", "time", "node")
 STEPS = 150
 INTERRUPT_AT = 20
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 TRAIN = [
     *("--hidden_size", "64", "--num_hidden_layers", "2", "--max_seq_len", "64"),
     *("--batch_size", "2", "--accumulation_steps", "1", "--epochs", "100000"),

@@ -7,12 +7,14 @@ tenths of a second. They are real processes all the same: they are signalled and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -48,9 +50,35 @@ def rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
     # As in a process that was not forked from a server: loader workers are this one's children.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
+    if held_at := environ.get("HELD_AT"):
+        hold_at(int(held_at))
     from minimind.train_pretrain import main
 
     sys.exit(main(argv))
+
+
+def hold_at(at_step: int) -> None:
+    """Let this rank go on from its micro-step ``at_step`` only once it is signalled.
+
+    A run of a second or two would be over before a test that has to wait for a processor.
+    """
+    from minimind.stop import StopFlag
+    from minimind.training.row_record import RowRecord
+
+    write, handle = RowRecord.write, StopFlag._handle
+    numbers, signalled = itertools.count(1), threading.Event()
+
+    def write_and_wait(self: RowRecord, **record: Any) -> None:
+        write(self, **record)
+        if next(numbers) >= at_step:
+            wait_until(signalled.is_set, "the signal")
+
+    def note(self: StopFlag, number: int, frame: Any) -> None:
+        signalled.set()
+        handle(self, number, frame)
+
+    RowRecord.write = write_and_wait  # type: ignore[method-assign]
+    StopFlag._handle = note  # type: ignore[method-assign]
 
 
 @dataclass
@@ -85,9 +113,13 @@ class Run:
         return words
 
     def start(
-        self, world_size: int = 1, target: Callable[..., None] = rank_main, **changes: Any
+        self,
+        world_size: int = 1,
+        target: Callable[..., None] = rank_main,
+        held_at: int | None = None,
+        **changes: Any,
     ) -> list[Any]:
-        """Start all ranks; returns their processes."""
+        """Start all ranks; returns their processes. ``held_at``: see :func:`hold_at`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -95,6 +127,8 @@ class Run:
         processes = []
         for rank in range(world_size):
             environ = dict(self.environ)
+            if held_at is not None:
+                environ["HELD_AT"] = str(held_at)
             if world_size > 1:
                 environ |= {
                     "RANK": str(rank),
@@ -112,14 +146,21 @@ class Run:
         return processes
 
     def finish(self, processes: Sequence[Any]) -> list[int]:
-        """Wait for all ranks; their exit codes."""
+        """Wait for all ranks, as long as they get on; their exit codes."""
+        written = -1
         for process in processes:
-            process.join(WAIT_SECONDS)
-            if process.is_alive():
-                for other in processes:
-                    other.kill()
-                raise AssertionError(f"rank did not end; output:\n{self.output}")
+            while process.join(WAIT_SECONDS) is None and process.is_alive():
+                before, written = written, self._written()
+                if written == before:
+                    for other in processes:
+                        other.kill()
+                    raise AssertionError(f"rank did not end; output:\n{self.output}")
         return [process.exitcode for process in processes]
+
+    def _written(self) -> int:
+        """Grows with every point that is logged, and with every line that a rank prints."""
+        files = [*self.folder.glob("output.*"), self.save_dir / "metrics.jsonl"]
+        return sum(path.stat().st_size for path in files if path.exists())
 
     def complete(self, world_size: int = 1, **changes: Any) -> Run:
         """Run to the end, and insist on success."""
@@ -131,7 +172,7 @@ class Run:
         self, number: signal.Signals, at_step: int, world_size: int = 1, **changes: Any
     ) -> list[int]:
         """Run, signal every rank once ``at_step`` micro-steps are on record, and wait."""
-        processes = self.start(world_size, **changes)
+        processes = self.start(world_size, held_at=at_step, **changes)
         pid = processes[0].pid
         wait_until(
             lambda: (

@@ -33,9 +33,12 @@ SEGMENT_CHARS = 1 << 20
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
-# Isolated, with this process's own path: what lies in the current folder is not imported.
-_SERVE = """\
-import sys
+# Isolated, with this process's own path: what lies in the current folder is not imported. A signal
+# to all processes must not end a worker while it still imports, either.
+_SERVE = f"""\
+import signal, sys
+for number in {[int(number) for number in STOP_SIGNALS]}:
+    signal.signal(number, signal.SIG_IGN)
 sys.path[:] = sys.argv[2:]
 from minimind.data.encoder import serve
 serve(int(sys.argv[1]))
@@ -221,8 +224,6 @@ class _Worker:
 
 def serve(fd: int) -> None:
     """The worker's side: encode what comes until the other side closes."""
-    for name in STOP_SIGNALS:
-        signal.signal(name, signal.SIG_IGN)
     connection: Connection = Connection(fd)
     try:
         encoder = ChunkEncoder(connection.recv())

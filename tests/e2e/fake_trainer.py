@@ -1,7 +1,8 @@
 """A test double of the training: same contract, no torch, steps that take as long as asked.
 
 Every rank adds up ``hash(step)`` (the "weights"); rank 0 checkpoints it. Ranks agree on the
-stopping step through files in the checkpoint folder, as real ranks do through a collective.
+stopping step, and meet before the first step and after the last, through files in the checkpoint
+folder, as real ranks do through a collective.
 """
 
 from __future__ import annotations
@@ -65,6 +66,17 @@ def train(options: argparse.Namespace) -> int:
     attempt = os.environ.get("LAUNCHER_ATTEMPT", "0")
     print(f"rank {RANK} of {WORLD_SIZE}: from step {step}", flush=True)
     agreed = checkpoint_dir / f"stop-{attempt}.json"
+    dead_peer = checkpoint_dir / f"dead-{attempt}"
+
+    def interrupted() -> bool:
+        return bool(stop.signal) or agreed.exists() or dead_peer.exists()
+
+    def meet(where: str) -> None:
+        """No rank goes on before all are here: one that started late is behind, not alone."""
+        (checkpoint_dir / f"{where}-{attempt}-{RANK}").touch()
+        others = [checkpoint_dir / f"{where}-{attempt}-{rank}" for rank in range(WORLD_SIZE)]
+        while not (interrupted() or all(other.exists() for other in others)):
+            time.sleep(0.02)
 
     def save(event: str, **values: object) -> None:
         if RANK == 0:
@@ -72,7 +84,7 @@ def train(options: argparse.Namespace) -> int:
             record(event, step=step, **values)
 
     crash_mark = checkpoint_dir / f"crashed-{RANK}"
-    dead_peer = checkpoint_dir / f"dead-{attempt}"
+    meet("begun")
     while step < options.max_steps:
         time.sleep(options.step_seconds)
         step += 1
@@ -87,6 +99,12 @@ def train(options: argparse.Namespace) -> int:
             crash_mark.touch()
             dead_peer.touch()
             raise RuntimeError(f"boom at step {step}")
+        if step == options.wait_at and attempt == "1":
+            # However long the test takes to interfere, this attempt does not end before.
+            while not interrupted():
+                time.sleep(0.02)
+        if step == options.max_steps:
+            meet("ended")
         if dead_peer.exists():
             # The collective that the dead rank misses fails on all others, a little later.
             time.sleep(1)
@@ -127,6 +145,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--crash_at", type=int, default=-1)
     parser.add_argument("--crash_rank", type=int, default=0)
     parser.add_argument("--hang_at", type=int, default=-1)
+    parser.add_argument("--wait_at", type=int, default=-1)
     parser.add_argument("--print_env", nargs="*", default=[])
     parser.add_argument("--print_args", nargs="*", default=[])
     parser.add_argument("--exit", type=int, default=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 from tests.e2e.lab import FAKE, Lab, poll
@@ -130,14 +132,15 @@ def logs_of(run: Path) -> str:
 
 
 def test_names_that_could_be_read_as_something_else_are_refused(slurm: Lab) -> None:
-    before = slurm.command("squeue", "--noheader", "--states=all").stdout
+    # The numbers alone: the states and times of earlier tests' jobs still change.
+    numbers = ("squeue", "--noheader", "--states=all", "--format=%i")
+    before = slurm.command(*numbers).stdout
     for name in ("-x", "a b", "$(touch executed)", "a;b", "../up", "a\nb", "数据", "a'b"):
         done = slurm.launcher("submit", f"--name={name}", *SMALL, "--")
         assert done.returncode == 2, name
         assert "--name" in done.stderr
     assert not list(slurm.folder.rglob("executed"))
-    after = slurm.command("squeue", "--noheader", "--states=all").stdout
-    assert after == before
+    assert set(slurm.command(*numbers).stdout.split()) <= set(before.split())
 
 
 def test_secret_is_in_no_file_and_no_job_record(slurm: Lab) -> None:
@@ -155,7 +158,10 @@ def test_secret_is_in_no_file_and_no_job_record(slurm: Lab) -> None:
     assert "s3cret-value" not in records
     holders = []
     for root in (slurm.runs / "secret", slurm.folder / "slurm"):
-        for path in root.rglob("*"):
-            if path.is_file() and b"s3cret-value" in path.read_bytes():
-                holders.append(path.name)
+        for folder, _, names in os.walk(root):
+            for path in (Path(folder, name) for name in names):
+                # Slurm's daemons replace their files, and remove those of a job that has ended.
+                with contextlib.suppress(FileNotFoundError):
+                    if path.is_file() and b"s3cret-value" in path.read_bytes():
+                        holders.append(path.name)
     assert holders == ["secrets.json"]

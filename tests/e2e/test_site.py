@@ -106,8 +106,9 @@ def test_plain_script_is_saved_and_stopped_by_scancel(
     flags = {**tiny_flags, "max_steps": 100000}
     job = start_plain_script(slurm, run, flags, tmp_path / "log")
     assert slurm.command("scancel", job).returncode == 0
-    poll(lambda: (run / "STOPPED").exists(), "the end")
-    assert "cancelled" in (run / "STOPPED").read_text()
+    stopped = run / "STOPPED"
+    # The shell makes the file before it writes into it.
+    assert "cancelled" in poll(lambda: stopped.exists() and stopped.read_text(), "the end")
     assert saw(run, "preempted"), "no checkpoint was saved"
     poll(
         lambda: "JobState=CANCELLED" in slurm.command("scontrol", "show", "job", job).stdout,

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -88,7 +87,7 @@ def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:
 
 def test_hang_dumps_stacks_and_restarts(slurm: Lab) -> None:
     train = ("--max_steps", "20", "--hang_at", "8")
-    slurm.submit("hang", *SMALL, "--hang-timeout", "6", train=train)
+    slurm.submit("hang", *SMALL, "--hang-timeout", "20", train=train)
     assert_whole(slurm, "hang", 20)
     assert slurm.causes("hang") == ["hang", "done"]
     first = slurm.runs / "hang" / "attempts" / "1"
@@ -126,18 +125,3 @@ def test_finished_run_is_never_run_again(slurm: Lab) -> None:
     log = slurm.runs / "again" / "batch.log"
     poll(lambda: "this run is over" in log.read_text(), "the second start to see the marker", 90)
     assert len(slurm.events("again", "attempt_started")) == 1
-
-
-def test_ranks_need_no_scontrol(slurm: Lab, tmp_path: Path) -> None:
-    """Ranks in a container have no Slurm: here their PATH has none."""
-    options = (*SMALL, "--env", f"PATH={tmp_path}")
-    slurm.devcluster("up", "--grace-time", "20")
-    train = ("--max_steps", "60", "--step_seconds", "0.1", "--print_env", "PATH")
-    slurm.submit("no-scontrol", *options, train=train)
-    slurm.wait_for_step("no-scontrol", 5)
-    slurm.preempt("no-scontrol", 1)
-    assert_whole(slurm, "no-scontrol", 60)
-    assert slurm.causes("no-scontrol") == ["preempted", "done"]
-    log = (slurm.runs / "no-scontrol/attempts/1/rank-0.log").read_text()
-    seen = json.loads(next(line for line in log.splitlines() if line.startswith("{")))
-    assert seen["env"]["PATH"] == str(tmp_path)

@@ -17,7 +17,7 @@ RANKS = ("--nodes", "2", "--gpus", "1")
 STEPS = 4000
 """About a minute on two cores: time to interrupt it."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_preempted_in_every_way_is_bit_identical(
         slurm.devcluster("up", *way)
         slurm.wait_for_step("preempted", max(slurm.steps("preempted"), default=0) + 5, attempt)
         slurm.preempt("preempted", attempt)
-    state = slurm.wait("preempted", seconds=400)
+    state = slurm.wait("preempted", seconds=900)
     assert slurm.causes("preempted") == ["preempted"] * len(ways) + ["done"]
     assert state["restarts"] == {"preempted": len(ways)}
     assert slurm.steps("preempted") == list(range(1, STEPS + 1)), "a step was lost or done twice"
@@ -95,8 +95,11 @@ def test_time_limit_continues_bit_identical(slurm: Lab, flags: dict[str, Any], p
     # Slurm enforces limits every half a minute; moving the end saves the test four minutes.
     moved = slurm.command("scontrol", "update", f"jobid={job}", "endtime=now+1")
     assert moved.returncode == 0, moved.stderr
-    slurm.wait("limited", seconds=400)
-    # The moved end shortens the limit of later attempts, too.
+    poll(lambda: slurm.causes("limited"), "the limit")
+    # The moved end is the limit of later attempts, too.
+    update = ("scontrol", "update", f"jobid={job}", "timelimit=60")
+    poll(lambda: slurm.command(*update).returncode == 0, "a longer limit")
+    slurm.wait("limited", seconds=900)
     causes = slurm.causes("limited")
     assert len(causes) > 1
     assert causes == ["time_limit"] * (len(causes) - 1) + ["done"]
@@ -115,7 +118,7 @@ def test_lost_node_costs_at_most_one_save_interval(
     os.kill(pid, signal.SIGKILL)
     poll(lambda: slurm.causes("lost"), "the loss to be seen")
     slurm.devcluster("up")
-    slurm.wait("lost", seconds=400)
+    slurm.wait("lost", seconds=900)
     assert slurm.causes("lost") == ["node_failure", "done"]
     resumed = slurm.events("lost", "resumed")[0]
     saves = slurm.events("lost", "checkpointed")

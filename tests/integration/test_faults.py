@@ -84,7 +84,14 @@ class TestDisk:
         newest = small_disk / "pretrain_32.pt"
         wait_until(newest.exists, "the first checkpoint")
         ballast = small_disk / "ballast"
-        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=64K"], capture_output=True)
+        fill = ["dd", "if=/dev/zero", f"of={ballast}", "bs=64K", "oflag=append", "conv=notrunc"]
+
+        def filled() -> bool:
+            # A checkpoint that was whole by now still takes the old one's name, and frees its room.
+            subprocess.run(fill, capture_output=True)
+            return "not saved" in run.output or not processes[0].is_alive()
+
+        wait_until(filled, "a save that fails")
         (code,) = run.finish(processes)
         assert code == 1
         assert "not saved" in run.output

@@ -27,13 +27,15 @@ def test_a_run_is_reported_at_every_stage_of_its_life(
         (found,) = json.loads(capsys.readouterr().out)["runs"]
         return found
 
-    processes = run.start()
+    checkpoint = run.checkpoint_dir / "pretrain_32.pt"
+    processes = run.start(held_at=12)
+    # Without a checkpoint the next attempt would be the first of another run.
     wait_until(
         lambda: (
-            (metrics.exists() and metrics.read_bytes().count(b"\n") >= 9)
+            (checkpoint.exists() and metrics.read_bytes().count(b"\n") >= 9)
             or not processes[0].is_alive()
         ),
-        "nine points",
+        "nine points and a checkpoint",
     )
     going = report()
     assert (going["run"], going["state"]) == ("mine", "running")

@@ -43,7 +43,10 @@ def test_samples_and_trackers_change_no_bit_and_survive_a_kill(make_run: MakeRun
     points = [p for p in metrics if "loss" in p]
     records = read_metrics(watched.save_dir / "samples.jsonl")
     due = {(p["epoch"], p["step"]) for p in points if p["step"] % 5 == 0 or p["step"] == p["iters"]}
-    assert {(r["epoch"], r["step"]) for r in records} == due
+    sampled = {(r["epoch"], r["step"]) for r in records}
+    assert sampled <= due
+    # A run that is asked to stop samples no more in the steps up to its next save.
+    assert len(due - sampled) <= 1
     assert {r["prompt"] for r in records} == {"The old clock", "清晨的"}
     assert len({r["text"] for r in records}) > 2
 

@@ -188,6 +188,7 @@ def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: 
     assert scores(two)[-1]["eval_loss"] == pytest.approx(found[-1]["eval_loss"], rel=1e-3)
 
 
+@pytest.mark.timeout(1200)  # compiling is slow
 def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
     make_run: MakeRun,
 ) -> None:

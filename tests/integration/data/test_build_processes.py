@@ -18,6 +18,7 @@ import pytest
 
 from minimind.data import unfinished
 from minimind.data.corpus import open_corpus
+from minimind.data.encoder import STOP_SIGNALS
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 OPEN = """
@@ -85,6 +86,13 @@ def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
             if "encoder import serve" in " ".join(child.cmdline()):
                 found.append(child)
     return found
+
+
+def leaves_signals_to_its_parent(worker: psutil.Process) -> bool:
+    """Whether Python has started far enough; until then a signal ends it, as any new process."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    (ignored,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored, 16) >> (STOP_SIGNALS[-1] - 1) & 1)
 
 
 def half_built(cache: Path) -> bool:
@@ -157,6 +165,8 @@ def test_signals_to_every_process_do_not_hurt_the_workers(large: str, tmp_path: 
     run = start(large, cache, n_workers=2)
     wait_until(lambda: half_built(cache))
     workers = workers_of(run)
+    # A chunk is done once one worker is up.
+    wait_until(lambda: all(map(leaves_signals_to_its_parent, workers)))
     for _ in range(20):
         for worker in workers:
             for name in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):

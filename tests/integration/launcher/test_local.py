@@ -39,10 +39,12 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     for spec in made.runs.glob("*/spec.json"):
         pid = supervisor(made, spec.parent.name)
         if pid is not None:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
             poll(lambda pid=pid: not runs(pid), "the supervisor to end")
         for rank in host.living_ranks(RunFolder(spec.parent)):
-            os.kill(rank, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
 
 
 def supervisor(lab: Lab, name: str) -> int | None:
@@ -116,7 +118,7 @@ def test_running_run_is_not_submitted_twice(lab: Lab) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_resume_goes_on(lab: Lab, number: signal.Signals) -> None:
-    train = ("--max_steps", "40", "--save_interval", "1000")
+    train = ("--max_steps", "40", "--save_interval", "1000", "--wait_at", "6")
     lab.submit("stopped", *LOCAL, train=train)
     lab.wait_for_step("stopped", 5)
     pid = supervisor(lab, "stopped")
@@ -132,7 +134,8 @@ def test_signal_saves_and_resume_goes_on(lab: Lab, number: signal.Signals) -> No
 
 
 def test_cancel_and_requeue(lab: Lab) -> None:
-    lab.submit("cancelled", *LOCAL, train=("--max_steps", "60", "--save_interval", "1000"))
+    train = ("--max_steps", "60", "--save_interval", "1000", "--wait_at", "4")
+    lab.submit("cancelled", *LOCAL, train=train)
     lab.wait_for_step("cancelled", 3)
     lab.ok("cancel", "cancelled")
     assert lab.wait("cancelled", "CANCELLED")["exit_code"] == 130
@@ -145,7 +148,7 @@ def test_cancel_and_requeue(lab: Lab) -> None:
 
 def test_killed_supervisor_is_noticed_and_its_ranks_stand_back(lab: Lab) -> None:
     """The machine's own loss: nobody is left to record the end, and old ranks live on."""
-    train = ("--max_steps", "80", "--save_interval", "5")
+    train = ("--max_steps", "80", "--save_interval", "5", "--wait_at", "13")
     lab.submit("killed", *LOCAL, train=train)
     lab.wait_for_step("killed", 12)
     pid = supervisor(lab, "killed")
@@ -307,7 +310,7 @@ def test_run_in_the_foreground(lab: Lab) -> None:
 
 def test_interrupted_foreground_run_is_saved_and_resumed(lab: Lab) -> None:
     words = ["run", "--name", "ctrl-c", "--procs", "2", *FAKE]
-    train = ["--", "--max_steps", "40", "--save_interval", "1000"]
+    train = ["--", "--max_steps", "40", "--save_interval", "1000", "--wait_at", "6"]
     shell = subprocess.Popen(
         [sys.executable, "-m", "launcher", *words, *train],
         cwd=lab.folder,
@@ -355,7 +358,7 @@ def test_foreground_run_is_saved_when_its_terminal_closes(
     """A dropped connection: the kernel sends SIGHUP, and nothing can be printed any more."""
     ours, theirs = terminal
     words = ("run", "--name", "dropped", "--procs", "2", *FAKE)
-    train = ("--", "--max_steps", "40", "--save_interval", "1000")
+    train = ("--", "--max_steps", "40", "--save_interval", "1000", "--wait_at", "6")
     shell = run_on_terminal(lab, theirs, *words, *train)
     lab.wait_for_step("dropped", 5)
     ranks = children(shell.pid)
@@ -404,7 +407,7 @@ def test_run_goes_on_when_the_reader_of_its_output_leaves(lab: Lab) -> None:
 
 
 def test_cancel_stops_the_ranks_of_a_killed_supervisor(lab: Lab) -> None:
-    train = ("--max_steps", "60", "--save_interval", "1000")
+    train = ("--max_steps", "60", "--save_interval", "1000", "--wait_at", "6")
     lab.submit("orphaned", *LOCAL, train=train)
     lab.wait_for_step("orphaned", 5)
     pid = supervisor(lab, "orphaned")
@@ -451,7 +454,8 @@ def test_run_of_a_machine_that_fell_silent_goes_on_elsewhere(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And if that machine was only cut off, its supervisor stands back like its ranks."""
-    lab.submit("silent", *LOCAL, train=("--max_steps", "40", "--save_interval", "5"))
+    train = ("--max_steps", "40", "--save_interval", "5", "--wait_at", "13")
+    lab.submit("silent", *LOCAL, train=train)
     lab.wait_for_step("silent", 12)
     run = RunFolder(lab.runs / "silent")
     pid = supervisor(lab, "silent")
@@ -511,7 +515,8 @@ def test_sweep_is_one_run_a_point(lab: Lab) -> None:
 
 
 def test_point_of_a_sweep_is_cancelled_and_continued_alone(lab: Lab) -> None:
-    train = ("--step_seconds", "0.1", "--save_interval", "1000")
+    # The point with index 1 ends before it comes to wait.
+    train = ("--step_seconds", "0.1", "--save_interval", "1000", "--wait_at", "7")
     lab.ok("sweep", "--name", "two", *LOCAL, "--vary", "max_steps=40,6", "--", *train)
     lab.wait_for_step("two/0", 3)
     assert lab.state("two/1")["state"] == "PENDING"

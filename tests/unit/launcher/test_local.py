@@ -6,9 +6,11 @@ import fcntl
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +127,17 @@ def once(run: RunFolder, event: str, act: Callable[[], object]) -> threading.Thr
     return thread
 
 
+@pytest.fixture
+def between_attempts(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Acts while the supervisor rests between two attempts."""
+
+    def set_act(act: Callable[[], object]) -> None:
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: act())
+        monkeypatch.setattr(local, "time", clock)
+
+    return set_act
+
+
 def stop_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -153,22 +166,22 @@ def test_rank_that_somebody_else_ends_has_crashed(
 
 
 def test_stop_between_two_attempts_begins_no_other(
-    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+    run: RunFolder,
+    supervised: Callable[..., LocalSupervisor],
+    between_attempts: Callable[[Callable[[], object]], None],
 ) -> None:
-    supervisor = supervised("exit 1", max_restarts=9)
-    thread = once(run, "requeued", stop_this_process)
-    assert supervisor.main() == 75
-    thread.join()
+    between_attempts(stop_this_process)
+    assert supervised("exit 1", max_restarts=9).main() == 75
     assert causes_of(run) == ["crash"]
     assert run.final() is None
 
 
 def test_cancel_between_two_attempts_ends_the_run(
-    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+    run: RunFolder,
+    supervised: Callable[..., LocalSupervisor],
+    between_attempts: Callable[[Callable[[], object]], None],
 ) -> None:
-    supervisor = supervised("exit 1", max_restarts=9)
-    thread = once(run, "requeued", lambda: cancel_run(run))
-    assert supervisor.main() == 130
-    thread.join()
+    between_attempts(lambda: cancel_run(run))
+    assert supervised("exit 1", max_restarts=9).main() == 130
     assert causes_of(run) == ["crash"]
     assert state.job_state(run, None)[0] == state.CANCELLED

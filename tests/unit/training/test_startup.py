@@ -21,7 +21,7 @@ def test_counts_from_the_process_start_and_splits_what_follows():
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     imports, data, total = map(float, done.stdout.split())
     assert imports >= 0.29  # what came before the clock was made
-    assert data >= 0.2
+    assert data >= 0.19  # of 0.2: the clock of the day may be set meanwhile
     assert total == imports + data
     assert total <= time.time() - began + 0.02
 
