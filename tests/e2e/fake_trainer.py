@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -68,15 +69,16 @@ def train(options: argparse.Namespace) -> int:
     agreed = checkpoint_dir / f"stop-{attempt}.json"
     dead_peer = checkpoint_dir / f"dead-{attempt}"
 
-    def interrupted() -> bool:
-        return bool(stop.signal) or agreed.exists() or dead_peer.exists()
+    def hold(until: Callable[[], bool] = lambda: False) -> None:
+        """Waits, for as long as nobody interferes with this attempt."""
+        while not (until() or stop.signal or agreed.exists() or dead_peer.exists()):
+            time.sleep(0.02)
 
     def meet(where: str) -> None:
         """No rank goes on before all are here: one that started late is behind, not alone."""
         (checkpoint_dir / f"{where}-{attempt}-{RANK}").touch()
         others = [checkpoint_dir / f"{where}-{attempt}-{rank}" for rank in range(WORLD_SIZE)]
-        while not (interrupted() or all(other.exists() for other in others)):
-            time.sleep(0.02)
+        hold(until=lambda: all(other.exists() for other in others))
 
     def save(event: str, **values: object) -> None:
         if RANK == 0:
@@ -101,8 +103,7 @@ def train(options: argparse.Namespace) -> int:
             raise RuntimeError(f"boom at step {step}")
         if step == options.wait_at and attempt == "1":
             # However long the test takes to interfere, this attempt does not end before.
-            while not interrupted():
-                time.sleep(0.02)
+            hold()
         if step == options.max_steps:
             meet("ended")
         if dead_peer.exists():
