@@ -40,7 +40,7 @@ from benchmarks.common import (
 from benchmarks.corpus import benchmark_corpus
 from minimind.config import TrainConfig
 from minimind.errors import EXIT_RUN_ME_AGAIN
-from minimind.training.metrics import read_metrics
+from minimind.rundir.metrics import read_metrics
 
 SIZES = {
     "256x4": {"hidden_size": 256, "num_hidden_layers": 4, "max_seq_len": 256},

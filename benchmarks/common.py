@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minimind.data.cores import available_cores
 from minimind.errors import MiniMindError
+from minimind.system.process import available_cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEER_PACKAGES = REPOSITORY / "build" / "peers"

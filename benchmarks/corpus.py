@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minimind.data.corpus import open_corpus
-from minimind.data.sample import make_sample
+from minimind.data.sample_corpus import make_sample
+from minimind.data.tokenize.cache import open_corpus
 
 CHARS_PER_TOKEN = 2.74
 """Of the sample corpus under the shipped tokenizer, line ends and document marks included."""

@@ -41,9 +41,9 @@ from benchmarks.common import (
 )
 from benchmarks.corpus import benchmark_corpus
 from benchmarks.peers.upstream import check_clone, scratch_folder
-from minimind.data.cores import available_cores
 from minimind.data.tokenizer import tokenizer_folder
-from minimind.training.metrics import read_metrics
+from minimind.rundir.metrics import read_metrics
+from minimind.system.process import available_cores
 
 TIME_TARGET, TOKEN_TARGET = 30.0, 50.0
 DEFAULT_VARIANTS = (

@@ -50,11 +50,11 @@ def ranks(size: int, folder: Path) -> list[Line]:
     import torch
     import torch.distributed as dist
 
+    from minimind.checkpoint.run_lock import FolderLock
+    from minimind.distributed.stop_consensus import Agreement
+    from minimind.distributed.world import World
     from minimind.errors import ConfigError
-    from minimind.training.agreement import Agreement
-    from minimind.training.distributed import World
-    from minimind.training.events import EventLog
-    from minimind.training.lock import FolderLock
+    from minimind.rundir.events import EventLog
 
     torch.set_num_threads(1)
     with socket.socket() as probe:
@@ -99,7 +99,7 @@ def ranks(size: int, folder: Path) -> list[Line]:
         if mine:
             lock.release()
         if number == 0:
-            from launcher.records import read_events
+            from launcher.spec.records import read_events
 
             found = read_events(folder / "events.jsonl")
             assert len(found) == 20 * size, "an event was lost or torn"
@@ -124,8 +124,8 @@ def ranks(size: int, folder: Path) -> list[Line]:
 
 def make_run(folder: Path, name: str, points: int = 50, events: int = 20) -> None:
     """A run as a day of preemptions leaves it."""
-    from launcher.runs import RunFolder
-    from launcher.spec import JobSpec
+    from launcher.spec.job_spec import JobSpec
+    from launcher.spec.run_folder import RunFolder
 
     run = RunFolder(folder / name)
     out = run.root / "out"
@@ -176,7 +176,8 @@ def runs(size: int, folder: Path) -> list[Line]:
 
 def sweep(size: int, folder: Path) -> list[Line]:
     """A sweep of ``size`` points: checked, and its folders made as an array's submission does."""
-    from launcher import slurm, submission
+    from launcher.slurm import client as slurm
+    from launcher.submit import submission
 
     # The two things that a machine without a cluster lacks: what its site is, and sbatch.
     slurm.available = lambda: True
@@ -199,8 +200,8 @@ def sweep(size: int, folder: Path) -> list[Line]:
 
 def events(size: int, folder: Path) -> list[Line]:
     """A run with ``size`` events and as many logged points."""
-    from launcher import attempt
-    from launcher.runs import RunFolder
+    from launcher.spec.run_folder import RunFolder
+    from launcher.supervise import attempt_log as attempt
 
     make_run(folder, "run", points=size, events=size)
     lines: list[Line] = []
@@ -221,7 +222,7 @@ def corpus(size: int, folder: Path) -> list[Line]:
 
     from minimind.data.packing import plan_rows
     from minimind.data.sampler import SkipBatchSampler
-    from minimind.data.store import TokenStore
+    from minimind.data.token_store import TokenStore
 
     random = np.random.default_rng(0)
     lengths = np.minimum(random.lognormal(5.0, 1.0, size).astype(np.int64) + 2, 20_000)

@@ -36,7 +36,7 @@ from benchmarks.common import (
     work_folder,
 )
 from benchmarks.corpus import benchmark_corpus
-from minimind.training.metrics import read_metrics
+from minimind.rundir.metrics import read_metrics
 
 SIZES = {
     "256x4": {"hidden_size": 256, "num_hidden_layers": 4, "max_seq_len": 256, "batch_size": 16},

@@ -45,11 +45,11 @@ from benchmarks.common import (
 from benchmarks.corpus import benchmark_corpus, padding
 from benchmarks.peak import best_rate, precisions
 from benchmarks.peers.upstream import check_clone, scratch_folder
-from minimind.data.cores import available_cores
 from minimind.data.tokenizer import tokenizer_folder
 from minimind.model import MiniMindConfig
+from minimind.rundir.metrics import read_metrics
+from minimind.system.process import available_cores
 from minimind.training.flops import data_sheet_peak, flops_per_token
-from minimind.training.metrics import read_metrics
 
 PEERS = ("upstream", "hf", "plain")
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from ranks import run_ranks
 
 from minimind.cli import COMMANDS
-from minimind.data.cores import available_cores
+from minimind.system.process import available_cores
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_FOUND = 127

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from minimind.data.sources import parse_sources
 from minimind.errors import ConfigError
-from minimind.toml import read_toml
+from minimind.rundir.sources import parse_sources
+from minimind.system.toml import read_toml
 
 Check = tuple[Callable[[Any], bool], str]
 

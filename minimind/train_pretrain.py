@@ -3,7 +3,7 @@
 Run as ``minimind pretrain``, ``python -m minimind.train_pretrain`` or
 ``python minimind/train_pretrain.py``; alone, under torchrun or under Slurm. The twelve
 steps of a run, from the ranks' meeting to their farewell, are in
-:mod:`minimind.training.run`, which is imported only after the flags are known to be good
+:mod:`minimind.training.pretrain`, which is imported only after the flags are known to be good
 and the stop signals are handled: loading torch takes seconds.
 """
 
@@ -20,7 +20,6 @@ if __name__ == "__main__" and not __package__:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minimind import redact
 from minimind.config import TrainConfig, parse_args
 from minimind.errors import (
     EXIT_CRASHED,
@@ -30,8 +29,9 @@ from minimind.errors import (
     ConfigError,
     MiniMindError,
 )
-from minimind.stop import StopFlag, StopRequested
-from minimind.terminal import one_line
+from minimind.system import redact
+from minimind.system.signals import StopFlag, StopRequested
+from minimind.system.terminal import one_line
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def pretrain(config: TrainConfig) -> RunResult:
     """
     with StopFlag().installed() as stop_flag:
         try:
-            from minimind.training.run import run
+            from minimind.training.pretrain import run
 
             return run(config, stop_flag)
         except StopRequested as request:

@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from minimind.training.metrics import read_metrics
-from minimind.training.row_record import row_records
+from minimind.rundir.metrics import read_metrics
+from minimind.training.audit import row_records
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["minimind.training.run"])
+FORKSERVER.set_forkserver_preload(["minimind.training.pretrain"])
 
 WAIT_SECONDS = 120.0
 
@@ -62,8 +62,8 @@ def hold_at(at_step: int) -> None:
 
     A run of a second or two would be over before a test that has to wait for a processor.
     """
-    from minimind.stop import StopFlag
-    from minimind.training.row_record import RowRecord
+    from minimind.system.signals import StopFlag
+    from minimind.training.audit import RowRecord
 
     write, handle = RowRecord.write, StopFlag._handle
     numbers, signalled = itertools.count(1), threading.Event()

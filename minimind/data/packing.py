@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from minimind.data.sampler import SourceRows
-from minimind.data.store import DAMAGE, TokenStore, fsync_tree
+from minimind.data.token_store import DAMAGE, TokenStore, fsync_tree
 from minimind.errors import DataError
 
 if TYPE_CHECKING:

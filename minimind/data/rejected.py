@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from minimind.data.reader import BadRow
+from minimind.data.rows import BadRow
 from minimind.errors import DataError
 
 

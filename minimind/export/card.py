@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from minimind import __version__
-from minimind.command import count_text
-from minimind.pretrained import Pretrained
+from minimind.cli.parser import count_text
+from minimind.weights.pretrained import Pretrained
 
 _HF = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer

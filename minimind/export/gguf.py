@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from minimind.errors import ConfigError, MiniMindError
-from minimind.extra import require_package
-from minimind.foreign_weights import ARCHITECTURES, gguf_layout, yarn_magnitude
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.pretrained import Pretrained
-from minimind.weights import HEAD
+from minimind.system.packages import require_package
+from minimind.weights.foreign import ARCHITECTURES, gguf_layout, yarn_magnitude
+from minimind.weights.pretrained import Pretrained
+from minimind.weights.state_dict import HEAD
 
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
 """``--dtype`` → GGUF's name of the precision."""

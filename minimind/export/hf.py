@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qw
 
 from minimind.export.card import model_card
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.pretrained import Pretrained
-from minimind.weights import HEAD
+from minimind.weights.pretrained import Pretrained
+from minimind.weights.state_dict import HEAD
 
 _TOKENIZER_FILES = (
     "tokenizer.json",

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minimind.extra import require_package
 from minimind.model import MiniMindForCausalLM
 from minimind.model.modeling_minimind import MiniMindSparseMoeBlock
+from minimind.system.packages import require_package
 
 FILE = "model.onnx"
 

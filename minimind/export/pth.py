@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from minimind.checkpoint.store import save_tensors
 from minimind.export.target import new_file
 from minimind.model import MiniMindForCausalLM
-from minimind.training.checkpoint import save_tensors
 
 
 def write_pth(model: MiniMindForCausalLM, file: Path, dtype: torch.dtype) -> None:

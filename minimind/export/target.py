@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from minimind.errors import ConfigError
-from minimind.training.durable import sync_folder, temporary_name, write_durably
+from minimind.system.durable import sync_folder, temporary_name, write_durably
 
 _WEIGHTS = ("*.safetensors", "*.onnx")
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from minimind.command import count_text
+from minimind.cli.parser import count_text
 from minimind.report.read import RunRecord
 from minimind.report.words import counted, duration, share
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimind.checkpoint.run_lock import STALE_SECONDS
 from minimind.errors import ConfigError
-from minimind.report.account import Account, account_for, events_of_metrics
 from minimind.report.tidy import Record, read_flags, read_json, tidy
 from minimind.report.words import duration
-from minimind.training.lock import STALE_SECONDS
-from minimind.training.metrics import each_step_once, read_lines
+from minimind.rundir.ledger import Account, account_for, events_of_metrics
+from minimind.rundir.metrics import each_step_once, read_lines
 
 SILENT_SECONDS = 600.0
 """A launched run that has shown no sign of life for so long is remarked upon."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind.errors import ConfigError
-from minimind.toml import read_toml
+from minimind.system.toml import read_toml
 
 Record = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minimind.report.account import PHASES, Attempt
+from minimind.charts.svg import bar
 from minimind.report.read import RunRecord
-from minimind.report.svg import bar
 from minimind.report.words import counted, duration, moment, share, text
+from minimind.rundir.ledger import PHASES, Attempt
 
 PHASE_WORDS = {
     "queue": "waiting",

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from minimind.config import AUTO, DEFAULT_BATCH_SIZE, TrainConfig
-from minimind.data.mix import Plan
+from minimind.data.mixture import Plan
+from minimind.distributed.world import World
 from minimind.errors import OutOfMemoryError
-from minimind.training.distributed import World
 from minimind.training.evaluate import to_device
 
 log = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minimind.checkpoint.resume import Schedule
 from minimind.config import TrainConfig
-from minimind.data.mix import Plan
-from minimind.data.store import TokenStore
+from minimind.data.mixture import Plan
+from minimind.data.token_store import TokenStore
+from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.training.distributed import World
 from minimind.training.evaluate import to_device
 from minimind.training.flops import flops_per_token
-from minimind.training.resume import Schedule
-from minimind.weights import load_state_into, read_weights, settings_of
+from minimind.weights.state_dict import load_state_into, read_weights, settings_of
 
 log = logging.getLogger(__name__)
 

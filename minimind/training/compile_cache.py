@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from minimind.data.corpus import cache_folder
+from minimind.data.tokenize.cache import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from minimind.data.corpus import TokenStore
-from minimind.data.mix import Plan
-from minimind.training.distributed import World
+from minimind.data.mixture import Plan
+from minimind.data.tokenize.cache import TokenStore
+from minimind.distributed.world import World
 
 
 @torch.no_grad()

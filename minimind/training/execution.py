@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from minimind.config import FLEX_HEAD_SIZE, TrainConfig
+from minimind.distributed.world import World
 from minimind.errors import ConfigError
-from minimind.training.distributed import World
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 
 from minimind.config import TrainConfig
 from minimind.errors import MiniMindError, OutOfMemoryError
-from minimind.training.monitor import describe_memory
+from minimind.telemetry.monitor import describe_memory
 
 
 def explain(error: Exception, config: TrainConfig, device: torch.device) -> Exception:

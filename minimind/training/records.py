@@ -7,10 +7,10 @@ from pathlib import Path
 
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
-from minimind.toml import read_toml
-from minimind.training.metrics import archive_previous
-from minimind.training.row_record import row_records, trim_row_records
-from minimind.training.samples import FILE_NAME as SAMPLES_FILE
+from minimind.rundir.metrics import archive_previous
+from minimind.system.toml import read_toml
+from minimind.telemetry.samples import FILE_NAME as SAMPLES_FILE
+from minimind.training.audit import row_records, trim_row_records
 
 MAKE_THE_STEM = ("save_weight", "hidden_size", "use_moe")
 """Runs that differ in one of these have checkpoints of their own, and share the records' names."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import host, state
-from launcher.runs import RunFolder, of_attempt
-from launcher.slurm import JobInfo
+from launcher.inspect import run_state as state
+from launcher.slurm.client import JobInfo
+from launcher.spec.run_folder import RunFolder, of_attempt
+from launcher.supervise import host
 from tests.chaos.target import (
     Ending,
     GrowingFile,

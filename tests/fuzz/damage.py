@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minimind.errors import MiniMindError
-from minimind.terminal import LONGEST, one_line
+from minimind.system.terminal import LONGEST, one_line
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """How many: without it few and always the same ones (`make test`), else new ones (`make fuzz`)."""
@@ -173,7 +173,7 @@ def in_one_line(error: MiniMindError) -> None:
 
 def weights_taken(path: Path) -> bool:
     """Whether weights were read, of whatever form; if not, the user is told in one line."""
-    from minimind.weights import infer_config, read_weights
+    from minimind.weights.state_dict import infer_config, read_weights
 
     try:
         stored = read_weights(path)

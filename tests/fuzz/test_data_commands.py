@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from minimind.cli import main
 from minimind.config import TrainConfig
-from minimind.data.sources import parse_sources
 from minimind.errors import ConfigError
-from minimind.training.samples import sample_prompts
+from minimind.rundir.sources import parse_sources
+from minimind.telemetry.samples import sample_prompts
 from tests.fuzz.damage import (
     NASTY_TEXTS,
     damaged_bytes,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from minimind.cli.export import main as export
 from minimind.errors import WeightsError
-from minimind.export.cli import main as export
-from minimind.weights import read_weights
+from minimind.weights.state_dict import read_weights
 from tests.fuzz.damage import damaged_bytes, fuzz, say, weights_taken
 from tests.unit.export.helpers import make_model, write_checkpoint
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from launcher import cli, slurm
-from launcher.runs import RunFolder
-from launcher.spec import JobSpec
+from launcher import cli
+from launcher.slurm import client as slurm
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
 from tests.fuzz.damage import damaged_json, damaged_lines, fuzz, refused, say
 

@@ -11,11 +11,11 @@ import tomli_w
 from hypothesis import example
 from hypothesis import strategies as st
 
-from launcher.build import build_spec
-from launcher.profile import KEYS, load_profile
-from launcher.spec import JobSpec
-from launcher.submission import batch_script
-from launcher.sweep import points, read_grid
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.profile import KEYS, load_profile
+from launcher.submit.resolve import build_spec
+from launcher.submit.submission import batch_script
+from launcher.submit.sweep import points, read_grid
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
 from minimind.errors import ConfigError
 from tests.fuzz.damage import NASTY_TEXTS, damaged_bytes, damaged_value, fuzz, in_one_line

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from launcher import causes, doctor, slurm, state
+from launcher.inspect import doctor
+from launcher.inspect import run_state as state
+from launcher.slurm import client as slurm
+from launcher.supervise import classify as causes
 from tests.fuzz.damage import damaged_bytes, fuzz
 
-ANSWERS = Path(__file__).parents[1] / "unit" / "launcher" / "slurm_answers"
+ANSWERS = Path(__file__).parents[1] / "unit" / "launcher" / "slurm" / "answers"
 FILES = sorted(ANSWERS.glob("*/*.txt"))
 
 

@@ -16,16 +16,16 @@ import zstandard
 from hypothesis import example
 from hypothesis import strategies as st
 
-from minimind.data.corpus import find_files, open_corpus
+from minimind.charts.loss_curve import plot_loss_curve
 from minimind.data.packing import plan_rows
-from minimind.data.reader import BadRow, Place, read_texts
-from minimind.data.store import DamagedStoreError, TokenStore
+from minimind.data.rows import BadRow, Place, read_texts
+from minimind.data.token_store import DamagedStoreError, TokenStore
+from minimind.data.tokenize.cache import find_files, open_corpus
+from minimind.data.tokenize.unfinished import Mark
+from minimind.data.tokenize.writer import StoreWriter
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
-from minimind.data.unfinished import Mark
-from minimind.data.writer import StoreWriter
 from minimind.errors import DataError
-from minimind.training.metrics import read_metrics
-from minimind.training.plot import plot_loss_curve
+from minimind.rundir.metrics import read_metrics
 from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_lines, fuzz
 
 ROWS = [{"text": "The harbour was quiet."}, {"text": "清晨的港口很安静。"}, {"text": "x" * 300}]

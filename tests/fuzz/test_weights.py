@@ -16,11 +16,11 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from minimind.checkpoint.resume import check_state
+from minimind.checkpoint.store import load_checkpoint
+from minimind.cli.inspect import inspect, main
 from minimind.errors import MiniMindError, WeightsError
-from minimind.inspect import inspect, main
-from minimind.training.checkpoint import load_checkpoint
-from minimind.training.resume import check_state
-from minimind.weights import infer_config, read_folder_settings, read_state_dict
+from minimind.weights.state_dict import infer_config, read_folder_settings, read_state_dict
 from tests.fuzz.damage import (
     damaged_bytes,
     damaged_json,

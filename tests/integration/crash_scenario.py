@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from launcher.runs import Final, RunFolder
-from minimind.data.corpus import open_corpus
+from launcher.spec.run_folder import Final, RunFolder
+from minimind.checkpoint.store import Checkpointer
 from minimind.data.packing import plan_rows
-from minimind.training.checkpoint import Checkpointer
-from minimind.training.durable import sync_file
-from minimind.training.metrics import MetricsLog
-from minimind.training.row_record import trim_row_records
+from minimind.data.tokenize.cache import open_corpus
+from minimind.rundir.metrics import MetricsLog
+from minimind.system.durable import sync_file
+from minimind.training.audit import trim_row_records
 from tests.corpus import write_corpus, write_tokenizer
 from tests.shim.crash import set_mark
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher.runs import RunFolder
+from launcher.spec.run_folder import RunFolder
+from minimind.checkpoint.store import load_checkpoint
 from minimind.data.packing import plan_rows
-from minimind.data.store import TokenStore
-from minimind.torch_file import load_torch_file
-from minimind.training.checkpoint import load_checkpoint
-from minimind.training.metrics import MetricsLog, read_metrics
+from minimind.data.token_store import TokenStore
+from minimind.rundir.metrics import MetricsLog, read_metrics
+from minimind.weights.torch_file import load_torch_file
 from tests.integration.crash_scenario import (
     CHECKPOINTS,
     RECORDS,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minimind.export.cli import main
+from minimind.cli.export import main
 from minimind.export.onnx import OnnxModel
-from minimind.weights import read_state_dict
+from minimind.weights.state_dict import read_state_dict
 from tests.unit.export.helpers import make_model, random_ids, write_checkpoint
 
 pytest.importorskip("onnx")

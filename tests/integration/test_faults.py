@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 import torch
 
+from minimind.checkpoint import store as checkpoint
 from minimind.config import TrainConfig
 from minimind.errors import OutOfMemoryError
-from minimind.training import checkpoint, durable
+from minimind.rundir.metrics import read_metrics
+from minimind.system import durable
 from minimind.training.failure import explain
-from minimind.training.metrics import read_metrics
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
@@ -406,7 +407,7 @@ def rank_that_fails(argv: list[str], environ: dict[str, str], output: str) -> No
     """
     import torch.distributed as dist
 
-    from minimind.training.loop import Trainer
+    from minimind.training.trainer import Trainer
 
     forward_backward, destroy = Trainer._forward_backward, dist.destroy_process_group
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import launcher.cli
 import minimind.cli
-from launcher import host
-from launcher.runs import RunFolder
-from minimind.toml import read_toml
+from launcher.spec.run_folder import RunFolder
+from launcher.supervise import host
+from minimind.system.toml import read_toml
 from tests.corpus import write_corpus, write_tokenizer
 from tests.e2e.lab import Lab, lab_environment, poll, words
 from tests.shapes import as_text, shape, shapes_by_kind

@@ -29,8 +29,8 @@ def losses(folder: Path, variant: str) -> list[float]:
     """Losses of 30 optimiser steps in float32, with the shipped tokenizer."""
     import torch
 
+    from minimind.rundir.metrics import read_metrics
     from minimind.train_pretrain import pretrain
-    from minimind.training.metrics import read_metrics
 
     torch.set_num_threads(1)
     result = pretrain(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from minimind.cli.export import main
 from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
-from minimind.export.cli import main
 from tests.corpus import SENTENCES
 from tests.unit.export.helpers import make_model, write_checkpoint
 

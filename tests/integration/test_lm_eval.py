@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from minimind.evaluate_cli import score
-from minimind.export.cli import main
+from minimind.cli.eval import score
+from minimind.cli.export import main
 from tests.corpus import documents, write_corpus
 from tests.unit.export.helpers import make_model, write_checkpoint
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from minimind.report.cli import main
+from minimind.checkpoint.run_lock import STALE_SECONDS
+from minimind.cli.report import main
 from minimind.report.read import read_run
-from minimind.training.lock import STALE_SECONDS
 from tests.runs import Run, wait_until
 
 

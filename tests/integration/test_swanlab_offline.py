@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from minimind.cli import track as tracking_cli
 from minimind.config import TrainConfig
-from minimind.training import tracking, tracking_cli
-from minimind.training.tracking import NullTracker, SwanLabTracker, start_tracker
+from minimind.telemetry.trackers import swanlab as tracking
+from minimind.telemetry.trackers.swanlab import NullTracker, SwanLabTracker, start_tracker
 
 pytest.importorskip("swanlab")
 
@@ -300,7 +301,7 @@ def test_finish_does_not_wait_for_ever_on_a_dead_network(config, cloud, monkeypa
 LOSES_ITS_NETWORK = """
 import sys
 from minimind.config import TrainConfig
-from minimind.training import tracking
+from minimind.telemetry.trackers import swanlab as tracking
 tracking.FINISH_LIMIT_SECONDS = 1.0
 config = TrainConfig(save_dir=sys.argv[1], use_wandb=True)
 tracker = tracking.start_tracker(config, None, {}, is_main=True)
@@ -327,7 +328,7 @@ def start_python(code, *words):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(tracking.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(tracking.__file__).parents[3])},
     )
 
 
@@ -388,7 +389,7 @@ def test_a_failed_sync_stops_and_the_next_goes_on(config, cloud, monkeypatch, ca
 KILLED = """
 import sys, time
 from minimind.config import TrainConfig
-from minimind.training.tracking import start_tracker
+from minimind.telemetry.trackers.swanlab import start_tracker
 config = TrainConfig(save_dir=sys.argv[1], use_wandb=True)
 tracker = start_tracker(config, sys.argv[2], {}, is_main=True)
 for step in range(1, 51):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minimind.training.metrics import read_metrics
+from minimind.rundir.metrics import read_metrics
 from tests.runs import Run, assert_same_run
 
 MakeRun = Callable[..., Run]

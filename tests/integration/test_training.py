@@ -18,7 +18,8 @@ import torch
 
 import minimind
 from minimind.config import TrainConfig
-from minimind.training import loop, preparation
+from minimind.telemetry import preparation
+from minimind.training import trainer as loop
 from tests.corpus import write_corpus
 from tests.runs import STATE_KEYS, Run, differences, rank_main, wait_until
 

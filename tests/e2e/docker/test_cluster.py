@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.image import import_image, read_origin
+from launcher.containers.image import import_image, read_origin
 from tests.e2e.docker.engine import Engine
 from tests.e2e.lab import Lab, poll
 from tests.runs import STATE_KEYS, Run, differences

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from minimind.training.metrics import read_metrics
+from minimind.rundir.metrics import read_metrics
 from tests.e2e.docker.engine import Engine
 from tests.e2e.lab import poll
 from tests.runs import STATE_KEYS, Run, differences

@@ -19,24 +19,25 @@ import tomli_w
 import torch
 import zstandard
 
-from launcher import slurm, state
-from launcher.build import build_spec
-from launcher.profile import load_profile
-from launcher.runs import RunFolder
-from launcher.spec import JobSpec
-from launcher.submission import batch_script
-from launcher.sweep import points, read_grid
+from launcher.inspect import run_state as state
+from launcher.slurm import client as slurm
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.profile import load_profile
+from launcher.spec.run_folder import RunFolder
+from launcher.submit.resolve import build_spec
+from launcher.submit.submission import batch_script
+from launcher.submit.sweep import points, read_grid
+from minimind.cli.export import main as export
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
-from minimind.data.corpus import open_corpus
-from minimind.data.reader import BadRow, read_texts
-from minimind.data.store import DamagedStoreError, TokenStore
+from minimind.data.rows import BadRow, read_texts
+from minimind.data.token_store import DamagedStoreError, TokenStore
+from minimind.data.tokenize.cache import open_corpus
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, DataError
-from minimind.export.cli import main as export
 from minimind.model import MiniMindForCausalLM
 from minimind.report.page import render
 from minimind.report.read import read_run
-from minimind.training.samples import sample_prompts
+from minimind.telemetry.samples import sample_prompts
 from tests.corpus import write_corpus, write_tokenizer
 from tests.fuzz import test_run_folder as runs
 from tests.fuzz import test_settings as given

@@ -16,15 +16,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minimind.data import unfinished
-from minimind.data.corpus import open_corpus
-from minimind.data.encoder import STOP_SIGNALS
+from minimind.data.tokenize import unfinished
+from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.encoder import STOP_SIGNALS
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 OPEN = """
 import logging, sys
-from minimind.data import encoder, writer
-from minimind.data.corpus import open_corpus
+from minimind.data.tokenize import encoder
+from minimind.data.tokenize import writer
+from minimind.data.tokenize.cache import open_corpus
 
 def peak_kib(pid):  # not ru_maxrss, which begins with what the starting process had
     lines = open(f"/proc/{pid}/status").read().splitlines()
@@ -240,7 +241,7 @@ def test_a_warm_store_needs_no_tokenizer(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     open_corpus([data], cache_dir=str(cache))
     code = (
-        "import sys; from minimind.data.corpus import open_corpus\n"
+        "import sys; from minimind.data.tokenize.cache import open_corpus\n"
         "open_corpus([sys.argv[1]], cache_dir=sys.argv[2])\n"
         "print(sorted({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )
@@ -255,7 +256,7 @@ def test_a_program_without_main_guard_works(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     script = tmp_path / "script.py"
     script.write_text(
-        "from minimind.data.corpus import open_corpus\n"
+        "from minimind.data.tokenize.cache import open_corpus\n"
         f"print(open_corpus([{data!r}], cache_dir={str(tmp_path / 'cache')!r}).n_docs)\n"
     )
     folder = tmp_path / "current"

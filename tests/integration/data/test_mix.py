@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from minimind.config import TrainConfig
-from minimind.data.mix import MixedPlan, open_plan
+from minimind.data.mixture import MixedPlan, open_plan
 from minimind.data.sampler import mixed_epoch_order
 from tests.corpus import write_corpus
 from tests.runs import Run, assert_same_run

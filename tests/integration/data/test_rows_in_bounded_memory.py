@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROGRAM = """\
 import sys, tracemalloc
-from minimind.data.cli import main
+from minimind.cli.data import main
 main(["dedup", sys.argv[1], "--out", sys.argv[1] + ".warm", "--json", "--overwrite"])
 tracemalloc.start()
 main(sys.argv[2:])

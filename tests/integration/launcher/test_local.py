@@ -23,9 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import host, state
-from launcher.control import cancel_run, requeue_run
-from launcher.runs import Final, RunFolder
+from launcher.inspect import run_state as state
+from launcher.inspect.control import cancel_run, requeue_run
+from launcher.spec.run_folder import Final, RunFolder
+from launcher.supervise import host
 from minimind.errors import ConfigError
 from tests.e2e.lab import FAKE, Lab, lab_environment, poll
 

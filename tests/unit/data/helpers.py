@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minimind.data.store import TokenStore
+from minimind.data.token_store import TokenStore
 from tests.corpus import train_tokenizer
 
 TEXTS = [

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from minimind.cli.export import main
 from minimind.errors import ConfigError, MiniMindError, WeightsError
-from minimind.export.cli import main
 from minimind.export.gguf import pre_tokenizer_name
-from minimind.pretrained import load_weights
-from minimind.weights import read_state_dict, read_weights
+from minimind.weights.pretrained import load_weights
+from minimind.weights.state_dict import read_state_dict, read_weights
 
 from .helpers import make_model, random_ids, write_checkpoint
 

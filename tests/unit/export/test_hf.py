@@ -14,11 +14,11 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from minimind.cli.export import main
 from minimind.data.tokenizer import tokenizer_fingerprint
 from minimind.errors import ConfigError, MiniMindError, WeightsError
-from minimind.export.cli import main
-from minimind.pretrained import load_weights, open_pretrained
-from minimind.weights import read_state_dict
+from minimind.weights.pretrained import load_weights, open_pretrained
+from minimind.weights.state_dict import read_state_dict
 
 from .helpers import make_model, random_ids, write_checkpoint, write_weight
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from minimind.cli.export import main
+from minimind.cli.inspect import inspect
 from minimind.errors import ConfigError, MiniMindError, WeightsError
-from minimind.export.cli import main
 from minimind.export.onnx import OnnxModel, causal_mask
-from minimind.inspect import inspect
-from minimind.pretrained import load_weights
-from minimind.weights import read_state_dict
+from minimind.weights.pretrained import load_weights
+from minimind.weights.state_dict import read_state_dict
 
 from .helpers import make_model, random_ids, write_checkpoint
 

@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from minimind.cli.export import main
 from minimind.errors import ConfigError, MiniMindError
-from minimind.export.cli import main
 from minimind.export.tensorrt import (
     Shapes,
     build_engine,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from launcher.runs import RunFolder
-from launcher.spec import JobSpec
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind.config import TrainConfig, write_config_file
-from minimind.training.metrics import MetricsLog
+from minimind.rundir.metrics import MetricsLog
 
 START = 1_800_000_000.0
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from minimind.data.mix import open_plan
+from minimind.data.mixture import open_plan
+from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.training.distributed import World
 from minimind.training.evaluate import evaluate
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from minimind.checkpoint.resume import must_fit
 from minimind.errors import WeightsError
 from minimind.training.precision import make_scaler, restore_scaler
-from minimind.training.resume import must_fit
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import pytest
 
 from minimind.config import TrainConfig, write_config_file
 from minimind.errors import MiniMindError
+from minimind.training.audit import RowRecord, trim_row_records
 from minimind.training.records import prepare_records
-from minimind.training.row_record import RowRecord, trim_row_records
 
 RECORDS = ("metrics.jsonl", "rows.rank0.jsonl", "rows.rank11.jsonl", "samples.jsonl")
 

@@ -1,0 +1,44 @@
+"""``image import``: what a site's container runtime needs, made from an OCI image."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.cli.output import print_json
+
+
+def import_(
+    reference: Annotated[str, typer.Argument(help="Image, e.g. minimind:1.0.")],
+    container: Annotated[
+        str, typer.Option(help="pyxis, enroot, apptainer or charliecloud: who starts it.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File or folder to make.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a .sqsh, .sif or folder of an image, with its origin beside it."""
+    from launcher.containers.image import import_image
+
+    target, origin = import_image(reference, container, out)
+    if as_json:
+        print_json({"path": str(target), **asdict(origin)})
+    else:
+        print(f"{target} (digest {origin.digest or 'unknown'})")
+        image = shlex.quote(str(target))
+        print(f"Next: launcher submit --image {image} --container {container} -- FLAGS")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    shown = "Example: launcher image import minimind --container apptainer --out minimind.sif"
+    group = typer.Typer(
+        help="Container images for the site's runtime.", no_args_is_help=True, epilog=shown
+    )
+    group.command("import", epilog=shown)(import_)
+    # One command alone would swallow its own name.
+    group.callback()(lambda: None)
+    app.add_typer(group, name="image")

@@ -1,0 +1,222 @@
+"""``submit`` and ``run``: validate, snapshot, start, and follow when asked to."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.cli.output import json_text, note, print_json, show
+from launcher.spec import options as o
+from minimind.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launcher.spec.job_spec import JobSpec
+    from launcher.spec.run_folder import RunFolder
+
+
+def submit(
+    train_flags: o.TrainFlags = None,
+    name: o.Name = None,
+    cluster: o.Cluster = None,
+    nodes: o.Nodes = None,
+    gpus: o.Gpus = None,
+    partition: o.Partition = None,
+    account: o.Account = None,
+    qos: o.Qos = None,
+    time: o.Time = None,
+    mem: o.Mem = None,
+    cpus_per_gpu: o.CpusPerGpu = None,
+    constraint: o.Constraint = None,
+    exclude: o.Exclude = None,
+    reservation: o.Reservation = None,
+    image: o.Image = None,
+    container: o.Container = None,
+    mount: o.MountOption = None,
+    env: o.Env = None,
+    secret_env: o.SecretEnv = None,
+    profile: o.Profile = None,
+    runs_dir: o.RunsDir = None,
+    python: o.Python = None,
+    module: o.Module = None,
+    max_restarts: o.MaxRestarts = None,
+    hang_timeout: o.HangTimeout = None,
+    resume: o.Resume = False,
+    dry_run: o.DryRun = False,
+    wait: o.Wait = False,
+    as_json: o.AsJson = False,
+) -> int:
+    """Submit a training run to Slurm; without Slurm it starts on this machine."""
+    given = dict(locals())
+    spec = spec_from(given, list(given.pop("train_flags") or ()))
+    if dry_run:
+        return show_script(spec, as_json)
+    from launcher.submit.resolve import read_secrets
+    from launcher.submit.submission import submit as send
+
+    secrets = read_secrets(spec)
+    check_name_is_free(spec, resume)
+    job_id = send(spec, secrets)
+    _say_submitted(spec, job_id, as_json, quiet=wait and as_json)
+    if not wait:
+        return 0
+    from launcher.inspect.follow import follow
+
+    return follow(spec.run_dir, as_json=as_json)
+
+
+def run(
+    train_flags: o.TrainFlags = None,
+    name: o.Name = None,
+    gpus: Annotated[
+        int | None, o.option("Ranks, one a GPU (all GPUs here; 1 without).", o.SIZE)
+    ] = None,
+    procs: Annotated[
+        int | None, o.option("CPU ranks over gloo, instead of --gpus.", o.SIZE)
+    ] = None,
+    time: o.Time = None,
+    image: o.Image = None,
+    container: o.Container = None,
+    mount: o.MountOption = None,
+    env: o.Env = None,
+    secret_env: o.SecretEnv = None,
+    profile: o.Profile = None,
+    runs_dir: o.RunsDir = None,
+    python: o.Python = None,
+    module: o.Module = None,
+    max_restarts: o.MaxRestarts = None,
+    hang_timeout: o.HangTimeout = None,
+    resume: o.Resume = False,
+    as_json: o.AsJson = False,
+) -> int:
+    """Run the same spec here, in the foreground: one rank a GPU, or [bold]--procs N[/bold]."""
+    given = {**locals(), "cluster": "local", "dry_run": False}
+    train = list(given.pop("train_flags") or ())
+    if procs is not None and gpus is not None:
+        raise ConfigError("--procs and --gpus exclude each other")
+    if procs is not None:
+        # First, so that a --device of the user's own comes later and wins.
+        train, given["gpus"] = ["--device", "cpu", *train], procs
+    elif gpus is None:
+        from launcher.supervise.host import count_gpus
+
+        given["gpus"] = max(1, count_gpus())
+    spec = spec_from(given, train)
+    from launcher.submit.foreground import run_here
+    from launcher.submit.resolve import read_secrets
+
+    secrets = read_secrets(spec)
+    check_name_is_free(spec, resume)
+    code = run_here(spec, secrets, quiet=as_json)
+    if as_json:
+        # The exit status tells what became of the run, even if nobody reads this.
+        found = {"run": spec.name, "exit_code": code, "run_dir": spec.run_dir}
+        show(sys.stdout, json_text(found) + "\n")
+    return code
+
+
+def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
+    """The validated spec of what the command line gave."""
+    from launcher.spec.profile import load_profile
+    from launcher.submit.resolve import build_spec, find_cluster
+
+    profile = load_profile(given["profile"])
+    for key in ("mount", "env", "secret_env"):
+        given[key] = given[key] or []
+    asked = given["cluster"] or profile.get("cluster", "auto")
+    cluster, site = find_cluster(asked, dry_run=given["dry_run"])
+    return build_spec(given, train, profile, cluster=cluster, site=site)
+
+
+def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -> int:
+    """Prints the batch script, and the command that its supervisor starts the ranks with.
+
+    Where there is no batch script, the command of each rank. ``point``: of a sweep, for whose
+    array ``spec`` stands.
+    """
+    from launcher.submit import submission
+    from launcher.supervise import local
+
+    run = point or spec
+    if spec.cluster == "local":
+        command = shlex.join(local.rank_command(run))
+        text = f"{spec.world_size} × {command}\n"
+    else:
+        command = shlex.join(submission.rank_command(run))
+        text = submission.batch_script(spec, array=point is not None)
+    if as_json:
+        print_json({"spec": json.loads(spec.to_json()), "script": text, "ranks": command})
+    else:
+        sys.stdout.write(text)
+        if spec.cluster == "slurm":
+            note(f"The ranks of {run.name}: {command}")
+    return 0
+
+
+def check_name_is_free(spec: JobSpec, resume: bool) -> None:
+    """Raises ConfigError unless this run is new, or is to be resumed and can be."""
+    from launcher.inspect import run_state as state
+    from launcher.slurm import client as slurm
+    from launcher.spec.run_folder import RunFolder
+
+    run = RunFolder(spec.run_dir)
+    if not run.exists():
+        if resume:
+            raise ConfigError(f"--resume: there is no run {spec.name} in {run.root.parent}")
+        return
+    if not resume:
+        raise ConfigError(
+            f"a run {spec.name} exists: continue it with --resume, or choose another --name"
+        )
+    now, reason, _ = state.job_state(run, slurm.job_states() if slurm.available() else None)
+    if now in state.ACTIVE:
+        job = ", ".join(filter(None, [run.job_id(), reason]))
+        raise ConfigError(f"run {spec.name} is {now} (job {job}): nothing to resume")
+    if now == state.UNKNOWN:
+        raise ConfigError(f"cannot tell whether run {spec.name} still runs: {reason}")
+    if now == state.DONE:
+        raise ConfigError(f"run {spec.name} has finished: choose another --name to train again")
+
+
+def _say_submitted(spec: JobSpec, job_id: str, as_json: bool, quiet: bool) -> None:
+    from launcher.spec.run_folder import RunFolder
+
+    if as_json:
+        if not quiet:
+            print_json({"run": spec.name, "job_id": job_id, "run_dir": spec.run_dir})
+        return
+    place = f"Slurm job {job_id}" if spec.cluster == "slurm" else f"local process {job_id}"
+    note(f"Run {spec.name}: {place}, {ranks_text(spec)}")
+    note(f"Folder: {spec.run_dir}")
+    commands = [f"{verb} {spec.name}" for verb in ("status", "logs -f", "why", "cancel")]
+    note_next(RunFolder(spec.run_dir), commands)
+
+
+def note_next(run: RunFolder, commands: list[str]) -> None:
+    """Names the commands that come next, as this user has to type them."""
+    from launcher.submit.resolve import runs_dir_flag
+
+    flag = runs_dir_flag(run)
+    note("Next: launcher " + " · ".join(commands) + (f", each with{flag}" if flag else ""))
+
+
+def ranks_text(spec: JobSpec) -> str:
+    """``16 ranks``, and on what where that may be a surprise."""
+    from launcher.supervise.host import count_gpus
+
+    text = f"{spec.world_size} rank{'s' if spec.world_size > 1 else ''}"
+    if not spec.request_gpus:
+        return text + " on CPUs over gloo (--device cpu)"
+    if spec.cluster == "local" and count_gpus() == 0:
+        return text + " on CPUs over gloo (no GPU here)"
+    return text
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this module's commands to the application."""
+    shown = "launcher submit --nodes 2 --gpus 8 --time 8:00:00 -- --data_path /shared/corpus.jsonl"
+    app.command(epilog=f"Example: {shown}")(submit)
+    app.command(epilog="Example: launcher run --procs 2 -- --max_steps 100")(run)

@@ -1,0 +1,1 @@
+"""Looking at runs and sites, and acting on what is seen."""

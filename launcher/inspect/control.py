@@ -1,0 +1,109 @@
+"""Cancelling and continuing runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from launcher.inspect import run_state as state
+from launcher.slurm import client as slurm
+from launcher.spec.run_folder import RunFolder
+from launcher.spec.trust import check_trusted, make_private
+from launcher.submit.submission import SubmissionError, submit_prepared
+from launcher.supervise import attempt_log as attempt
+from launcher.supervise import classify as causes
+from launcher.supervise import host
+from minimind.errors import ConfigError
+
+
+def cancel_run(run: RunFolder) -> str:
+    """Stops a run for good and says what was done.
+
+    Raises:
+        ConfigError: it runs on another machine than this one.
+        SubmissionError: Slurm refused.
+    """
+    final = run.final()
+    if final is not None:
+        return f"{run.name} is over already: {final.reason}"
+    spec = run.spec()
+    if spec.cluster == "local":
+        events = run.events()
+        elsewhere = host.supervisor_elsewhere(run, events)
+        if elsewhere is not None and elsewhere[1]:
+            raise ConfigError(f"{run.name} runs on {elsewhere[0]}: cancel it there")
+        pid = host.supervisor_pid(events)
+        run.append("cancel_requested")
+        if pid is not None:
+            _tell_to_stop(pid)
+            return f"{run.name} saves a checkpoint and stops"
+        # A supervisor that was killed leaves its ranks behind, who train on.
+        ranks = host.living_ranks(run)
+        for rank in ranks:
+            _tell_to_stop(rank)
+        attempt.cancel(run)
+        if ranks:
+            return f"{run.name} saves a checkpoint and stops"
+    else:
+        job_id = run.job_id()
+        jobs = slurm.job_states(job_id) if job_id else {}
+        if jobs is None:
+            raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
+        job_state = jobs.get(job_id or "", {}).get("JobState")
+        if job_state in ("RUNNING", "COMPLETING"):
+            _scancel(run, str(job_id))
+            return f"{run.name} saves a checkpoint and stops"
+        if job_state in ("PENDING", "SUSPENDED", "CONFIGURING"):
+            _scancel(run, str(job_id))
+        else:
+            run.append("cancel_requested")
+        attempt.cancel(run)
+    return f"{run.name} is cancelled"
+
+
+def _tell_to_stop(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _scancel(run: RunFolder, job_id: str) -> None:
+    # On record first: the attempt may end before scancel returns. And taken back, or the next
+    # preemption would count as this.
+    run.append("cancel_requested")
+    answer = slurm.run("scancel", job_id)
+    if answer.returncode != 0:
+        run.append("cancel_withdrawn")
+        raise SubmissionError(f"scancel: {answer.stderr.strip()}")
+
+
+def requeue_run(run: RunFolder) -> str:
+    """Lets a run go on from its newest checkpoint; returns the job id.
+
+    Raises:
+        ConfigError: it has finished, or it runs, or others can write to its folder.
+        SubmissionError: Slurm refused.
+    """
+    final = run.final()
+    if final is not None and final.cause == causes.DONE:
+        raise ConfigError(f"{run.name} has finished; there is nothing left to train")
+    spec = run.spec()
+    jobs = slurm.job_states() if spec.cluster == "slurm" else {}
+    now, reason, _ = state.job_state(run, jobs)
+    if now == state.UNKNOWN:
+        raise ConfigError(f"cannot tell whether {run.name} still runs: {reason}")
+    if now == state.HELD:
+        job_id = str(run.job_id())
+        answer = slurm.run("scontrol", "release", job_id)
+        if answer.returncode != 0:
+            raise SubmissionError(f"scontrol release: {answer.stderr.strip()}")
+        run.append("released", job_id=job_id)
+        return job_id
+    if now in state.ACTIVE:
+        job = ", ".join(filter(None, [run.job_id(), reason]))
+        raise ConfigError(f"{run.name} is {now} (job {job}); nothing to requeue")
+    check_trusted(run)
+    # Readers may have been let in meanwhile, and the umask may be a group's.
+    make_private(run.submitit)
+    run.reopen()
+    return submit_prepared(run, spec)

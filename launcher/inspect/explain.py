@@ -1,0 +1,219 @@
+"""``why``: the state of a run in plain words, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.cli.output import cause_text
+from launcher.inspect import run_state as state
+from launcher.inspect.logs import log_files
+from launcher.slurm import client as slurm
+from launcher.spec.records import Event
+from launcher.spec.run_folder import RunFolder, of_attempt, preparing
+from launcher.supervise import attempt_log as attempt
+from launcher.supervise import classify as causes
+
+PENDING_WORDS = {
+    "Priority": "other jobs come first",
+    "Resources": "it waits for nodes to become free",
+    "BeginTime": "Slurm lets a requeued job wait a little before it starts again",
+    "Dependency": "it waits for another job",
+    "PartitionTimeLimit": "its --time is more than the partition allows",
+    "PartitionNodeLimit": "it asks for more nodes than the partition gives one job",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+    "ReqNodeNotAvail": "a node it needs is down, drained or reserved",
+    "NodeDown": "a node it needs is down",
+    "Reservation": "its reservation has not begun, or has ended",
+    "QOSMaxJobsPerUserLimit": "you run as many jobs as your QOS allows",
+    "QOSMaxGRESPerUser": "you use as many GPUs as your QOS allows",
+    "AssocGrpGRES": "your account uses as many GPUs as it may",
+    "AssocMaxJobsLimit": "your account runs as many jobs as it may",
+    "JobHeldUser": "a user holds it",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobHoldMaxRequeue": "Slurm has requeued it as often as MaxBatchRequeue allows, and holds it",
+    "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
+}
+ERROR_PREFIX = "launcher: error: "
+TRACEBACK = "Traceback (most recent call last):"
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
+MAX_TRACEBACK_LINES = 1000
+LINE_BYTES = 1 << 16
+TAIL_BYTES = 1 << 16
+LOG_TAIL_LINES = 15
+CLOCK_SLACK_SECONDS = 60.0
+"""A log may be as much older than a submission that it belongs to: sbatch takes a while to
+answer, and a file server has a clock of its own."""
+
+
+@dataclass
+class Explanation:
+    """What ``why`` prints."""
+
+    run: str
+    state: str
+    summary: str = ""
+    attempts: list[str] = field(default_factory=list)
+    traceback: str = ""
+    advice: list[str] = field(default_factory=list)
+    estimated_start: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def explain(run: RunFolder) -> Explanation:
+    """Looks at the run folder and asks Slurm about its job."""
+    jobs = slurm.job_states() if run.spec().cluster == "slurm" and slurm.available() else None
+    now, reason, _ = state.job_state(run, jobs)
+    found = Explanation(run.name, now, summary=pending_words(reason))
+    events = run.events()
+    if now == state.RUNNING:
+        newest = max(run.attempt_numbers(), default=0)
+        found.summary = found.summary or preparing(of_attempt(events, newest))
+    ended = [event for event in events if event["event"] == "attempt_ended"]
+    found.attempts = [attempt_line(event) for event in ended]
+    # What was mended before a person said "go on" is no answer any more.
+    recent = attempt.endings(events)
+    bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
+    if bad:
+        found.traceback = first_error(run, bad[-1]["attempt"])
+    elif not recent and now == state.INTERRUPTED and not refusal(run):
+        found.traceback = start_log(run, events)
+    if now in (state.PENDING, state.REQUEUED):
+        found.estimated_start = estimated_start(run.job_id() or "")
+        if found.estimated_start:
+            found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
+    found.advice += advice(run, now, reason, events)
+    return found
+
+
+def pending_words(reason: str) -> str:
+    """Slurm's reason, in plain words where we have some."""
+    key = reason.split(",")[0].strip("()")
+    words = PENDING_WORDS.get(key)
+    return f"{words} ({key})" if words else ("" if reason in ("None", "") else reason)
+
+
+def attempt_line(event: Event) -> str:
+    """One line about how an attempt ended."""
+    code = event.get("exit_code")
+    status = f", exit status {code}" if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else ""
+    return (
+        f"attempt {event['attempt']} {cause_text(event['cause'])} "
+        f"at step {event.get('step', 0)}{status}"
+    )
+
+
+def estimated_start(job_id: str) -> str | None:
+    """Slurm's guess when a pending job starts."""
+    answer = slurm.run("squeue", "--noheader", "--start", "--format=%S", f"--jobs={job_id}")
+    text = answer.stdout.strip()
+    return text if answer.returncode == 0 and text and text != "N/A" else None
+
+
+def first_error(run: RunFolder, number: int) -> str:
+    """The first traceback of an attempt; where none was written, the end of what was.
+
+    Of many ranks the one that fell first stopped writing first: the others waited for it.
+    """
+    logs = [path for path in log_files(run, number).values() if path.stat().st_size]
+    by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
+    trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
+    for path in [*by_age, *trained]:
+        if found := first_traceback(path):
+            return f"[{path}]\n{found}"
+    for path in [run.attempt_dir(number) / "srun.log", *by_age]:
+        if text := tail(path):
+            return f"[{path}]\n{text}"
+    return ""
+
+
+def first_traceback(path: Path) -> str:
+    """The first traceback in a log of any size, up to the line that names the error; else ""."""
+    found: list[str] = []
+    with path.open("rb") as file:
+        while line := file.readline(LINE_BYTES):
+            text = line.decode(errors="replace").rstrip("\n")
+            if text.endswith(TRACEBACK):
+                # A new one begins: the one before had no end.
+                found = [TRACEBACK]
+            elif found:
+                found.append(text)
+                if _ERROR.fullmatch(text):
+                    return "\n".join(found) + "\n"
+                if len(found) > MAX_TRACEBACK_LINES:
+                    found = []
+    return ""
+
+
+def tail(path: Path) -> str:
+    """The last lines of a log of any size; "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = file.read(TAIL_BYTES).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+
+def start_log(run: RunFolder, events: list[Event]) -> str:
+    """The end of what the newest job wrote that ended before an attempt of its own did.
+
+    Its batch script may have met a node without the module or the Python that it names.
+    """
+    newest = newest_start_log(run)
+    submitted = max((e["time"] for e in events if e["event"] == "submitted"), default=0.0)
+    if newest is None or newest.stat().st_mtime < submitted - CLOCK_SLACK_SECONDS:
+        return ""
+    text = tail(newest)
+    return f"[{newest}]\n{text}" if text else ""
+
+
+def newest_start_log(run: RunFolder) -> Path | None:
+    """The log of the process that started, or was to start, the newest attempt."""
+    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
+    return max((log for log in logs if log.is_file()), key=_modified, default=None)
+
+
+def refusal(run: RunFolder) -> str:
+    """Why the newest supervisor did not begin an attempt; "" where one did begin."""
+    newest = newest_start_log(run)
+    last = tail(newest).rpartition("\n")[2] if newest else ""
+    return last.removeprefix(ERROR_PREFIX) if last.startswith(ERROR_PREFIX) else ""
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[str]:
+    """What a person can do next."""
+    name = run.name
+    if now == state.HELD:
+        return [f"release it: launcher requeue {name}"]
+    if now == state.INTERRUPTED:
+        failed = [e for e in events if e["event"] == "requeue_failed"]
+        said = [f"Slurm refused to requeue it: {failed[-1]['reason']}"] if failed else []
+        if refused := refusal(run):
+            said.append(f"its last start was refused: {refused}")
+        return [*said, f"continue it from its newest checkpoint: launcher requeue {name}"]
+    if now == state.FAILED:
+        final = run.final()
+        assert final is not None
+        if final.cause == causes.CONFIG:
+            return [f"correct the flags: launcher submit --name {name} --resume … -- FLAGS"]
+        return [
+            f"the logs: launcher logs {name}",
+            f"when the cause is removed, continue: launcher requeue {name}",
+        ]
+    if now == state.CANCELLED:
+        return [f"continue it from its newest checkpoint: launcher requeue {name}"]
+    if now == state.UNKNOWN:
+        return ["ask again when Slurm's controller answers (scontrol ping)"]
+    return []

@@ -1,0 +1,111 @@
+"""What a job measures about the nodes it runs on: ``python -m launcher.probe`` on every rank.
+
+Runs inside the job, in the image where there is one. Uses torch only where it is there: GPUs and
+the all-reduce need it, the rest does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.spec.run_folder import write_atomically
+
+DISK_BYTES = 64 << 20
+REDUCE_BYTES = 16 << 20
+REDUCE_ROUNDS = 5
+RENDEZVOUS_SECONDS = 120
+
+
+def probe(folder: Path, *, cpu: bool) -> dict[str, Any]:
+    """Measures this rank's node. Bandwidths are in MB/s (1e6 bytes), times in seconds."""
+    found: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "rank": int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))),
+        "clock": time.time(),
+        "shared_memory_bytes": shared_memory_bytes(),
+        "disk_write_mb_s": disk_speed(folder),
+        "temporary_write_mb_s": disk_speed(Path(tempfile.gettempdir())),
+    }
+    try:
+        import torch
+    except ImportError:
+        return {**found, "torch": None}
+    found["torch"] = torch.__version__
+    found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {**found, **all_reduce(cpu=cpu)}
+
+
+def shared_memory_bytes() -> int:
+    """Size of /dev/shm, where loader workers and NCCL pass data on; 0 without one."""
+    return shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
+
+
+def disk_speed(folder: Path) -> float:
+    """Sequential write of 64 MiB with fsync, MB/s."""
+    block = os.urandom(1 << 20)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        start = time.monotonic()
+        for _ in range(DISK_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return DISK_BYTES / 1e6 / (time.monotonic() - start)
+
+
+def all_reduce(*, cpu: bool) -> dict[str, Any]:
+    """Bandwidth of an all-reduce over all ranks, as algorithm bandwidth: bytes ÷ time."""
+    import datetime
+
+    import torch
+    import torch.distributed as dist
+
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        return {"world_size": 1}
+    cuda = torch.cuda.is_available() and not cpu
+    backend = "nccl" if cuda else "gloo"
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    limit = datetime.timedelta(seconds=RENDEZVOUS_SECONDS)
+    dist.init_process_group(backend, timeout=limit)
+    data = torch.full((REDUCE_BYTES // 4,), float(rank), device="cuda" if cuda else "cpu")
+    dist.all_reduce(data)
+    right = bool(data[0].item() == world * (world - 1) / 2)
+    start = time.monotonic()
+    for _ in range(REDUCE_ROUNDS):
+        dist.all_reduce(data)
+    if cuda:
+        torch.cuda.synchronize()
+    speed = REDUCE_ROUNDS * REDUCE_BYTES / 1e6 / (time.monotonic() - start)
+    # All clocks are read right after a barrier: what they differ by is skew, not start-up.
+    dist.barrier()
+    clock = time.time()
+    dist.destroy_process_group()
+    return {
+        "world_size": world,
+        "backend": backend,
+        "all_reduce_mb_s": speed,
+        "all_reduce_right": right,
+        "clock": clock,
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Takes the training's flags as far as they matter; writes ``SAVE_DIR/probe-RANK.json``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--save_dir", type=Path, required=True)
+    parser.add_argument("--device", default="")
+    options, _ = parser.parse_known_args(argv)
+    folder: Path = options.save_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    found = probe(folder, cpu=options.device == "cpu")
+    write_atomically(folder / f"probe-{found['rank']}.json", json.dumps(found))
+    return 0

@@ -1,0 +1,193 @@
+"""The state of a run, from its folder and one answer of the controller."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.slurm.client import JobInfo
+from launcher.spec.records import Event, Point, read_points
+from launcher.spec.run_folder import RunFolder, last_step, of_attempt, preparing
+from launcher.supervise import attempt_log as attempt
+from launcher.supervise import classify as causes
+from launcher.supervise import host
+from minimind.errors import ConfigError
+
+PENDING = "PENDING"
+RUNNING = "RUNNING"
+REQUEUED = "REQUEUED"
+HELD = "HELD"
+DONE = "DONE"
+FAILED = "FAILED"
+CANCELLED = "CANCELLED"
+INTERRUPTED = "INTERRUPTED"
+UNKNOWN = "UNKNOWN"
+DAMAGED = "DAMAGED"
+
+ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
+"""A job exists that will run or runs: the run must not be submitted a second time."""
+
+_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED")
+_HELD = ("JobHoldMaxRequeue", "launch_failed_requeued_held")
+_ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "SIGNALING", "RESIZING")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run as people want to see it. Steps are optimiser steps, times are seconds."""
+
+    name: str
+    state: str
+    job_id: str | None = None
+    reason: str = ""
+    preparing: str = ""
+    """What it does before it trains, where that takes long: it tokenises."""
+    exit_code: int | None = None
+    nodes: tuple[str, ...] = ()
+    attempt: int = 0
+    epoch: int | None = None
+    """Under way, counted from 1 as in the training's own lines."""
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    restarts: dict[str, int] = field(default_factory=dict)
+    run_dir: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    @property
+    def percent(self) -> float | None:
+        """How much of the run is done."""
+        return 100 * self.step / self.total_steps if self.total_steps else None
+
+
+def job_state(
+    run: RunFolder, jobs: dict[str, JobInfo] | None, events: list[Event] | None = None
+) -> tuple[str, str, int | None]:
+    """``(state, reason, exit code)``; ``jobs`` None: the controller does not answer.
+
+    ``events``: the run's, where the caller has read them already.
+    """
+    final = run.final()
+    if final is not None:
+        state = {causes.DONE: DONE, causes.CANCELLED: CANCELLED}.get(final.cause, FAILED)
+        return state, final.reason, final.exit_code
+    events = run.events() if events is None else events
+    submitted = next((e for e in reversed(events) if e["event"] == "submitted"), None)
+    if submitted is None:
+        return INTERRUPTED, "prepared, but never submitted", None
+    started = any(e["event"] == "attempt_started" for e in events)
+    if submitted.get("cluster") == "local":
+        if host.supervisor_pid(events) is not None:
+            return RUNNING, "", None
+        elsewhere = host.supervisor_elsewhere(run, events)
+        if elsewhere is not None and elsewhere[1]:
+            return RUNNING, f"on {elsewhere[0]}", None
+        since = events[events.index(submitted) :]
+        taken_up = any(e["event"] == "supervisor_started" for e in since)
+        starter = submitted["job_id"]
+        if not taken_up and starter.isdecimal() and host.alive(starter):
+            return (REQUEUED if started else PENDING), "", None
+        reason = "its supervisor does not run"
+        if elsewhere is not None:
+            reason = f"its supervisor on {elsewhere[0]} has been silent for a minute or more"
+        elif attempt.unfinished(events) is not None and host.living_ranks(run):
+            reason = "its supervisor was killed, and its ranks train on"
+        return INTERRUPTED, reason, causes.EXIT_RUN_ME_AGAIN
+    if jobs is None:
+        return UNKNOWN, "Slurm does not answer", None
+    job = jobs.get(str(submitted["job_id"]))
+    if job is None:
+        return INTERRUPTED, "Slurm has no record of its job", None
+    return slurm_state(job, started)
+
+
+def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
+    """The state of a run whose job the controller knows and whose folder has no end."""
+    state, reason = job.get("JobState", ""), job.get("Reason", "")
+    if state in _QUEUED:
+        if reason.startswith("JobHeld") or reason in _HELD:
+            return HELD, reason, None
+        return (REQUEUED if started else PENDING), reason, None
+    if state in _ALIVE:
+        return RUNNING, "", None
+    if state.startswith("CANCELLED"):
+        return CANCELLED, "cancelled in Slurm", causes.EXIT_CANCELLED
+    return INTERRUPTED, f"Slurm says {state} ({reason})", None
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a run's folder says, read once."""
+
+    events: list[Event]
+    points: list[Point]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> Records:
+        """Reads them.
+
+        Raises:
+            ConfigError: the folder holds no usable spec.
+        """
+        return cls(run.events(), read_points(Path(run.spec().save_dir) / "metrics.jsonl"))
+
+
+def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records) -> RunState:
+    """Everything that ``status`` shows of one run.
+
+    Raises:
+        ConfigError: its end marker is damaged.
+    """
+    events = records.events
+    state, reason, exit_code = job_state(run, jobs, events)
+    attempts = run.attempt_numbers()
+    number = attempts[-1] if attempts else 0
+    mine = of_attempt(events, number)
+    newest: Point = next((point for point in reversed(records.points) if "loss" in point), {})
+    step = max(last_step(events), newest.get("global_step", 0))
+    total = newest.get("total_steps")
+    requeues = Counter(e["cause"] for e in events if e["event"] == "requeued")
+    return RunState(
+        name=run.name,
+        state=state,
+        job_id=next((e["job_id"] for e in reversed(events) if e["event"] == "submitted"), None),
+        reason=reason,
+        preparing=preparing(mine) if state == RUNNING else "",
+        exit_code=exit_code,
+        nodes=tuple(mine[0].get("nodes", ())) if mine else (),
+        attempt=number,
+        epoch=newest["epoch"] + 1 if "epoch" in newest else None,
+        step=step,
+        total_steps=total,
+        loss=newest.get("loss"),
+        tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
+        eta_seconds=_eta(mine, records.points, total) if state == RUNNING else None,
+        restarts=dict(requeues),
+        run_dir=str(run.root),
+    )
+
+
+def damaged(run: RunFolder, error: ConfigError) -> RunState:
+    """A run whose folder cannot be read: it must not hide the others."""
+    return RunState(name=run.name, state=DAMAGED, reason=str(error), run_dir=str(run.root))
+
+
+def _eta(mine: list[Event], metrics: list[Point], total: int | None) -> float | None:
+    """Seconds to the last step at this attempt's pace."""
+    began = next((e for e in mine if e["event"] in ("started", "resumed")), None)
+    points = [p for p in metrics if "time" in p and "global_step" in p]
+    if began is None or total is None or not points:
+        return None
+    newest = points[-1]
+    steps = newest["global_step"] - began.get("step", 0)
+    elapsed = newest["time"] - began["time"]
+    if steps <= 0 or elapsed <= 0:
+        return None
+    return float((total - newest["global_step"]) * elapsed / steps)

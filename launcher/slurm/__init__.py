@@ -1,0 +1,1 @@
+"""What Slurm is asked, and what it answers."""

@@ -1,0 +1,264 @@
+"""The run folder: spec, events, attempts and the markers that end a run.
+
+It lies on a filesystem that all nodes share. Standard library only: the host side of a job
+runs with whatever Python 3.10+ the node has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.records import Event, read_events
+from minimind.errors import ConfigError
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+MOST_BYTES = 16 << 20
+"""Of a spec, a marker or the secrets: what is longer is none."""
+
+SWEEP_FILE = "sweep.json"
+"""Lies in a folder whose sub-folders are the points of a sweep."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """How a run ended for good: its cause, exit status and one line for people."""
+
+    cause: str
+    exit_code: int
+    reason: str
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.spec_file = self.root / "spec.json"
+        self.events_file = self.root / "events.jsonl"
+        self.attempts = self.root / "attempts"
+        self.code = self.root / "code"
+        self.submitit = self.root / "submitit"
+        self.batch_log = self.root / "batch.log"
+        self.supervisor_lock = self.root / "supervisor.lock"
+        self.secrets_file = self.root / "secrets.json"
+        self.current_file = self.attempts / "current"
+        self.done_marker = self.root / "DONE"
+        self.stopped_marker = self.root / "STOPPED"
+
+    @property
+    def name(self) -> str:
+        """The name that commands know the run by; a point of a sweep is ``SWEEP/INDEX``."""
+        if (self.root.parent / SWEEP_FILE).exists():
+            return f"{self.root.parent.name}/{self.root.name}"
+        return self.root.name
+
+    def exists(self) -> bool:
+        """True once a run was made here."""
+        return self.spec_file.is_file()
+
+    def spec(self) -> JobSpec:
+        """The spec that the run was last submitted with.
+
+        Raises:
+            ConfigError: the file is missing, damaged, or was written by something else.
+        """
+        try:
+            return JobSpec.from_json(_read_small(self.spec_file))
+        except ConfigError as error:
+            raise ConfigError(f"{self.spec_file}: {error}") from None
+
+    def write_spec(self, spec: JobSpec) -> None:
+        """Stores ``spec`` atomically."""
+        write_atomically(self.spec_file, spec.to_json(), mode=0o600)
+
+    def write_secrets(self, values: dict[str, str]) -> None:
+        """Stores the secret variables, readable by their owner alone."""
+        if values:
+            write_atomically(self.secrets_file, json.dumps(values), mode=0o600)
+        else:
+            self.secrets_file.unlink(missing_ok=True)
+
+    def secrets(self) -> dict[str, str]:
+        """What ``write_secrets`` stored."""
+        if not self.secrets_file.exists():
+            return {}
+        found = _read_object(self.secrets_file)
+        if not all(isinstance(value, str) for value in found.values()):
+            raise ConfigError(f"{self.secrets_file} is damaged: not all of its values are text")
+        return found
+
+    def append(self, event: str, **values: Any) -> None:
+        """Appends one event durably. A single write under O_APPEND: lines never mix."""
+        line = json.dumps({"time": time.time(), "event": event, **values}, ensure_ascii=False)
+        data = (line + "\n").encode()
+        descriptor = os.open(self.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # A crash or a full disk tore the line before: it must not take this one along.
+                data = b"\n" + data
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if size == 0:
+            sync_folder(self.root)
+
+    def events(self) -> list[Event]:
+        """All events, oldest first. A line that is no event is left out."""
+        return read_events(self.events_file)
+
+    def attempt_dir(self, number: int) -> Path:
+        """Where the logs of attempt ``number`` (from 1) lie."""
+        return self.attempts / str(number)
+
+    def rank_log(self, attempt: int, rank: int) -> Path:
+        """The log of one rank."""
+        return self.attempt_dir(attempt) / f"rank-{rank}.log"
+
+    def attempt_numbers(self) -> list[int]:
+        """The numbers of all attempts so far, ascending."""
+        if not self.attempts.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.attempts.iterdir() if _NUMBER.fullmatch(p.name))
+
+    def new_attempt(self) -> int:
+        """Makes the next attempt's folder; two callers never get the same number."""
+        if not self.attempts.is_dir():
+            self.attempts.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.root)
+        number = (self.attempt_numbers() or [0])[-1] + 1
+        while True:
+            try:
+                self.attempt_dir(number).mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+            write_atomically(self.current_file, str(number))
+            return number
+
+    def current_attempt(self) -> int | None:
+        """The number of the newest attempt; ranks and supervisors of others must stand back."""
+        try:
+            return int(self.current_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def final(self) -> Final | None:
+        """How the run ended, or None while it may run on.
+
+        Raises:
+            ConfigError: the marker is damaged.
+        """
+        for marker in (self.done_marker, self.stopped_marker):
+            if marker.exists():
+                return _read_final(marker)
+        return None
+
+    def finish(self, final: Final) -> None:
+        """Leaves the marker that makes any further start exit at once."""
+        marker = self.done_marker if final.cause == "done" else self.stopped_marker
+        write_atomically(marker, json.dumps(vars(final), ensure_ascii=False))
+
+    def reopen(self) -> None:
+        """Lets a stopped (not a finished) run start again."""
+        self.stopped_marker.unlink(missing_ok=True)
+
+    def job_id(self) -> str | None:
+        """The job of the newest submission."""
+        for event in reversed(self.events()):
+            if event["event"] == "submitted":
+                return str(event["job_id"])
+        return None
+
+
+def _read_small(path: Path) -> str:
+    """The text of a file that is known to be small.
+
+    Raises:
+        ConfigError: it cannot be read, is much too long, or no UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"longer than {MOST_BYTES} bytes")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError("damaged: no UTF-8") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read_small(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{path} is damaged: no JSON") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: no JSON object")
+    return found
+
+
+def _read_final(marker: Path) -> Final:
+    stored = _read_object(marker)
+    cause, code, reason = (stored.get(name) for name in ("cause", "exit_code", "reason"))
+    if isinstance(cause, str) and isinstance(reason, str) and isinstance(code, int):
+        return Final(cause, code, reason)
+    raise ConfigError(f"{marker} is damaged: remove it to let the run go on")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Writes a file that others see whole or not at all, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Forces the names in a folder to the disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def last_step(events: Iterable[Event]) -> int:
+    """The furthest optimiser step that a durable checkpoint holds; 0 when there is none."""
+    saved = {"checkpointed", "preempted", "finished"}
+    steps = [event["step"] for event in events if event.get("event") in saved and "step" in event]
+    return max(steps, default=0)
+
+
+def of_attempt(events: list[Event], attempt: int) -> list[Event]:
+    """The events from the start of ``attempt`` up to the start of the next one."""
+    inside = False
+    found = []
+    for event in events:
+        if event.get("event") == "attempt_started":
+            inside = event.get("attempt") == attempt
+        if inside:
+            found.append(event)
+    return found
+
+
+def preparing(events: list[Event]) -> str:
+    """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
+    return str(events[-1]["what"]) if events and events[-1]["event"] == "preparing" else ""

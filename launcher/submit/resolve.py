@@ -1,0 +1,330 @@
+"""Command line, profile and site → a validated JobSpec. Everything wrong is found here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.cli.output import note
+from launcher.containers import runtimes as container
+from launcher.containers.image import SUFFIXES
+from launcher.slurm import client as slurm
+from launcher.slurm.client import Partition, Site
+from launcher.spec.job_spec import (
+    TRAIN_MODULE,
+    JobSpec,
+    Mount,
+    check_name,
+    check_path,
+    check_writable,
+    parse_env,
+    parse_time,
+)
+from launcher.spec.profile import load_profile
+from launcher.spec.run_folder import RunFolder
+from minimind.errors import ConfigError
+
+RUNS_VARIABLE = "MINIMIND_RUNS"
+_IN_PROFILE = ' (in a profile: cluster = "local")'
+"""For doctor and drill, which have no such flag."""
+
+
+def runs_folder(given: str | None, profile: Mapping[str, Any]) -> Path:
+    """Where runs lie: ``--runs-dir``, the profile, ``$MINIMIND_RUNS``, else ``./runs``."""
+    chosen = given or profile.get("runs_dir") or os.environ.get(RUNS_VARIABLE) or "runs"
+    return Path(os.path.abspath(os.path.expanduser(chosen)))
+
+
+def runs_dir_flag(run: RunFolder) -> str:
+    """What a command needs besides the name to find ``run``: `` --runs-dir DIR``, mostly nothing.
+
+    The flag or profile that put it elsewhere was given to another command.
+    """
+    folder = run.root.parents[run.name.count("/")]
+    with contextlib.suppress(ConfigError):
+        if folder == runs_folder(None, load_profile(None)):
+            return ""
+    return f" --runs-dir {shlex.quote(str(folder))}"
+
+
+def default_name() -> str:
+    """A name that sorts by the time of submission."""
+    return time.strftime("pretrain-%Y%m%d-%H%M%S")
+
+
+def build_spec(
+    options: Mapping[str, Any],
+    train_args: list[str],
+    profile: Mapping[str, Any],
+    *,
+    cluster: str,
+    site: Site | None,
+) -> JobSpec:
+    """Merges what was given; a flag (not None) wins over the profile.
+
+    Raises:
+        ConfigError: the first thing that cannot work, with what to change.
+    """
+
+    def pick(key: str, default: Any = None) -> Any:
+        given = options.get(key)
+        return profile.get(key, default) if given is None else given
+
+    name = options.get("name") or default_name()
+    check_name(name)
+    runs = runs_folder(options.get("runs_dir"), profile)
+    check_path(str(runs), "--runs-dir")
+    run_dir = runs / name
+    check_writable(run_dir)
+    image, runtime = _find_image(pick("image"), pick("container", "auto"))
+    python = pick("python", sys.executable if runtime == "none" else "python3")
+    module = options.get("module") or TRAIN_MODULE
+    arguments, save_dir, on_cpu = complete_train_args(train_args, run_dir, module)
+    spec = JobSpec(
+        name=name,
+        run_dir=str(run_dir),
+        workdir=os.getcwd(),
+        train_args=tuple(arguments),
+        module=module,
+        cluster=cluster,
+        nodes=pick("nodes", 1),
+        gpus=pick("gpus", 1),
+        request_gpus=not on_cpu,
+        save_dir=save_dir,
+        partition=pick("partition"),
+        account=pick("account"),
+        qos=pick("qos"),
+        time_minutes=parse_time(str(time_)) if (time_ := pick("time")) is not None else None,
+        mem=pick("mem"),
+        cpus_per_gpu=pick("cpus_per_gpu"),
+        constraint=pick("constraint"),
+        exclude=pick("exclude"),
+        reservation=pick("reservation"),
+        sbatch=dict(profile.get("sbatch", {})),
+        setup=tuple(profile.get("setup", ())),
+        image=image,
+        container=runtime,
+        container_args=tuple(profile.get("container_args", ())),
+        mounts=tuple(
+            Mount.parse(text) for text in [*profile.get("mounts", ()), *options.get("mount", ())]
+        ),
+        env=_environment(options, profile),
+        secret_env=tuple(
+            dict.fromkeys([*profile.get("secret_env", ()), *options.get("secret_env", ())])
+        ),
+        user=f"{os.getuid()}:{os.getgid()}",
+        python=_find_python(python, runtime),
+        host_python=sys.executable,
+        max_restarts=pick("max_restarts", 3),
+        max_node_failures=profile.get("max_node_failures", 10),
+        hang_timeout=pick("hang_timeout", 1800),
+        signal_lead=profile.get("signal_lead", 120),
+    )
+    if cluster == "slurm" and site is not None:
+        check_site(spec, site)
+    return spec
+
+
+def find_cluster(asked: str, *, dry_run: bool = False) -> tuple[str, Site | None]:
+    """The cluster that ``auto`` or a name means here, and what it has where Slurm answers.
+
+    A dry run needs no Slurm: its script may be meant for another machine.
+
+    Raises:
+        ConfigError: there is no such cluster, or not here, or not now.
+    """
+    if asked not in ("auto", "slurm", "local"):
+        raise ConfigError(f"--cluster {asked}: choose auto, slurm or local")
+    here = slurm.available()
+    cluster = asked if asked != "auto" else "slurm" if here or dry_run else "local"
+    if cluster == "local":
+        return cluster, None
+    if not here and not dry_run:
+        raise ConfigError(f"there is no sbatch on this machine; use --cluster local{_IN_PROFILE}")
+    site = slurm.read_site() if here else None
+    if site is None and not dry_run:
+        raise ConfigError(
+            f"Slurm's controller does not answer; try again, or --cluster local{_IN_PROFILE}"
+        )
+    return cluster, site
+
+
+def job_spec(
+    name: str, options: dict[str, Any], profile: dict[str, Any], module: str, train: list[str]
+) -> JobSpec:
+    """The spec of a job of the launcher's own (doctor, drill): site and cluster as for a run."""
+    cluster, site = find_cluster(profile.get("cluster", "auto"))
+    given = {"name": name, "module": module, "hang_timeout": 600, "max_restarts": 0, **options}
+    return build_spec(given, train, profile, cluster=cluster, site=site)
+
+
+def _environment(options: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, str]:
+    variables = {}
+    if interface := profile.get("network_interface"):
+        variables = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    return variables | profile.get("env", {}) | parse_env(list(options.get("env", ())))
+
+
+def read_secrets(spec: JobSpec) -> dict[str, str]:
+    """The values of ``--secret-env`` from this process's environment.
+
+    Raises:
+        ConfigError: one of them is not set.
+    """
+    missing = [name for name in spec.secret_env if name not in os.environ]
+    if missing:
+        raise ConfigError(f"--secret-env {missing[0]}: set this variable before submitting")
+    return {name: os.environ[name] for name in spec.secret_env}
+
+
+def complete_train_args(
+    given: list[str], run_dir: Path, module: str, *, quiet: bool = False
+) -> tuple[list[str], str, bool]:
+    """The training's flags with the run folder filled in where the user named no folder.
+
+    Returns the flags, the folder of ``metrics.jsonl``, and whether the training is told to run
+    on the CPU. Ours come first: a flag that the user gave comes later and wins. The folders in
+    a ``--config`` that another run has left are that run's, and no choice of the user.
+
+    Raises:
+        ConfigError: the training's own parser refuses the flags, or they name another run's
+            folder.
+    """
+    ours = {"save_dir": str(run_dir / "out"), "checkpoint_dir": str(run_dir / "checkpoints")}
+    ours["from_resume"] = "auto"
+    if module != TRAIN_MODULE:
+        words = [word for field, value in ours.items() for word in (f"--{field}", value)]
+        return [*words, *given], ours["save_dir"], "cpu" in given
+    from minimind.config import TrainConfig, parse_args, parse_words
+
+    asked, named, defaults = parse_args(given), parse_words(given), TrainConfig()
+    old = None
+    for field in ("save_dir", "checkpoint_dir"):
+        folder = getattr(asked, field)
+        if field not in named and folder == getattr(defaults, field):
+            continue
+        other = _run_around(folder)
+        if other is None or other.root == Path(os.path.realpath(run_dir)):
+            continue
+        if field in named:
+            raise ConfigError(
+                f"--{field} {folder}: belongs to the run {other.name}; leave it out "
+                "(each run has its own), or name another"
+            )
+        old = other.name
+    if old is not None and not quiet:
+        note(
+            f"--config {named['config']}: the folders in it are the run {old}'s; "
+            "this run writes into its own"
+        )
+    added = []
+    for field, value in ours.items():
+        untold = getattr(asked, field) == getattr(defaults, field)
+        if untold or (old is not None and field not in named):
+            added += [f"--{field}", value]
+    config = parse_args([*added, *given])
+    return [*added, *given], os.path.abspath(config.save_dir), config.device == "cpu"
+
+
+def _run_around(folder: str) -> RunFolder | None:
+    """The run in whose folder ``folder`` lies."""
+    path = Path(os.path.realpath(folder))
+    for root in (path, *path.parents):
+        run = RunFolder(root)
+        # A spec.json may be anybody's.
+        if os.path.isfile(run.spec_file) and os.path.isdir(run.attempts):
+            return run
+    return None
+
+
+def _find_image(image: str | None, runtime: str) -> tuple[str | None, str]:
+    """The image and the runtime that starts it; a file or folder by its absolute path.
+
+    Ranks start in another folder than this one, and no shell expands a ``~`` for them.
+
+    Raises:
+        ConfigError: there is no such file, or the runtime starts none.
+    """
+    path = os.path.abspath(os.path.expanduser(image or ""))
+    is_path = image is not None and image.startswith(("/", "./", "../", "~"))
+    if runtime == "auto":
+        runtime = container.detect(path if is_path else image)
+    if image is None or runtime == "none":
+        return image, runtime
+    starts_files = runtime in SUFFIXES
+    starts_folders = runtime in ("apptainer", "charliecloud")
+    # A folder that has an image's name by chance is none to the other runtimes.
+    if (starts_files and os.path.isfile(path)) or (starts_folders and os.path.isdir(path)):
+        return path, runtime
+    is_path = is_path or image.endswith(tuple(container.IMAGE_FILES)) or runtime == "charliecloud"
+    if is_path and not os.path.exists(path):
+        raise ConfigError(f"--image {image}: no such file")
+    if runtime == "enroot":
+        raise ConfigError(
+            f"--image {image}: enroot starts a file; make one with "
+            f"`launcher image import {image} --container enroot`"
+        )
+    if is_path and starts_files:
+        raise ConfigError(f"--image {image}: {runtime} starts a file, and this is a folder")
+    if is_path:
+        raise ConfigError(f"--image {image}: {runtime} knows images by name, not by path")
+    return image, runtime
+
+
+def _find_python(python: str, runtime: str) -> str:
+    """``python`` by its absolute path, unless it is a name: ranks start in another folder."""
+    if "/" not in python:
+        return python
+    path = os.path.abspath(os.path.expanduser(python))
+    if runtime == "none" and not os.path.isabs(python) and not os.path.isfile(path):
+        raise ConfigError(f"--python {python}: no such file")
+    return path
+
+
+def check_site(spec: JobSpec, site: Site) -> None:
+    """Raises ConfigError for what this cluster would refuse or leave pending for ever."""
+    partition = _partition(spec, site)
+    if partition is None:
+        return
+    where = f"partition {partition.name}"
+    if spec.nodes > partition.nodes:
+        raise ConfigError(f"--nodes {spec.nodes}: {where} has {partition.nodes}")
+    if spec.request_gpus and spec.gpus > partition.gpus:
+        if partition.gpus == 0:
+            raise ConfigError(
+                f"--gpus {spec.gpus}: the nodes of {where} have no GPUs; choose another "
+                "--partition, or train on CPUs with `-- --device cpu`"
+            )
+        raise ConfigError(
+            f"--gpus {spec.gpus}: a node of {where} has at most {partition.gpus}; "
+            "ask for more --nodes instead"
+        )
+    cpus = spec.gpus * (spec.cpus_per_gpu or 1)
+    if partition.cpus is not None and cpus > partition.cpus:
+        raise ConfigError(
+            f"{spec.gpus} ranks × {spec.cpus_per_gpu or 1} CPUs are {cpus} CPUs a node; "
+            f"a node of {where} has at most {partition.cpus}"
+        )
+    limit = partition.max_minutes
+    if spec.time_minutes is not None and limit is not None and spec.time_minutes > limit:
+        raise ConfigError(
+            f"--time: {spec.time_minutes} minutes, but {where} allows {limit}; a run continues "
+            "over as many time limits as it needs, so ask for less"
+        )
+
+
+def _partition(spec: JobSpec, site: Site) -> Partition | None:
+    if spec.partition is None:
+        return site.default()
+    if "," in spec.partition:
+        return None
+    if spec.partition not in site.partitions:
+        known = ", ".join(sorted(site.partitions)) or "none"
+        raise ConfigError(f"--partition {spec.partition}: not on this cluster; choose {known}")
+    return site.partitions[spec.partition]

@@ -1,0 +1,1 @@
+"""Running attempt after attempt of a run until it is over."""

@@ -1,0 +1,132 @@
+"""Why an attempt ended, told apart from the evidence that Slurm and the ranks leave.
+
+srun's exit code alone says little: the highest of all ranks wins, and a signal looks alike
+whether it came from a preemption, a time limit or the user. The batch log has the words
+``DUE TO …`` that slurmstepd writes, the event log has what rank 0 agreed on, and the
+controller knows whether a preemption is under way.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from launcher.slurm.client import JobInfo, limit_seconds, parse_stamp
+from launcher.spec.records import Event
+
+DONE = "done"
+PREEMPTED = "preempted"
+TIME_LIMIT = "time_limit"
+NODE_FAILURE = "node_failure"
+CRASH = "crash"
+HANG = "hang"
+NO_PROGRESS = "no_progress"
+CANCELLED = "cancelled"
+STOP_REQUESTED = "stop_requested"
+CONFIG = "config"
+LOST = "lost"
+
+FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED)
+"""Not the run's fault: any number of them is allowed while the run moves on."""
+
+SIGNAL_SLACK = 65
+"""Seconds by which Slurm may send ``--signal`` too early, and a little more."""
+
+EXIT_CONFIG = 2
+EXIT_RUN_ME_AGAIN = 75
+EXIT_CANCELLED = 130
+
+IN_WORDS = {
+    DONE: "finished",
+    PREEMPTED: "preempted by a job of higher priority",
+    TIME_LIMIT: "reached its time limit",
+    NODE_FAILURE: "lost a node",
+    CRASH: "crashed",
+    HANG: "made no step for too long (hang)",
+    NO_PROGRESS: "made no progress in several attempts",
+    CANCELLED: "cancelled by the user",
+    STOP_REQUESTED: "stopped on a signal, after a checkpoint",
+    CONFIG: "refused its flags or data",
+    LOST: "ended without a trace (its supervisor was killed)",
+}
+
+_CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn")
+
+_CANCELLED_AT = re.compile(
+    r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
+    # 25.05 and newer name the signal where they know no reason: "DUE to SIGNAL Terminated".
+    r"(?: DUE to SIGNAL [^*\n]*?| DUE TO (?P<due>[^*\n]*?))?,?(?: SEE [^*\n]*)? \*\*\*"
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known when the ranks of an attempt are gone.
+
+    ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
+    about this attempt. ``events``: this attempt's part of the event log. ``job``: the
+    controller's record. ``killed_for_hang``: the supervisor ended it itself. ``signal_lead``:
+    seconds before its limit at which the job asked to be warned.
+    """
+
+    exit_code: int | None
+    log: str = ""
+    events: tuple[Event, ...] = ()
+    job: JobInfo | None = None
+    down_nodes: tuple[str, ...] = ()
+    killed_for_hang: bool = False
+    signal_lead: int = 0
+    now: float = 0.0
+
+
+def slurm_causes(log: str) -> list[tuple[str, str]]:
+    """``("JOB"|"STEP", reason)`` of every cancel notice; the reason is "" where none is given."""
+    return [(m["what"], (m["due"] or "").strip()) for m in _CANCELLED_AT.finditer(log)]
+
+
+def classify(evidence: Evidence) -> str:
+    """The cause of an attempt's end, one of this module's constants."""
+    named = {event.get("event") for event in evidence.events}
+    code = evidence.exit_code
+    if "finished" in named or code == 0:
+        return DONE
+    asked = [event["event"] for event in evidence.events if event.get("event") in _CANCEL_EVENTS]
+    if asked and asked[-1] == "cancel_requested":
+        return CANCELLED
+    if evidence.killed_for_hang:
+        return HANG
+    by_slurm = _slurm_says(evidence)
+    if by_slurm is not None:
+        return by_slurm
+    if code == EXIT_CONFIG and not named & {"started", "resumed"}:
+        return CONFIG
+    if code == EXIT_RUN_ME_AGAIN or "preempted" in named:
+        return STOP_REQUESTED
+    return CRASH if code is not None else LOST
+
+
+def _slurm_says(evidence: Evidence) -> str | None:
+    notices = slurm_causes(evidence.log)
+    due = " ".join(reason for _, reason in notices)
+    if "NODE FAIL" in due or "Node failure on" in evidence.log or evidence.down_nodes:
+        return NODE_FAILURE
+    if "PREEMPTION" in due:
+        return PREEMPTED
+    if "TIME LIMIT" in due:
+        return TIME_LIMIT
+    if "REQUEUE" in due:
+        return STOP_REQUESTED
+    job = evidence.job or {}
+    if parse_stamp(job.get("PreemptTime")) is not None:
+        return PREEMPTED
+    if ("JOB", "") in notices:
+        return CANCELLED
+    if notices or evidence.exit_code == EXIT_RUN_ME_AGAIN:
+        # Slurm's warning signal comes up to a minute early, and says nothing about why.
+        started, limit = parse_stamp(job.get("StartTime")), limit_seconds(job.get("TimeLimit", ""))
+        if started is not None and limit is not None:
+            early = evidence.signal_lead + SIGNAL_SLACK
+            if (evidence.now or time.time()) >= started + limit - early:
+                return TIME_LIMIT
+    return None

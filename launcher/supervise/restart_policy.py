@@ -1,0 +1,60 @@
+"""Run again or stop? A pure function of the attempts so far and the budgets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.records import Event
+from launcher.spec.run_folder import Final
+from launcher.supervise import classify as causes
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``final`` None: run again."""
+
+    final: Final | None
+    reason: str
+
+
+def decide(spec: JobSpec, ended: list[Event]) -> Decision:
+    """What to do after the newest of ``ended``, the ``attempt_ended`` events, oldest first.
+
+    Preemptions, time limits and requested stops are free. Crashes and hangs share
+    ``max_restarts``, lost nodes have ``max_node_failures``. Of the free causes,
+    ``max_no_progress`` attempts in a row that began to train and saved no new step stop the run.
+    """
+    newest = ended[-1]
+    cause, code = newest["cause"], newest.get("exit_code")
+    words = causes.IN_WORDS.get(cause, str(cause))
+    failed = code if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else 1
+    if cause == causes.DONE:
+        return _stop(causes.DONE, 0, "finished")
+    if cause == causes.CONFIG:
+        return _stop(cause, causes.EXIT_CONFIG, "the training refused its flags or data; see `why`")
+    if cause == causes.CANCELLED:
+        return _stop(cause, causes.EXIT_CANCELLED, "cancelled by the user")
+    counts = Counter(event["cause"] for event in ended)
+    failures = counts[causes.CRASH] + counts[causes.HANG]
+    if cause in (causes.CRASH, causes.HANG) and failures > spec.max_restarts:
+        plural = "" if failures == 1 else "s"
+        reason = f"{failures} failed attempt{plural}; --max-restarts allows {spec.max_restarts}"
+        return _stop(cause, failed, reason)
+    lost = counts[causes.NODE_FAILURE] + counts[causes.LOST]
+    if cause in (causes.NODE_FAILURE, causes.LOST) and lost > spec.max_node_failures:
+        return _stop(cause, failed, f"{lost} node failures; {spec.max_node_failures} are allowed")
+    stuck = 0
+    for event in reversed(ended):
+        if event.get("progressed"):
+            break
+        stuck += bool(event.get("trained")) and event["cause"] in causes.FREE
+    if stuck >= spec.max_no_progress:
+        reason = f"{stuck} attempts in a row saved no new step; the last one {words}"
+        return _stop(causes.NO_PROGRESS, failed, reason)
+    return Decision(None, words)
+
+
+def _stop(cause: str, exit_code: int, reason: str) -> Decision:
+    return Decision(Final(cause, exit_code, reason), reason)

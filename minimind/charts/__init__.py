@@ -1,0 +1,1 @@
+"""Which curves there are, and how they are drawn."""

@@ -1,0 +1,159 @@
+"""``minimind eval``: score text that a model has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minimind.cli.parser import (
+    Parser,
+    add_device_flag,
+    add_json_flag,
+    add_weight_flags,
+    find_device,
+    print_json,
+    require,
+)
+from minimind.errors import EXIT_DONE
+
+_OF_WEIGHT = ("tokenizer_path", "num_experts_per_tok")
+
+EXAMPLES = """\
+Examples:
+  minimind eval --weight out/pretrain_512.pth --data_path data/sample/eval.jsonl
+  minimind eval --weight out/pretrain_512.pth exported/hf --data_path held_out.jsonl --json
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="minimind eval",
+        description="Score text: loss (nats per token), perplexity and bits per UTF-8 byte.\n"
+        "Bits per byte compare models with different tokenizers too.",
+        epilog=EXAMPLES,
+    )
+    parser.flag(
+        "weight",
+        required=True,
+        nargs="+",
+        metavar="WEIGHT",
+        help="a .pth, a checkpoint .pt or a model folder; several are compared",
+    )
+    parser.flag(
+        "data_path",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="jsonl, jsonl.gz or jsonl.zst; several files or globs",
+    )
+    parser.flag("text_field", default="text", metavar="NAME", help="field with the text")
+    parser.flag(
+        "max_seq_len",
+        type=int,
+        metavar="N",
+        help="row length in tokens, the most that a token sees (default: the first weight's run's, "
+        "or 512)",
+    )
+    parser.flag("batch_size", type=int, default=8, metavar="N", help="rows at once (default: 8)")
+    parser.flag(
+        "dtype",
+        choices=("bfloat16", "float16", "float32"),
+        default="float32",
+        help="autocast precision (default: float32)",
+    )
+    parser.flag("cache_dir", default="", metavar="DIR", help="folder for tokenised data")
+    add_weight_flags(parser, weight=False)
+    add_device_flag(parser)
+    add_json_flag(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, DataError or WeightsError where the command cannot be done."""
+    args = build_parser().parse_args(list(argv))
+    require(args.batch_size > 0, f"--batch_size must be 1 or more, but is {args.batch_size}")
+    require(
+        args.max_seq_len is None or args.max_seq_len >= 8,
+        f"--max_seq_len must be 8 or more, but is {args.max_seq_len}",
+    )
+    device = find_device(args.device)
+    names = ("data_path", "text_field", "batch_size", "dtype", "cache_dir", *_OF_WEIGHT)
+    settings = {name: getattr(args, name) for name in names}
+    results: list[dict[str, Any]] = []
+    for weight in args.weight:
+        # All in rows of one length: a loss depends on how far back a token can see.
+        length = results[0]["max_seq_len"] if results else args.max_seq_len
+        results.append(score(weight, device, max_seq_len=length, **settings))
+        if not args.json:
+            print(_line(results[-1]), flush=True)
+    if args.json:
+        print_json(results)
+    return EXIT_DONE
+
+
+def score(
+    weight: str | Path,
+    device: Any,
+    *,
+    data_path: Sequence[str],
+    text_field: str = "text",
+    max_seq_len: int | None = None,
+    batch_size: int = 8,
+    dtype: str = "float32",
+    cache_dir: str = "",
+    tokenizer_path: str = "",
+    num_experts_per_tok: int | None = None,
+) -> dict[str, Any]:
+    """Score every token of the text once, in rows as in training.
+
+    Returns:
+        ``loss`` (nats per scored token), ``perplexity`` (its exponential), ``bits_per_byte``
+        of the UTF-8 text, and what they are of.
+
+    Raises:
+        ConfigError, DataError, WeightsError: the device, text or weights cannot be used.
+    """
+    from minimind.data.packing import plan_rows
+    from minimind.data.tokenize.cache import open_corpus
+    from minimind.distributed.world import World
+    from minimind.training.evaluate import evaluate
+    from minimind.training.precision import autocast_context
+    from minimind.weights.pretrained import open_pretrained
+
+    autocast = autocast_context(device, dtype)
+    source = open_pretrained(weight, tokenizer_path, num_experts_per_tok)
+    length = max_seq_len or int(source.flags.get("max_seq_len", 512))
+    store = open_corpus(
+        data_path, str(source.tokenizer_folder), text_field=text_field, cache_dir=cache_dir
+    )
+    plan = plan_rows(store, length)
+    result = evaluate(
+        source.build().to(device),
+        plan,
+        store,
+        batch_size=batch_size,
+        world=World(rank=0, world_size=1, local_rank=0, device=device),
+        autocast=autocast,
+    )
+    loss = result["eval_loss"]
+    return {
+        "weight": str(weight),
+        "loss": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_byte": result["bits_per_byte"],
+        "documents": store.n_docs,
+        "scored_tokens": int(plan.targets_per_row.sum(dtype="int64")),
+        "bytes": store.n_bytes,
+        "max_seq_len": length,
+        "dtype": dtype,
+    }
+
+
+def _line(result: dict[str, Any]) -> str:
+    return (
+        f"{result['weight']}: loss {result['loss']:.4f}, perplexity {result['perplexity']:.2f}, "
+        f"bits_per_byte {result['bits_per_byte']:.4f} ({result['documents']:,} documents, "
+        f"{result['scored_tokens']:,} tokens in rows of {result['max_seq_len']})"
+    )

@@ -1,0 +1,89 @@
+"""What the commands besides ``pretrain`` share: flags in both spellings, errors, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, NoReturn
+
+from minimind.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours, and whose flags take dashes or underscores."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        settings.setdefault("allow_abbrev", False)
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **settings)
+
+    def flag(self, name: str, **settings: Any) -> None:
+        """Add ``--name``; ``batch_size`` can be written ``--batch-size`` too."""
+        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        self.add_argument(*names, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def add_weight_flags(parser: Parser, weight: bool = True) -> None:
+    """The flags of every command that reads trained weights."""
+    if weight:
+        parser.flag("weight", required=True, help="a .pth, a .pt, a .gguf or a model folder")
+    parser.flag("tokenizer_path", default="", help="a tokenizer folder (default: the weights' own)")
+    parser.flag(
+        "num_experts_per_tok",
+        type=int,
+        metavar="N",
+        help="experts that each token visits (MoE; default: what the weights' run had, or 1)",
+    )
+
+
+def add_device_flag(parser: Parser) -> None:
+    parser.flag("device", default="", help="cuda, cuda:N or cpu (default: cuda if there is one)")
+
+
+def add_json_flag(parser: Parser) -> None:
+    parser.flag("json", action="store_true", help="print JSON, for scripts")
+
+
+def find_device(wanted: str) -> Any:
+    """The torch device that ``--device`` means.
+
+    Raises:
+        ConfigError: it is not there, or no device at all.
+    """
+    from minimind.config import DEVICE
+    from minimind.distributed.world import pick_device
+
+    check, complaint = DEVICE
+    if not check(wanted):
+        raise ConfigError(f"--device {complaint}, but is {wanted!r}")
+    return pick_device(wanted, local_rank=0, distributed=False)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def size_text(n_bytes: float) -> str:
+    """``12345678`` → ``12.3 MB`` (1 MB = 1e6 bytes)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError
+
+
+def count_text(number: float) -> str:
+    """``4980000`` → ``4.98M``."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f}{unit}"
+    return f"{number:.0f}"

@@ -1,0 +1,82 @@
+"""``minimind report``: a run, or several, as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from minimind.cli.parser import Parser, add_json_flag, print_json, size_text
+from minimind.errors import EXIT_DONE, ConfigError
+from minimind.report.figures import summary
+from minimind.report.page import render
+from minimind.report.read import read_run
+from minimind.system.durable import write_text_durably
+
+EXAMPLES = """\
+Examples:
+  minimind report runs/my-run              # writes runs/my-run/report.html
+  minimind report out --png pictures       # a run without a launcher; charts as PNG too
+  minimind report runs/adamw runs/muon --out compare.html
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="minimind report",
+        description="Write one self-contained HTML page about a run, or about several side by "
+        "side:\ncurves, attempts and lost time, samples of text, flags, environment. Reads the "
+        "run\nfolders only, also while a run goes on.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "run",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run folder of the launcher's, or the --save_dir of a run",
+    )
+    parser.flag(
+        "out",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: RUN/report.html; of several runs: report.html here)",
+    )
+    parser.flag(
+        "png",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="draw the charts as PNG too, into DIR (default: beside the page)",
+    )
+    parser.flag("title", default="", help="heading of the page (default: the names of the runs)")
+    add_json_flag(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError where a folder is no run, or the page cannot be written."""
+    args = build_parser().parse_args(list(argv))
+    runs = [read_run(path) for path in args.run]
+    page = args.out or (args.run[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    if page.is_dir():
+        raise ConfigError(f"--out {page} is a folder; name a file, as {page / 'report.html'}")
+    pictures = page.parent if args.png == "" else args.png and Path(args.png)
+    written = [page]
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_text_durably(page, render(runs, args.title))
+    except OSError as error:
+        raise ConfigError(f"--out {page} cannot be written: {error.strerror}") from None
+    if pictures:
+        from minimind.charts.png import write_pictures
+
+        try:
+            written += write_pictures(runs, pictures)
+        except OSError as error:
+            raise ConfigError(f"--png {pictures} cannot be written: {error.strerror}") from None
+    if args.json:
+        print_json({"files": [str(path) for path in written], "runs": [summary(r) for r in runs]})
+    else:
+        for path in written:
+            print(f"{path} ({size_text(path.stat().st_size)})")
+    return EXIT_DONE

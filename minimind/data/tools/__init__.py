@@ -1,0 +1,1 @@
+"""What only ``minimind data`` and ``minimind tokenizer`` use."""

@@ -1,0 +1,187 @@
+"""``minimind generate``: write text with trained weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device, require
+from minimind.errors import EXIT_DONE, ConfigError
+from minimind.inference.sampling import Sampling, TextStream, add_sampling_flags
+from minimind.weights.pretrained import load_weights
+
+MAX_PROMPT_BYTES = 1 << 26
+"""Of a file of prompts, all of which are in memory; ``/dev/zero`` has no end."""
+
+EXAMPLES = """\
+Examples:
+  minimind generate --weight out/pretrain_512.pth --prompt "The"
+  minimind generate --weight exported/hf --prompts_file prompts.txt --batch_size 16 --json
+"""
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    max_new_tokens: int = 64,
+    temperature: float = 0.8,
+    top_p: float = 0.9,
+    top_k: int = 0,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    repetition_penalty: float = 1.0,
+    stream: TextStream | None = None,
+) -> list[str]:
+    """Continue each prompt; return the continuations, without the prompts.
+
+    A prompt follows the beginning-of-text token, as documents do in pretraining. The caller's
+    random state and the model's mode are left as they were.
+
+    Args:
+        temperature, top_p, top_k, repetition_penalty: see :class:`Sampling`.
+        device: where the model is (default: asked of the model).
+        stream: is given each token of the one prompt as it comes.
+    """
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = tokenizer.eos_token_id
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    rows = [start + tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    width = max(map(len, rows))
+    input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty)
+
+    was_training = model.training
+    model.eval()
+    try:
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), torch.inference_mode():
+            torch.manual_seed(seed)
+            output = model.generate(
+                input_ids=input_ids,
+                attention_mask=mask,
+                pad_token_id=pad,
+                eos_token_id=tokenizer.eos_token_id,
+                streamer=stream,
+                **sampling.settings(),
+            )
+    finally:
+        model.train(was_training)
+    return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="minimind generate",
+        description="Write text with trained weights. One prompt is written as it comes.",
+        epilog=EXAMPLES,
+    )
+    add_weight_flags(parser)
+    parser.flag("prompt", action="append", default=[], help="text to continue; may be repeated")
+    parser.flag(
+        "prompts_file",
+        type=Path,
+        metavar="FILE",
+        help='more prompts: .jsonl with a field "prompt" (or "text"), else one on each line',
+    )
+    parser.flag("batch_size", type=int, default=8, help="prompts at once (default: 8)")
+    add_sampling_flags(parser)
+    add_device_flag(parser)
+    parser.flag(
+        "dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="precision of the weights in memory; bfloat16 is faster (default: float32)",
+    )
+    parser.flag(
+        "json", action="store_true", help='print a line {"prompt": …, "text": …} for each prompt'
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Raises ConfigError, DataError or WeightsError where the command cannot be done."""
+    args = build_parser().parse_args(list(argv))
+    sampling = Sampling.from_flags(args)
+    require(args.batch_size > 0, f"--batch_size must be 1 or more, but is {args.batch_size}")
+    prompts = args.prompt + (read_prompts(args.prompts_file) if args.prompts_file else [])
+    require(bool(prompts), "give a --prompt or a --prompts_file")
+    device = find_device(args.device)
+    model, tokenizer = load_weights(
+        args.weight,
+        device,
+        args.tokenizer_path,
+        args.num_experts_per_tok,
+        getattr(torch, args.dtype),
+    )
+    settings = {**vars(sampling), "seed": args.seed, "device": device}
+    if len(prompts) == 1 and not args.json:
+        sys.stdout.write(prompts[0])
+        generate(model, tokenizer, prompts, stream=TextStream(tokenizer, _write), **settings)
+        _write("\n\n")
+        return EXIT_DONE
+    for batch in _batches(prompts, args.batch_size):
+        texts = generate(model, tokenizer, batch, **settings)
+        for prompt, text in zip(batch, texts, strict=True):
+            if args.json:
+                line = json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False)
+                print(line, flush=True)
+            else:
+                print(f"{prompt}{text}\n", flush=True)
+    return EXIT_DONE
+
+
+def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:
+    """The prompts of a file, in order; empty lines are none. ``flag`` is what named the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a row has no prompt; the message says which.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_PROMPT_BYTES + 1)
+        require(
+            len(data) <= MAX_PROMPT_BYTES,
+            f"--{flag} {file}: longer than {MAX_PROMPT_BYTES} bytes; split it",
+        )
+        lines = data.decode("utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"--{flag} {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--{flag} {file}: not UTF-8 at byte {error.start}") from None
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"--{flag} {file}: {error}") from None
+    if file.suffix != ".jsonl":
+        return [line for line in lines if line.strip()]
+    prompts = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt = row.get("prompt", row.get("text"))
+            str(prompt).encode("utf-8")  # half a character is none
+        except (ValueError, AttributeError, RecursionError):
+            prompt = None
+        if not isinstance(prompt, str):
+            raise ConfigError(f'{file}:{number}: no JSON object with a text "prompt" or "text"')
+        prompts.append(prompt)
+    return prompts
+
+
+def _batches(prompts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(prompts), size):
+        yield prompts[start : start + size]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

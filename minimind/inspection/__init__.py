@@ -1,0 +1,1 @@
+"""What ``minimind inspect`` finds out about files and folders."""

@@ -1,0 +1,3 @@
+"""What a run leaves in its folders: the contract between training, launcher and report.
+
+Standard library only."""

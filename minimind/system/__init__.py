@@ -1,0 +1,1 @@
+"""What the programs ask of the operating system. Standard library only."""

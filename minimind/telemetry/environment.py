@@ -1,0 +1,56 @@
+"""What a run ran on: ``SAVE_DIR/environment.json``, for people who look at it later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from minimind import __version__
+from minimind.distributed.world import World
+from minimind.system.durable import write_text_durably
+from minimind.system.process import available_cores
+
+FILE_NAME = "environment.json"
+
+
+def write_environment(path: Path, world: World, **facts: Any) -> None:
+    """Replace the file with what this attempt runs on, and ``facts`` besides.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    found: dict[str, Any] = {
+        "time": time.time(),
+        **facts,
+        "ranks": world.world_size,
+        "device": _device_name(world.device),
+        "host": platform.node(),
+        "cores": available_cores(),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "minimind": __version__,
+    }
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    content = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    write_text_durably(path, content)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,75 @@
+"""An audit of what was trained: the row ids of every micro-step, by rank.
+
+``rows.rank{R}.jsonl`` holds, when a run is complete, exactly the rows that are in its
+weights: what was trained after the checkpoint that an attempt goes on from is dropped when
+the attempt starts, since it is trained again. An audit with holes would be none, so a run whose
+record cannot be written stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from minimind.errors import MiniMindError
+from minimind.system.durable import remove_temporaries, write_text_durably
+
+
+class RowRecord:
+    """Appends one line a micro-step; does nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file = path.open("a", encoding="utf-8") if path else None
+
+    def write(self, *, epoch: int, step: int, global_step: int, rows: Iterable[int]) -> None:
+        """Record a micro-step that begins; ``global_step`` counts complete optimiser steps.
+
+        Raises:
+            MiniMindError: the disk refuses it.
+        """
+        if self._file is not None:
+            record = {
+                "epoch": epoch,
+                "step": step,
+                "global_step": global_step,
+                "pid": os.getpid(),
+                "rows": [int(row) for row in rows],
+            }
+            try:
+                self._file.write(json.dumps(record) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise MiniMindError(
+                    f"{self._path} cannot be written: {error.strerror or error}; an audit may have "
+                    "no holes: free some space, or go on without --record_rows"
+                ) from error
+
+    def close(self) -> None:
+        # Every line has been flushed, but one that was refused, which a resume drops.
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def row_records(folder: Path) -> list[Path]:
+    """The records of all ranks that are in use; archives have a number more in their names."""
+    return [path for path in folder.glob("rows.rank*.jsonl") if path.name.count(".") == 2]
+
+
+def trim_row_records(folder: Path, global_step: int) -> None:
+    """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
+    for path in row_records(folder):
+        remove_temporaries(path)
+        found = path.read_text(encoding="utf-8")
+        kept = []
+        for line in found.splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                if json.loads(line)["global_step"] < global_step:
+                    kept.append(line + "\n")
+        text = "".join(kept)
+        if text != found:
+            write_text_durably(path, text)

@@ -1,0 +1,487 @@
+"""One pretraining run, top to bottom: the twelve steps of the design.
+
+Step 1, the flags, is behind us when :func:`run` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from minimind.charts.loss_curve import plot_loss_curve
+from minimind.checkpoint.resume import (
+    Progress,
+    check_config,
+    check_data,
+    check_state,
+    must_fit,
+    plan_schedule,
+)
+from minimind.checkpoint.run_lock import FolderLock
+from minimind.checkpoint.store import Checkpointer
+from minimind.config import TrainConfig, write_config_file
+from minimind.data.dataloader import make_loader
+from minimind.data.mixture import Plan, open_plan
+from minimind.data.sampler import SkipBatchSampler
+from minimind.data.token_store import TokenStore
+from minimind.distributed.stop_consensus import Agreement
+from minimind.distributed.world import World, init_distributed_mode
+from minimind.errors import ConfigError
+from minimind.rundir.events import EventLog
+from minimind.rundir.metrics import MetricsLog
+from minimind.system.signals import StopFlag, StopRequested
+from minimind.telemetry.console import ProgressBar, logging_to_console, logging_to_file
+from minimind.telemetry.environment import FILE_NAME as ENVIRONMENT_FILE
+from minimind.telemetry.environment import write_environment
+from minimind.telemetry.monitor import Monitor
+from minimind.telemetry.preparation import Preparation
+from minimind.telemetry.reporter import Reporter
+from minimind.telemetry.samples import SampleWriter, sample_prompts
+from minimind.telemetry.startup import StartupClock
+from minimind.telemetry.trackers.swanlab import start_tracker
+from minimind.telemetry.trackers.tracker import Tracker, check_packages
+from minimind.train_pretrain import RunResult
+from minimind.training.allocator import keep_freed_memory
+from minimind.training.audit import RowRecord
+from minimind.training.batch_size import keep_batch_size, settle_batch_size
+from minimind.training.build_model import init_model, planned_flops, warm_up, wrap
+from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
+from minimind.training.evaluate import evaluate
+from minimind.training.execution import check_machine, choose_dtype, choose_execution
+from minimind.training.failure import explain
+from minimind.training.flops import flops_per_token, peak_flops
+from minimind.training.optimizer import Optimizers
+from minimind.training.precision import DTYPES, autocast_context, make_scaler, restore_scaler
+from minimind.training.profiler import StepProfiler, name_compiled_kernels
+from minimind.training.records import prepare_records
+from minimind.training.seed import set_rng_state, setup_seed
+from minimind.training.trainer import Outcome, Trainer
+from minimind.weights.torch_file import load_torch_file
+
+log = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
+    """Train until the end, or until asked to stop.
+
+    Raises:
+        MiniMindError: what the user can change, or why the run cannot go on.
+    """
+    startup = StartupClock()
+    startup.lap("imports")
+    with init_distributed_mode(config.device) as world, contextlib.ExitStack() as stack:
+        startup.lap("ranks")
+        stack.enter_context(logging_to_console(config.log_level, world.rank))
+        events = EventLog.from_environment() if world.is_main else EventLog(None)
+        try:
+            return _run(config, stop_flag, world, events, startup, stack)
+        except Exception as error:
+            log.debug("the run failed", exc_info=True)
+            if world.rank:
+                log.warning("rank %d failed", world.rank, exc_info=True)
+            failure = explain(error, config, world.device)
+            events.append("failed", error=f"{type(failure).__name__}: {failure}")
+            if failure is error:
+                raise
+            raise failure from error
+
+
+def _run(
+    config: TrainConfig,
+    stop_flag: StopFlag,
+    world: World,
+    events: EventLog,
+    startup: StartupClock,
+    stack: contextlib.ExitStack,
+) -> RunResult:
+    # 2. The ranks have met; seed the generators, alike on all ranks, so that they build
+    # the same model.
+    setup_seed(config.seed, deterministic=config.deterministic)
+    if world.device.type == "cpu":
+        keep_freed_memory()
+
+    # 3. Folders, log, and the locks: one run at a time may use a checkpoint, and a save_dir.
+    world.on_main(partial(check_packages, config))
+    prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
+    save_dir = Path(config.save_dir)
+    world.on_main(partial(make_folders, config))
+    stack.enter_context(logging_to_file(save_dir, world.rank))
+    lock = FolderLock(config.checkpoint_file.with_suffix(".lock"))
+    for held in (lock, FolderLock(save_dir / "records.lock", flag="save_dir")):
+        world.on_main(held.acquire)
+        if world.is_main:
+            stack.callback(held.release)
+
+    # 4. Is there a checkpoint to go on from?
+    checkpointer = Checkpointer(
+        config.checkpoint_file,
+        config.weight_file,
+        keep=config.keep_checkpoints,
+        may_write=lock.ensure_mine,
+    )
+    stack.callback(checkpointer.drain)
+    world.on_main(checkpointer.remove_leftovers)
+    saved = find_checkpoint(config, world, checkpointer)
+    if saved is not None:
+        config = keep_batch_size(config, saved["config"])
+        check_config(config, saved["config"])
+    startup.lap("checkpoint")
+
+    # 5. Mixed precision.
+    check_machine(config, world.device)
+    dtype = choose_dtype(config, world.device)
+    autocast = autocast_context(world.device, dtype)
+    scaler = make_scaler(world.device, dtype)
+
+    # 6. Data, rows, model.
+    store, plan = open_rows(config, world, config.data_path, config.pack)
+    if saved is not None:
+        check_data(plan.fingerprint, saved["data"])
+    startup.lap("data")
+    model = init_model(config, store, world.device, saved)
+    config = settle_batch_size(config, model, plan, world, autocast)
+    progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
+    schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
+    evaluator = None
+    if config.eval_data_path:
+        held_out, held_out_plan = open_rows(config, world, config.eval_data_path, "bestfit")
+        evaluator = partial(
+            evaluate,
+            model,
+            held_out_plan,
+            held_out,
+            batch_size=config.batch_size,
+            world=world,
+            autocast=autocast,
+            each_batch=events.beat,
+        )
+
+    # 7. Experiment tracking, under the id that the run had before.
+    tracker = start_tracker(
+        config,
+        saved["wandb_id"] if saved else None,
+        config.to_dict(),
+        world.is_main,
+        done=progress.global_step,
+    )
+    stack.push(partial(finish_tracking, tracker))
+
+    # 8. Optimiser.
+    optimizers = Optimizers(model, config)
+
+    # 9. The checkpoint's state into all of them.
+    if saved is not None:
+        with must_fit(config.checkpoint_file):
+            model.load_state_dict(saved["model"])
+            optimizers.load_state_dict(saved["optimizer"])
+            restore_scaler(scaler, saved["scaler"])
+    startup.lap("model")
+
+    # 10. Compile, wrap for the exchange of gradients, and warm both up.
+    execution = choose_execution(
+        config,
+        world,
+        dtype=dtype,
+        planned_flops=planned_flops(config, model.config, plan, schedule, world.world_size),
+        saved=saved,
+    )
+    model.set_attn_implementation(execution.attention)
+    if execution.compile:
+        keep_compiled_code(config.cache_dir, world.device)
+        if config.profile:
+            name_compiled_kernels()
+        log.info("compiling: %s; --compile off does without", cost_of_compiling())
+        model.compile(dynamic=False)
+    replica = wrap(model, world)
+    if execution.compile or world.is_distributed:
+        warm_up(replica, plan, config, world, autocast)
+    startup.lap("compile")
+
+    # 11. Train.
+    if saved is None:
+        world.on_main(checkpointer.set_aside)
+    world.on_main(partial(prepare_records, config, progress.global_step if saved else None))
+    row_record = RowRecord(
+        save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
+    )
+    stack.callback(row_record.close)
+    metrics = MetricsLog(save_dir / "metrics.jsonl") if world.is_main else None
+    if metrics is not None:
+        stack.callback(metrics.close)
+        write_config_file(config, save_dir / "config.toml")
+        environment = save_dir / ENVIRONMENT_FILE
+        write_environment(environment, world, parameters=count_parameters(model))
+    samples = None
+    if prompts and world.is_main:
+        samples = SampleWriter(config, prompts, model, tracker)
+        stack.callback(samples.close)
+    profiler = None
+    if config.profile and world.is_main:
+        profiler = StepProfiler(config.profile, save_dir / "profile", world.device)
+        stack.callback(profiler.close)
+    peak, peak_source = peak_flops(world.device, DTYPES[dtype])
+    bar = stack.enter_context(
+        ProgressBar(schedule.total_steps, progress.global_step, visible=world.is_main)
+    )
+    reporter = Reporter(
+        config=config,
+        schedule=schedule,
+        world_size=world.world_size,
+        metrics=metrics,
+        tracker=tracker,
+        monitor=Monitor(world.device),
+        bar=bar,
+        evaluate=evaluator,
+        samples=samples,
+        flops_per_token=flops_per_token(model.config, config.max_seq_len),
+        peak_flops=peak,
+    )
+    trainer = Trainer(
+        config=config,
+        world=world,
+        model=model,
+        replica=replica,
+        optimizers=optimizers,
+        scaler=scaler,
+        autocast=autocast,
+        execution=execution,
+        plan=plan,
+        schedule=schedule,
+        progress=progress,
+        checkpointer=checkpointer,
+        reporter=reporter,
+        events=events,
+        stop_flag=stop_flag,
+        agreement=Agreement(world.world_size),
+        profiler=profiler,
+        deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),
+        row_record=row_record,
+    )
+    announce(trainer, startup, saved)
+    log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
+    # Last of all, since what came before may have drawn random numbers.
+    restore_rank_state(trainer, config, world, saved)
+    # Its tensors are in model and optimiser now; the file's copy need not stay in memory.
+    del saved
+    stop_flag.raising = False
+    meet_before_training(world, stop_flag)
+    outcome = train(trainer, config, world, plan)
+
+    # 12. Save, say what is where, and part; the context managers above close the rest.
+    trainer.save_and_wait()
+    stopped = outcome is Outcome.STOPPED
+    result = RunResult(
+        stopped=stopped,
+        global_step=trainer.progress.global_step,
+        weight_file=config.weight_file,
+        checkpoint_file=config.checkpoint_file,
+        metrics_file=save_dir / "metrics.jsonl",
+        loss_curve=save_dir / "loss.png",
+    )
+    step = trainer.progress.global_step
+    if stopped:
+        events.append("preempted", step=step, signal=stop_flag.signal_name)
+    else:
+        events.append("finished", step=step)
+    if world.is_main:
+        farewell(result, outcome, stop_flag)
+    # No rank ends before the save is durable: a launcher may kill the others when one exits.
+    world.barrier()
+    return result
+
+
+def meet_before_training(world: World, stop_flag: StopFlag) -> None:
+    """Let no rank train before every rank only takes note of a stop.
+
+    Raises:
+        StopRequested: this rank was asked to stop, and one that was still preparing has gone.
+    """
+    try:
+        world.barrier()
+    except RuntimeError as error:
+        if stop_flag.signal_name is None:
+            raise
+        raise StopRequested(stop_flag.signal_name) from error
+
+
+def finish_tracking(tracker: Tracker, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Close the experiment, as crashed when an exception ends the run."""
+    tracker.finish(error=f"{type(error).__name__}: {error}" if error else None)
+
+
+def make_folders(config: TrainConfig) -> None:
+    """Create the output folders.
+
+    Raises:
+        ConfigError: one of them cannot be made or written.
+    """
+    for flag in ("save_dir", "checkpoint_dir"):
+        folder = Path(getattr(config, flag))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # One name, so that what a killed start leaves is gone after the next.
+            probe = folder / ".probe"
+            try:
+                # Not empty: on a full disk a file can often still be made.
+                probe.write_bytes(bytes(1 << 12))
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--{flag} {folder} cannot be written: {error.strerror}") from None
+
+
+def find_checkpoint(
+    config: TrainConfig, world: World, checkpointer: Checkpointer
+) -> dict[str, Any] | None:
+    """Load the newest checkpoint that verifies, if there is one and it is wanted."""
+    if config.from_resume == "0":
+        return None
+    path = world.on_main(checkpointer.find_newest)
+    if path is None:
+        if config.from_resume == "1":
+            log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
+        return None
+    # Rank 0 has just verified it, and has it in memory.
+    saved = checkpointer.hand_over() or load_torch_file(path)
+    check_state(saved, path)
+    return saved
+
+
+def open_rows(
+    config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
+) -> tuple[TokenStore, Plan]:
+    """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
+    # Of every node: rank 0's may be done long before another's.
+    report = Preparation(EventLog.from_environment())
+
+    def work() -> tuple[TokenStore, Plan]:
+        plan = open_plan(
+            paths,
+            config.tokenizer_path,
+            max_seq_len=config.max_seq_len,
+            pack=pack,
+            text_field=config.text_field,
+            cache_dir=config.cache_dir,
+            max_bad_rows=config.max_bad_rows,
+            progress=world.is_main,
+            report=report,
+        )
+        return plan.store, plan
+
+    return world.local_main_first(work)
+
+
+def restore_rank_state(
+    trainer: Trainer, config: TrainConfig, world: World, saved: dict[str, Any] | None
+) -> None:
+    """Give this rank its random numbers, and what the next log line needs from before.
+
+    On another number of ranks the random numbers are seeded anew.
+    """
+    if saved is not None and saved["world_size"] == world.world_size:
+        mine = saved["ranks"][world.rank]
+        with must_fit(config.checkpoint_file):
+            set_rng_state(mine["rng"], world.device)
+        trainer.meter.restore(mine["meter"])
+    else:
+        setup_seed(config.seed + world.rank + trainer.progress.global_step * world.world_size)
+        if saved is not None and world.is_main:
+            trainer.meter.restore(torch.stack([rank["meter"] for rank in saved["ranks"]]).sum(0))
+    if saved is not None:
+        trainer.grad_norm = saved["ranks"][0]["grad_norm"].to(world.device)
+    trainer.mark_boundary()
+
+
+def announce(trainer: Trainer, startup: StartupClock, saved: dict[str, Any] | None) -> None:
+    """Say what is about to be trained, and where it goes on."""
+    world, plan, progress = trainer.world, trainer.plan, trainer.progress
+    log.info(
+        "%.2fM parameters, %d ranks on %s in %s; %d rows of %d tokens (%.1f%% text); "
+        "%d optimiser steps",
+        count_parameters(trainer.model) / 1e6,
+        world.world_size,
+        world.device.type,
+        trainer.execution.dtype,
+        plan.n_rows,
+        plan.max_seq_len,
+        100 * plan.fill,
+        trainer.schedule.total_steps,
+    )
+    step = progress.global_step
+    seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
+    trainer.events.append("started", step=step, world_size=world.world_size, seconds=seconds)
+    log.info("ready %.1f s after the process started (%s)", startup.total, startup)
+    if saved is not None:
+        log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
+        trainer.events.append("resumed", step=step)
+        trainer.reporter.mark_resumed(progress)
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def train(trainer: Trainer, config: TrainConfig, world: World, plan: Plan) -> Outcome:
+    """All epochs that are left."""
+    if trainer.finished:
+        log.info("nothing left to train: the run was complete")
+        return Outcome.DONE
+    first = trainer.progress.epoch
+    for epoch in range(first, config.epochs):
+        if epoch > first:
+            trainer.progress.rows_done = trainer.progress.step = 0
+        if trainer.progress.rows_done >= plan.n_rows:
+            continue
+        sampler = SkipBatchSampler(
+            plan.n_rows,
+            batch_size=config.batch_size,
+            rank=world.rank,
+            world_size=world.world_size,
+            seed=config.seed,
+            epoch=epoch,
+            start_row=trainer.progress.rows_done,
+            mix=plan.mix,
+        )
+        start_step = trainer.progress.rows_done // trainer.schedule.rows_per_micro_step
+        loader = make_loader(
+            plan,
+            sampler,
+            num_workers=config.num_workers,
+            pin_memory=world.device.type == "cuda",
+            fixed_shape=trainer.execution.compile,
+        )
+        outcome = trainer.train_epoch(epoch, loader, sampler, start_step + len(sampler), start_step)
+        if outcome is not Outcome.DONE or trainer.finished:
+            trainer.agreement.drain()
+            return outcome
+    trainer.agreement.drain()
+    return Outcome.DONE
+
+
+def farewell(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:
+    """Draw the loss curve and say what is where."""
+    try:
+        plot_loss_curve(result.metrics_file, result.loss_curve)
+    except Exception as error:
+        # A picture is no reason to lose a run's exit code.
+        log.warning("no loss curve drawn: %s", error, exc_info=True)
+    word = {
+        Outcome.DONE: "done",
+        Outcome.TIME_IS_UP: "time is up (--max_minutes)",
+        Outcome.STOPPED: f"stopped by {stop_flag.signal_name or 'another rank'}",
+    }[outcome]
+    log.info("%s at optimiser step %d", word, result.global_step)
+    log.info("  weights:    %s", result.weight_file)
+    log.info("  checkpoint: %s", result.checkpoint_file)
+    log.info("  metrics:    %s", result.metrics_file)
+    log.info("  loss curve: %s", result.loss_curve)
+    if outcome is Outcome.STOPPED:
+        log.info("go on with the same command and --from_resume 1")

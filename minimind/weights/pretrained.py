@@ -1,0 +1,144 @@
+"""Opens trained weights of any form, with the tokenizer and the settings that belong to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minimind.config import read_config_file
+from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
+from minimind.errors import ConfigError, WeightsError
+from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.weights.state_dict import (
+    EMBEDDING,
+    infer_config,
+    load_state_into,
+    read_weights,
+)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights as they are stored, and what is known about them.
+
+    Attributes:
+        state: the tensors, under MiniMind's names.
+        config: the model's shape; the special ids are the tokenizer's.
+        tokenizer_folder: where ``tokenizer`` was read from.
+        flags: the run's flags, where the weights tell; else empty.
+        progress: ``epoch``, ``global_step``, ``tokens`` … of a checkpoint; else empty.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    config: MiniMindConfig
+    tokenizer: Any
+    tokenizer_folder: Path
+    flags: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.state[EMBEDDING].dtype
+
+    def build(self) -> MiniMindForCausalLM:
+        """The model, in float32, on the CPU, in evaluation mode.
+
+        Raises:
+            WeightsError: tensors are missing, unexpected or of another shape.
+        """
+        model = MiniMindForCausalLM(self.config)
+        load_state_into(model, self.state, self.path)
+        return model.eval()
+
+
+def open_pretrained(
+    path: str | Path, tokenizer_path: str = "", num_experts_per_tok: int | None = None
+) -> Pretrained:
+    """Open a ``.pth``, a checkpoint ``.pt``, a model folder, a ``.gguf`` or an ``.onnx``.
+
+    The shape of the model is read off the tensors. What they do not show comes from the
+    folder's ``config.json``, from the checkpoint or GGUF file, or from the ``config.toml`` that a
+    run leaves beside its ``.pth``.
+
+    Args:
+        tokenizer_path: a tokenizer folder; empty: the one in the weight folder, or the one that
+            the run was trained with, or else the shipped one.
+        num_experts_per_tok: experts that each token visits (default: what is on record, or 1).
+
+    Raises:
+        WeightsError: the weights cannot be used, or have another vocabulary.
+        DataError: the tokenizer cannot be used.
+    """
+    path = Path(path)
+    stored = read_weights(path)
+    settings, flags = dict(stored.settings), stored.flags or _flags_beside(path)
+    if "num_experts_per_tok" in flags:
+        settings.setdefault("num_experts_per_tok", flags["num_experts_per_tok"])
+    if num_experts_per_tok is not None:
+        settings["num_experts_per_tok"] = num_experts_per_tok
+    config = infer_config(stored.state, **settings)
+    folder = _tokenizer_of(path, tokenizer_path, flags)
+    tokenizer = load_tokenizer(str(folder))
+    if len(tokenizer) > config.vocab_size:
+        raise WeightsError(
+            f"{path} knows {config.vocab_size} tokens, the tokenizer {len(tokenizer)}; "
+            "name the one it was trained with by --tokenizer_path"
+        )
+    config.bos_token_id = tokenizer.bos_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    return Pretrained(path, stored.state, config, tokenizer, folder, flags, stored.progress)
+
+
+def load_weights(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    tokenizer_path: str = "",
+    num_experts_per_tok: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[MiniMindForCausalLM, Any]:
+    """The model on ``device``, its weights in ``dtype``, and the tokenizer.
+
+    Raises:
+        WeightsError, DataError: as :func:`open_pretrained`.
+    """
+    opened = open_pretrained(path, tokenizer_path, num_experts_per_tok)
+    model = opened.build()
+    for parameter in model.parameters():
+        # Not ``model.to(dtype)``, which would round the rotary tables too.
+        parameter.data = parameter.data.to(dtype)
+    return model.to(device), opened.tokenizer
+
+
+def _flags_beside(path: Path) -> dict[str, Any]:
+    """The flags of the run that left this ``.pth`` in its save_dir; {} where none says so."""
+    file = path.parent / "config.toml"
+    if path.suffix != ".pth" or not file.is_file():
+        return {}
+    try:
+        flags = read_config_file(file)
+    except ConfigError:
+        return {}
+    moe = "_moe" if flags.get("use_moe") else ""
+    stem = f"{flags.get('save_weight')}_{flags.get('hidden_size')}{moe}"
+    return flags if stem == path.stem else {}
+
+
+def _tokenizer_of(path: Path, given: str, flags: dict[str, Any]) -> Path:
+    if given:
+        return tokenizer_folder(given)
+    folder = path.parent if path.suffix == ".onnx" else path
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    trained_with = flags.get("tokenizer_path", "")
+    if trained_with and not Path(trained_with).expanduser().is_dir():
+        raise WeightsError(
+            f"{path} was trained with the tokenizer {trained_with}, which is not here; "
+            "name its folder by --tokenizer_path"
+        )
+    return tokenizer_folder(trained_with)

@@ -1,0 +1,309 @@
+"""Reads weights from where they may come: our ``.pth`` and ``.pt``, upstream's ``.pth``, a
+Hugging Face folder, GGUF or ONNX; and puts them into a model, or says which tensors do not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minimind.errors import WeightsError
+from minimind.model import MiniMindConfig
+from minimind.weights.foreign import read_gguf, read_onnx
+from minimind.weights.torch_file import load_torch_file, plain_tensor
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+SHOWN = 5
+
+_WRAPPER = re.compile(r"(^|\.)((module|_orig_mod)\.)+")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12
+
+
+def _id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+def _ids(value: Any) -> bool:
+    return _id(value) or (isinstance(value, list) and all(map(_id, value)))
+
+
+def _rope(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    plain = all(isinstance(item, (str, bool)) or _positive(item) for item in value.values())
+    return plain and (_positive(value.get("rope_theta", 1.0)))
+
+
+_FOLDER_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "rope_parameters": _rope,
+    "rope_theta": _positive,
+    "rms_norm_eps": _positive,
+    "num_experts_per_tok": lambda value: _id(value) and value > 0,
+    "norm_topk_prob": lambda value: isinstance(value, bool),
+    "bos_token_id": _id,
+    "eos_token_id": _ids,
+    "pad_token_id": _id,
+}
+"""Setting → whether a value makes sense for it."""
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a weight file, a checkpoint or a model folder, on the CPU.
+
+    Prefixes that DDP and ``torch.compile`` leave in names are taken off. Nothing that the
+    file holds is executed.
+
+    Raises:
+        WeightsError: the file is missing, damaged, holds no weights, or carries code.
+    """
+    return read_weights(path).state
+
+
+def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
+        found = found["model"]
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"{path} holds no weights, but a {type(found).__name__}")
+    foreign = [name for name, value in found.items() if not isinstance(value, Tensor)]
+    if foreign or not found:
+        what = f"but {_list(map(str, foreign))}" if foreign else "it is empty"
+        raise WeightsError(f"{path} holds no weights (names and tensors), {what}")
+    odd = [name for name, value in found.items() if not _is_weight(value)]
+    if odd:
+        raise WeightsError(f"{path}: these are no plain tensors of numbers: {_list(map(str, odd))}")
+    return {_WRAPPER.sub(r"\1", str(name)): tensor for name, tensor in found.items()}
+
+
+def _is_weight(value: Tensor) -> bool:
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return value.dtype in kinds and plain_tensor(value)
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """Weights, and what is stored with them.
+
+    Attributes:
+        state: the tensors.
+        settings: keyword arguments for ``infer_config``, as ``read_folder_settings`` gives them.
+        flags: the run's flags, of a checkpoint.
+        progress: ``epoch``, ``step``, ``global_step``, ``tokens`` … of a checkpoint.
+    """
+
+    state: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weights(path: str | Path) -> StoredWeights:
+    """Read weights of any form, on the CPU, with what is stored beside the tensors.
+
+    Raises:
+        ConfigError: a GGUF or ONNX file, and the package that reads it is not installed.
+        WeightsError: as :func:`read_state_dict`, or a folder's ``config.json`` is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        graph = path / "model.onnx"
+        found = read_onnx(graph) if _has_only(graph) else _read_folder(path)
+        return StoredWeights(_tensors_of(found, path), read_folder_settings(path))
+    if path.suffix == ".gguf":
+        found, settings = read_gguf(path)
+        return StoredWeights(_tensors_of(found, path), settings_of(settings, path))
+    if path.suffix == ".onnx":
+        state = _tensors_of(read_onnx(path), path)
+        described = (path.parent / "config.json").is_file()
+        return StoredWeights(state, read_folder_settings(path.parent) if described else {})
+    return read_checkpoint(path) or StoredWeights(_tensors_of(load_torch_file(path), path))
+
+
+def _has_only(graph: Path) -> bool:
+    return graph.is_file() and not any(graph.parent.glob("*.safetensors"))
+
+
+def read_checkpoint(path: str | Path) -> StoredWeights | None:
+    """Read a checkpoint ``.pt``; None for a folder, or a file that holds plain weights.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or carries code.
+    """
+    path = Path(path)
+    if path.suffix != ".pt" or path.is_dir():
+        return None
+    found = load_torch_file(path)
+    if not isinstance(found, Mapping) or not isinstance(found.get("model_config"), Mapping):
+        return None
+    plain = (int, float, str)
+    return StoredWeights(
+        state=_tensors_of(found, path),
+        settings=settings_of(found["model_config"], path),
+        flags=dict(flags) if isinstance(flags := found.get("config"), Mapping) else {},
+        progress={key: value for key, value in found.items() if isinstance(value, plain)},
+    )
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    try:
+        if index.exists():
+            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise WeightsError(f"{index} is damaged") from None
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        file = folder / Path(str(name)).name
+        if not file.is_file():
+            raise WeightsError(f"{folder} is no Hugging Face model folder: it lacks {file.name}")
+        try:
+            tensors.update(load_file(file))
+        # A type that this torch lacks is a KeyError, a size that does not fit a RuntimeError.
+        except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
+            raise WeightsError(f"{file} is damaged: {error}") from None
+    return tensors
+
+
+def read_folder_settings(path: str | Path) -> dict[str, Any]:
+    """What a Hugging Face folder's ``config.json`` says that its tensors do not show.
+
+    Keyword arguments for ``infer_config``: RoPE, norm epsilon, experts a token, special ids.
+    Empty for a file.
+
+    Raises:
+        WeightsError: ``config.json`` is missing or damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return {}
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        raise WeightsError(f"{folder} is no Hugging Face model folder: no config.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{folder / 'config.json'} is damaged: no JSON object")
+    return settings_of(config, folder)
+
+
+def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """What of a model's configuration its tensors do not show.
+
+    Raises:
+        WeightsError: a value is of a type that it cannot have.
+    """
+    found = {key: config[key] for key in _FOLDER_SETTINGS if config.get(key) is not None}
+    for key, value in found.items():
+        if not _FOLDER_SETTINGS[key](value):
+            raise WeightsError(f"{source}: {key} cannot be {reprlib.repr(value)}")
+    return found
+
+
+def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindConfig:
+    """The shape of the model that these weights are of.
+
+    Everything that has a tensor is read from it; ``settings`` gives what has none, such as
+    ``num_experts_per_tok`` (default 1).
+
+    Raises:
+        WeightsError: tensors are missing, or their shapes contradict each other.
+    """
+    first = "model.layers.0."
+    try:
+        vocab_size, hidden_size = state_dict[EMBEDDING].shape
+        head_dim = state_dict[f"{first}self_attn.q_norm.weight"].shape[0]
+        query_rows = state_dict[f"{first}self_attn.q_proj.weight"].shape[0]
+        key_rows = state_dict[f"{first}self_attn.k_proj.weight"].shape[0]
+        use_moe = f"{first}mlp.gate.weight" in state_dict
+        expert = "experts.0." if use_moe else ""
+        width = state_dict[f"{first}mlp.{expert}gate_proj.weight"].shape[0]
+        if use_moe:
+            settings["num_experts"] = state_dict[f"{first}mlp.gate.weight"].shape[0]
+        query_heads, key_heads = query_rows // head_dim, key_rows // head_dim
+    except KeyError as error:
+        raise WeightsError(f"these are no MiniMind weights: no {error.args[0]}") from None
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise WeightsError("these weights make no MiniMind model: a shape is impossible") from None
+    numbers = (re.match(r"model\.layers\.([0-9]{1,6})\.", name) for name in state_dict)
+    layers = {int(match[1]) for match in numbers if match}
+    if max(layers) + 1 != len(layers):
+        raise WeightsError("these weights make no MiniMind model: a layer is missing")
+    if use_moe and settings["num_experts"] > len(state_dict):
+        raise WeightsError("these weights make no MiniMind model: it has fewer experts than gates")
+    head = state_dict.get(HEAD)
+    try:
+        return MiniMindConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=max(layers) + 1,
+            num_attention_heads=query_heads,
+            num_key_value_heads=key_heads,
+            head_dim=head_dim,
+            intermediate_size=width,
+            moe_intermediate_size=width,
+            use_moe=use_moe,
+            tie_word_embeddings=head is None or torch.equal(head, state_dict[EMBEDDING]),
+            **settings,
+        )
+    # transformers checks the values too, and says so with types of its own.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"these weights make no MiniMind model: {reason}") from None
+
+
+def load_state_into(
+    model: torch.nn.Module, state_dict: Mapping[str, Tensor], source: str | Path
+) -> None:
+    """Copy weights into a model, in the model's precision.
+
+    ``lm_head.weight`` may be absent where the model ties it to the embedding.
+
+    Raises:
+        WeightsError: tensors are missing, unexpected or of another shape; the message names
+            the first few of each. The model is unchanged then.
+    """
+    expected = model.state_dict()
+    tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+    missing = [k for k in expected if k not in state_dict and not (tied and k == HEAD)]
+    unexpected = [k for k in state_dict if k not in expected]
+    mismatched = [
+        f"{k} {list(state_dict[k].shape)} for {list(expected[k].shape)}"
+        for k in expected
+        if k in state_dict and state_dict[k].shape != expected[k].shape
+    ]
+    faults = [
+        f"{len(names)} {word}: {_list(names)}"
+        for word, names in (
+            ("of another shape", mismatched),
+            ("missing", missing),
+            ("unexpected", unexpected),
+        )
+        if names
+    ]
+    head = state_dict.get(HEAD)
+    if not faults and tied and head is not None and not torch.equal(head, state_dict[EMBEDDING]):
+        faults.append(f"{HEAD} differs from {EMBEDDING}, which this model ties")
+    if faults:
+        raise WeightsError(f"the weights in {source} do not fit this model: {'; '.join(faults)}")
+    model.load_state_dict(dict(state_dict), strict=False)
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,79 @@
+"""``cancel`` on Slurm: what is promised is what is done; scontrol and scancel are stand-ins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.inspect.control import cancel_run
+from launcher.spec.run_folder import RunFolder
+from launcher.submit.submission import SubmissionError
+from launcher.supervise import classify as causes
+
+AT = "CANCELLED AT 2026-01-01T12:00:00"
+
+
+@pytest.fixture
+def run(tmp_path: Path, submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    submitted.append("attempt_started", attempt=submitted.new_attempt(), nodes=["n1"])
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return submitted
+
+
+def fake(run: RunFolder, name: str, script: str) -> None:
+    path = run.root.parent / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def cause_of_a_preemption(run: RunFolder) -> str:
+    log = f"slurmstepd-n1: error: *** JOB 5 ON n1 {AT} DUE TO PREEMPTION ***\n"
+    return causes.classify(causes.Evidence(75, log=log, events=tuple(run.events())))
+
+
+def test_cancel_that_reaches_no_controller_cancels_nothing_later(run: RunFolder) -> None:
+    fake(run, "scontrol", 'echo "Unable to contact slurm controller" >&2; exit 1')
+    fake(run, "scancel", "exit 1")
+    with pytest.raises(SubmissionError, match="nothing was cancelled"):
+        cancel_run(run)
+    assert run.final() is None
+    assert cause_of_a_preemption(run) == causes.PREEMPTED
+
+
+@pytest.mark.parametrize("job", ["RUNNING", "PENDING"])
+def test_cancel_that_slurm_refuses_is_taken_back(run: RunFolder, job: str) -> None:
+    fake(run, "scontrol", f"echo JobId=5 JobState={job}")
+    fake(run, "scancel", 'echo "Access/permission denied" >&2; exit 1')
+    with pytest.raises(SubmissionError, match="permission denied"):
+        cancel_run(run)
+    assert run.final() is None
+    assert cause_of_a_preemption(run) == causes.PREEMPTED
+    fake(run, "scancel", "exit 0")
+    cancel_run(run)
+    assert cause_of_a_preemption(run) == causes.CANCELLED, "the second one counts"
+
+
+def test_cancel_is_on_record_before_slurm_acts(run: RunFolder) -> None:
+    """The attempt may have ended by the time that scancel returns."""
+    fake(run, "scontrol", "echo JobId=5 JobState=RUNNING")
+    fake(run, "scancel", f"grep -q cancel_requested '{run.events_file}'")
+    assert cancel_run(run) == "demo saves a checkpoint and stops"
+
+
+def test_a_run_that_waits_is_over_at_once(run: RunFolder) -> None:
+    fake(run, "scontrol", "echo JobId=5 JobState=PENDING")
+    fake(run, "scancel", f"echo \"$@\" > '{run.root}/asked'")
+    assert cancel_run(run) == "demo is cancelled"
+    assert (run.root / "asked").read_text() == "5\n"
+    final = run.final()
+    assert final is not None
+    assert final.cause == causes.CANCELLED
+
+
+def test_a_run_that_slurm_has_forgotten_is_over_without_it(run: RunFolder) -> None:
+    fake(run, "scontrol", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1')
+    fake(run, "scancel", "exit 1")
+    assert cancel_run(run) == "demo is cancelled"
+    assert run.final() is not None

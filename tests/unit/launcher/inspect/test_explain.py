@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from launcher.cli.output import step_text
+from launcher.containers.runtimes import detect
+from launcher.inspect import run_state as state
+from launcher.inspect.explain import TRACEBACK, explain, first_error, pending_words
+from launcher.slurm import client as slurm
+from launcher.spec.run_folder import Final, RunFolder
+
+
+@pytest.fixture
+def run(submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setattr(slurm, "available", lambda: True)
+    return submitted
+
+
+@pytest.mark.parametrize(
+    "job, started, expected",
+    [
+        ({"JobState": "PENDING", "Reason": "Priority"}, False, state.PENDING),
+        ({"JobState": "PENDING", "Reason": "BeginTime"}, True, state.REQUEUED),
+        ({"JobState": "PENDING", "Reason": "JobHoldMaxRequeue"}, True, state.HELD),
+        ({"JobState": "PENDING", "Reason": "launch_failed_requeued_held"}, False, state.HELD),
+        ({"JobState": "PENDING", "Reason": "JobHeldUser"}, False, state.HELD),
+        ({"JobState": "COMPLETING", "Reason": "None"}, True, state.RUNNING),
+        ({"JobState": "CANCELLED", "Reason": "None"}, False, state.CANCELLED),
+        ({"JobState": "TIMEOUT", "Reason": "TimeLimit"}, True, state.INTERRUPTED),
+    ],
+)
+def test_state_of_a_job(job: dict[str, str], started: bool, expected: str) -> None:
+    assert state.slurm_state(job, started)[0] == expected
+
+
+def test_held_by_max_batch_requeue_is_said_in_plain_words(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"5": {"JobState": "PENDING", "Reason": "JobHoldMaxRequeue"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: held)
+    found = explain(run)
+    assert found.state == state.HELD
+    assert "MaxBatchRequeue" in found.summary
+    assert found.advice == ["release it: launcher requeue demo"]
+
+
+def test_refused_start_is_said_until_one_is_not_refused(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"5": {"JobState": "FAILED", "Reason": "NonZeroExitCode"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: job)
+    with run.batch_log.open("w") as log:
+        log.write("launcher: error: demo can be written by others: chmod -R go-w demo\n")
+    assert "refused: demo can be written" in explain(run).advice[0]
+    with run.batch_log.open("a") as log:
+        log.write("launcher: attempt 1 on n1\n")
+    assert len(explain(run).advice) == 1
+
+
+def test_silent_controller_is_not_taken_for_an_end(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", lambda: None)
+    assert explain(run).state == state.UNKNOWN
+
+
+def test_job_that_slurm_forgot_can_be_continued(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    found = explain(run)
+    assert found.state == state.INTERRUPTED
+    assert "launcher requeue demo" in found.advice[-1]
+
+
+def test_the_end_on_disk_wins_over_what_slurm_says(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"5": {"JobState": "RUNNING", "Reason": "None"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: running)
+    run.finish(Final("done", 0, "finished"))
+    assert explain(run).state == state.DONE
+
+
+def test_first_error_is_that_of_the_rank_that_fell_first(run: RunFolder) -> None:
+    number = run.new_attempt()
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1, in f\n{}\n'
+    for rank, (error, age) in enumerate([("ConnectionError: peer", 100), ("ValueError: 3", 50)]):
+        path = run.rank_log(number, rank)
+        path.write_text("starting\n" + trace.format(error))
+        os.utime(path, (age, age))
+    said = first_error(run, number)
+    assert "ValueError: 3" in said
+    assert "rank-1.log" in said
+    assert "ConnectionError" not in said
+
+
+def test_without_a_traceback_the_end_of_the_log_is_shown(run: RunFolder) -> None:
+    number = run.new_attempt()
+    (run.attempt_dir(number) / "srun.log").write_text("srun: error: n1: task 3: Killed\n")
+    assert "task 3: Killed" in first_error(run, number)
+
+
+def test_reasons() -> None:
+    assert pending_words("Resources") == "it waits for nodes to become free (Resources)"
+    assert pending_words("None") == ""
+    assert pending_words("SomethingNew") == "SomethingNew"
+
+
+def test_container_is_detected_by_file_then_by_program() -> None:
+    def only(*programs: str) -> Callable[[str], str | None]:
+        return lambda name: name if name in programs else None
+
+    assert detect(None) == "none"
+    assert detect("/x/a.sqsh", only()) == "enroot"
+    assert detect("/x/a.sif", only("docker")) == "apptainer"
+    assert detect("repo/image:1", only("docker", "podman")) == "docker"
+    assert detect("repo/image:1", only("podman")) == "podman"
+
+
+def test_what_a_run_prepares_is_shown_until_it_trains(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"5": {"JobState": "RUNNING", "Reason": "None"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: running)
+
+    def shown() -> tuple[str, str]:
+        now = state.read_state(run, running, state.Records.read(run))
+        return step_text(now), explain(run).summary
+
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
+    assert shown() == ("0", "")
+    run.append("preparing", what="tokenising: 1 of 2 MB (50%)")
+    assert shown() == ("tokenising: 1 of 2 MB (50%)", "tokenising: 1 of 2 MB (50%)")
+    run.append("started", step=0)
+    assert shown() == ("0", "")
+    run.append("preparing", what="tokenising: again")
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
+    assert shown() == ("0", "")
+
+
+def end(run: RunFolder, cause: str, said: str) -> None:
+    """An attempt that ended so, and what its rank wrote."""
+    number = run.new_attempt()
+    run.append("attempt_started", attempt=number)
+    run.rank_log(number, 0).write_text(f"{TRACEBACK}\n{said}\n")
+    run.append("attempt_ended", attempt=number, cause=cause)
+
+
+def test_the_error_shown_is_the_newest_since_a_person_said_go_on(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    end(run, "crash", "ValueError: old")
+    assert "ValueError: old" in explain(run).traceback
+    run.append("submitted", job_id="6", cluster="slurm")
+    assert explain(run).traceback == ""
+    end(run, "crash", "ValueError: first")
+    end(run, "preempted", "")
+    end(run, "hang", "ValueError: second")
+    found = explain(run)
+    assert "ValueError: second" in found.traceback
+    assert len(found.attempts) == 4
+
+
+def test_a_job_that_ended_before_its_supervisor_began_shows_what_it_wrote(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"5": {"JobState": "FAILED", "Reason": "NonZeroExitCode"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: job)
+    assert explain(run).traceback == ""
+    said = "module: command not found\n/opt/venv/bin/python: No such file or directory\n"
+    run.batch_log.write_text(said)
+    assert explain(run).traceback == f"[{run.batch_log}]\n{said.rstrip()}"
+
+
+def test_what_an_earlier_job_wrote_is_not_shown_for_a_later_one(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", dict)
+    run.batch_log.write_text("the job before\n")
+    os.utime(run.batch_log, (1, 1))
+    assert explain(run).traceback == ""

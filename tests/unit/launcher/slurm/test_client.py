@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.slurm import client as slurm
+
+FAKE = """#!/bin/sh
+case "$*" in
+  *"requeue 1"*) exit 0 ;;
+  *"requeue 2"*) echo "Job is pending execution for job 2" >&2; exit 1 ;;
+  *"requeue 3"*) echo "Requested operation is presently disabled for job 3" >&2; exit 1 ;;
+  *"show job --oneliner 3"*) echo "JobId=3 JobState=RUNNING Reason=None" ;;
+  *"show job --oneliner --all"*)
+    echo "JobId=7 ArrayJobId=5 ArrayTaskId=2 JobState=RUNNING"
+    echo "JobId=8 JobName=a=b JobState=PENDING Reason=Priority" ;;
+  *"show node"*) echo "NodeName=n1 NodeAddr=10.0.0.1 State=IDLE"
+    echo "NodeName=n2 NodeAddr=n2 State=DOWN*+DRAIN"; echo "NodeName=n3 State=MIXED*" ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller with known answers: the real one is asked in tests/e2e."""
+    (tmp_path / "scontrol").write_text(FAKE)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_requeue_is_idempotent() -> None:
+    assert slurm.requeue("1") is None
+    assert slurm.requeue("2") is None, "already pending is what was wanted"
+    assert slurm.requeue("3") == "Requested operation is presently disabled for job 3"
+
+
+@pytest.mark.parametrize(
+    "complaint, silent",
+    [
+        ("slurm_requeue error: Unable to contact slurm controller (connect failure)", True),
+        ("Socket timed out on send/recv operation for job 2", True),
+        ("Zero Bytes were transmitted or received for job 2", True),
+        ("Slurm backup controller in standby mode for job 2", True),
+        ("Command '('scontrol', 'requeue', '2')' timed out after 60 seconds", True),
+        ("Requested operation is presently disabled for job 2", False),
+        ("Access/permission denied for job 2", False),
+        ("Invalid job id specified for job 2", False),
+        ("scontrol requeue returned 1", False),
+    ],
+)
+def test_silence_is_told_from_a_refusal(complaint: str, silent: bool) -> None:
+    assert slurm.unanswered(complaint) is silent
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_jobs_and_nodes() -> None:
+    jobs = slurm.job_states()
+    assert jobs is not None
+    assert jobs["5_2"]["JobState"] == "RUNNING"
+    assert jobs["8"]["Reason"] == "Priority"
+    assert slurm.down_nodes("n[1-3]") == ["n2", "n3"]
+    assert slurm.down_nodes("") == []
+
+
+ONE_JOB = """#!/bin/sh
+case "$*" in
+  *" 5_2") echo "JobId=7 ArrayJobId=5 ArrayTaskId=2 JobState=RUNNING" ;;
+  *" 5_4") echo "JobId=5 ArrayJobId=5 ArrayTaskId=3-9 JobState=PENDING" ;;
+  *" 6") echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
+  *" 6_1") echo "Job 6_1 not found"; exit 1 ;;
+  *" 8") echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1 ;;
+  *) echo "JobId=1 JobState=RUNNING"; echo "JobId=2 JobState=RUNNING" ;;
+esac
+"""
+
+
+def test_one_job_is_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "scontrol", ONE_JOB, monkeypatch)
+    found = slurm.job_states("5_2")
+    assert found is not None
+    assert found["5_2"]["JobState"] == "RUNNING"
+    waiting = slurm.job_states("5_4")
+    assert waiting is not None
+    assert waiting["5_4"]["JobState"] == "PENDING"
+    assert slurm.job_states("6") == {}, "forgotten is an answer"
+    assert slurm.job_states("6_1") == {}
+    assert slurm.job_states("8") is None
+
+
+def test_no_slurm_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not slurm.available()
+    assert slurm.show_job("1") is None
+    assert slurm.job_states() is None
+    assert slurm.read_site() is None
+    assert slurm.show_config() == {}
+
+
+def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
+    outer = {
+        "SLURM_CONF": "/c",
+        "SLURM_CPU_BIND": "mask",
+        "SLURM_NTASKS": "4",
+        "SLURMD_NODENAME": "n1",
+        "SBATCH_PARTITION": "x",
+        "SRUN_CPUS_PER_TASK": "1",
+        "SUBMITIT_EXECUTOR": "slurm",
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "RANKING": "kept",
+        "HOME": "/h",
+    }
+    kept = {"SLURM_CONF": "/c", "RANKING": "kept", "HOME": "/h"}
+    assert slurm.outer_environment(outer) == kept
+
+
+def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with slurm.submission_environment(hidden=("TOKEN",)):
+        assert "TOKEN" not in os.environ
+        assert "SLURM_JOB_ID" not in os.environ
+    assert os.environ["TOKEN"] == "s"
+    assert os.environ["SLURM_JOB_ID"] == "1"
+
+
+SINFO = """#!/bin/sh
+# As sinfo(1) has it: without --exact nodes that differ are one line, with the smallest number of
+# CPUs; without --all a partition with Hidden=YES is not there.
+case "$*" in
+  *--exact*) echo "gpu*|infinite|4|gpu:8|64"; echo "gpu*|infinite|8|gpu:8|128" ;;
+  *) echo "gpu*|infinite|12|gpu:8|64+" ;;
+esac
+case "$*" in *--all*) echo "secret|1:00:00|2|gpu:4|32" ;; esac
+"""
+SCONTROL_PARTITIONS = """#!/bin/sh
+echo "PartitionName=gpu GraceTime=0 PreemptMode=OFF"
+case "$*" in *--all*) echo "PartitionName=secret GraceTime=60 PreemptMode=REQUEUE" ;; esac
+"""
+
+
+def put(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+    if not os.environ["PATH"].startswith(f"{folder}:"):
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_partition_of_different_nodes_has_its_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "sinfo", SINFO, monkeypatch)
+    put(tmp_path, "scontrol", SCONTROL_PARTITIONS, monkeypatch)
+    site = slurm.read_site()
+    assert site is not None
+    assert site.partitions["gpu"] == slurm.Partition("gpu", True, None, 12, 8, 128, "OFF", 0)
+    assert site.partitions["secret"] == slurm.Partition(
+        "secret", False, 60, 2, 4, 32, "REQUEUE", 60
+    )
+
+
+def test_a_merged_line_tells_no_largest_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = "#!/bin/sh\necho 'gpu*|infinite|12|gpu:8|64+'; echo 'gpu*|infinite|2|gpu:8|32'\n"
+    put(tmp_path, "sinfo", merged, monkeypatch)
+    put(tmp_path, "scontrol", SCONTROL_PARTITIONS, monkeypatch)
+    site = slurm.read_site()
+    assert site is not None
+    assert site.partitions["gpu"].cpus is None
+
+
+@pytest.mark.parametrize(
+    "gres, count",
+    [
+        ("(null)", 0),
+        ("gpu:8", 8),
+        ("gpu:a100:4(S:0-1)", 4),
+        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", 6),
+        ("gpu", 0),
+    ],
+)
+def test_count_gpus(gres: str, count: int) -> None:
+    assert slurm.count_gpus(gres) == count
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("infinite", None),
+        ("UNLIMITED", None),
+        ("n/a", None),
+        ("30:00", 1800),
+        ("1:00:00", 3600),
+        ("01:00:59", 3659),
+        ("2-00:00:00", 172800),
+    ],
+)
+def test_limit_seconds(text: str, seconds: int | None) -> None:
+    assert slurm.limit_seconds(text) == seconds
+
+
+def test_stamps_and_seconds() -> None:
+    assert slurm.parse_stamp("Unknown") is None
+    assert slurm.parse_stamp(None) is None
+    assert slurm.parse_stamp("2026-01-01T00:00:01") is not None
+    assert slurm.seconds("30 sec", 5) == 30
+    assert slurm.seconds("", 5) == 5

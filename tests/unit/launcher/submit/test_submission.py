@@ -1,0 +1,147 @@
+"""Batch script and ranks' command of every runtime, against files that a person has read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher.rank.task import STOP_SIGNALS
+from launcher.spec.job_spec import JobSpec, Mount
+from launcher.submit.submission import batch_script, rank_command, snapshot_code, supervised
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "pyxis": {"image": "registry.example/minimind:1"},
+    "enroot": {"image": "/shared/minimind.sqsh"},
+    "apptainer": {"image": "/shared/minimind.sif"},
+    "docker": {"image": "minimind:1", "user": "1000:1000"},
+    "podman": {"image": "minimind:1"},
+    "charliecloud": {"image": "/shared/minimind"},
+    "everything": {
+        "name": "all-options",
+        "run_dir": "/shared/my runs/it's $(here)",
+        "partition": "low",
+        "account": "lab",
+        "qos": "normal",
+        "time_minutes": 1440,
+        "mem": "64G",
+        "cpus_per_gpu": 6,
+        "constraint": "a100",
+        "exclude": "n7",
+        "reservation": "course",
+        "sbatch": {"exclusive": True, "mail-type": "END"},
+        "setup": ("module load cuda",),
+        "container": "docker",
+        "image": "minimind:1",
+        "container_args": ("--shm-size=8g",),
+        "mounts": (Mount("/data", "/data", read_only=True),),
+        "env": {"NCCL_DEBUG": "a 'b' $(c)"},
+        "secret_env": ("SWANLAB_API_KEY",),
+    },
+    "cpu": {"request_gpus": False, "time_minutes": 5},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_script_and_command_are_the_golden_ones(
+    case: str, make_spec: Callable[..., JobSpec]
+) -> None:
+    changes = dict(CASES[case])
+    if "image" in changes:
+        changes.setdefault("container", case)
+    spec = make_spec(**changes)
+    text = f"{batch_script(spec)}\n# the supervisor's command\n{shlex.join(rank_command(spec))}\n"
+    path = GOLDEN / f"{case}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), "run with UPDATE_GOLDEN=1, and read the difference"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_script_and_command_are_valid_shell(case: str) -> None:
+    path = GOLDEN / f"{case}.txt"
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    checker = shutil.which("shellcheck")
+    if checker:
+        # SC2096 and the like are about sbatch's comments; quoting is what matters.
+        subprocess.run([checker, "--severity=warning", str(path)], check=True)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_batch_shell_and_supervisor_outlive_what_stops_the_ranks(
+    number: int, make_spec: Callable[..., JobSpec]
+) -> None:
+    setup = batch_script(make_spec()).partition("# setup\n")[2].partition("# command\n")[0]
+    # The supervisor is Python, which sets a handler for Ctrl-C by itself unless it is ignored.
+    child = f"{sys.executable} -c 'import os; os.kill(os.getpid(), {int(number)}); print(1)'"
+    script = f"{setup}\nkill -{int(number)} $$\n{child}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("1\n", 0)
+
+
+def test_secrets_and_env_values_are_not_in_the_script(make_spec: Callable[..., JobSpec]) -> None:
+    spec = make_spec(
+        container="docker", image="i", env={"KEY": "value-of-key"}, secret_env=("TOKEN",)
+    )
+    text = " ".join([batch_script(spec), *rank_command(spec)])
+    assert "value-of-key" not in text
+    assert "TOKEN" not in text
+    assert "--env KEY" in text
+
+
+WORDS = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="%\\:,"), min_size=1
+).map(lambda text: f"/{text}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(run_dir=WORDS, workdir=WORDS)
+def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> None:
+    """What a shell makes of the script's last line is what was meant; srun gets it as it is."""
+    spec = JobSpec(
+        name="n", run_dir=run_dir, workdir=workdir, container="podman", image="i", python="py"
+    )
+    line = next(x for x in batch_script(spec).split("\n") if "launcher.supervise" in x)
+    words = shlex.split(line)
+    assert words[: words.index("-u")] == shlex.split(supervised(spec))
+    assert words[3] == run_dir
+    command = rank_command(spec)
+    assert command[-len(words[4:]) :] == words[4:]
+    assert f"{workdir}:{workdir}" in command
+
+
+def test_snapshot_is_the_code_and_nothing_else(tmp_path: Path) -> None:
+    snapshot_code(tmp_path / "code")
+    assert (tmp_path / "code" / "minimind" / "train_pretrain.py").exists()
+    assert (tmp_path / "code" / "launcher" / "supervise" / "slurm.py").exists()
+    assert not list((tmp_path / "code").rglob("__pycache__"))
+    (tmp_path / "code" / "stale").touch()
+    snapshot_code(tmp_path / "code")
+    assert not (tmp_path / "code" / "stale").exists()
+
+
+def test_an_imported_image_is_recorded_with_its_origin(
+    make_spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    from launcher.containers.image import record_path
+    from launcher.submit.submission import image_identity
+
+    image = tmp_path / "minimind.sif"
+    image.write_bytes(b"image")
+    origin = {"reference": "a/b:1", "runtime": "apptainer", "digest": "sha256:1", "sha256": None}
+    record_path(image).write_text(json.dumps(origin))
+    found = image_identity(make_spec(image=str(image), container="apptainer"))
+    assert found["origin"] == origin
+    assert found["bytes"] == 5

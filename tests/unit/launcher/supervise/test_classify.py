@@ -1,0 +1,98 @@
+"""Evidence as a real Slurm 22.05 left it, and what it means."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence, classify
+
+NOW = datetime(2026, 1, 1, 12, 0, 0).timestamp()
+BATCH = "slurmstepd-n1: error: *** JOB 3 ON n1 CANCELLED AT 2026-01-01T12:00:00{} ***\n"
+STEP = "slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-01-01T12:00:00{} ***\n"
+RUNNING = {"JobState": "RUNNING", "PreemptTime": "None", "TimeLimit": "01:00:00"}
+
+
+def saw(*names: str) -> tuple[dict[str, object], ...]:
+    return tuple({"event": name} for name in names)
+
+
+CASES = [
+    ("done", Evidence(0, events=saw("started", "finished"))),
+    ("done", Evidence(0)),
+    # Killed on its way out, after the last save.
+    ("done", Evidence(143, log=BATCH.format(" DUE TO PREEMPTION"), events=saw("finished"))),
+    # GraceTime: only the step is told, the controller knows why.
+    (
+        "preempted",
+        Evidence(75, log=STEP.format(""), job=RUNNING | {"PreemptTime": "2026-01-01T11:59:58"}),
+    ),
+    ("preempted", Evidence(75, log=STEP.format("") + BATCH.format(" DUE TO PREEMPTION"))),
+    ("preempted", Evidence(137, log=STEP.format(" DUE TO PREEMPTION"))),
+    ("preempted", Evidence(None, log=BATCH.format(" DUE TO PREEMPTION"))),
+    ("time_limit", Evidence(75, log=BATCH.format(" DUE TO TIME LIMIT"))),
+    ("time_limit", Evidence(143, log=STEP.format(" DUE TO TIME LIMIT"))),
+    # --signal came a minute early and says nothing about why.
+    ("time_limit", Evidence(75, job=RUNNING | {"StartTime": "2026-01-01T11:01:00"}, now=NOW)),
+    (
+        "time_limit",
+        Evidence(75, job=RUNNING | {"StartTime": "2026-01-01T11:04:00"}, now=NOW, signal_lead=200),
+    ),
+    ("stop_requested", Evidence(75, job=RUNNING | {"StartTime": "2026-01-01T11:58:00"}, now=NOW)),
+    ("stop_requested", Evidence(75, job=RUNNING | {"TimeLimit": "UNLIMITED"}, now=NOW)),
+    ("stop_requested", Evidence(137, events=saw("started", "preempted"))),
+    (
+        "node_failure",
+        Evidence(75, log=BATCH.format(" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS")),
+    ),
+    ("node_failure", Evidence(143, log="srun: error: Node failure on n2\n")),
+    ("node_failure", Evidence(1, down_nodes=("n2",))),
+    ("cancelled", Evidence(75, log=BATCH.format(""), job=RUNNING | {"JobState": "COMPLETING"})),
+    # Slurm 25.05 and newer name the signal, and with GraceTime so does a preempted step.
+    ("cancelled", Evidence(75, log=BATCH.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
+    (
+        "preempted",
+        Evidence(
+            75,
+            log=STEP.format(" DUE to SIGNAL Terminated"),
+            job=RUNNING | {"PreemptTime": "2026-01-01T11:59:58"},
+        ),
+    ),
+    ("stop_requested", Evidence(75, log=STEP.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
+    ("cancelled", Evidence(75, events=saw("started", "cancel_requested", "preempted"))),
+    (
+        "preempted",
+        Evidence(
+            75,
+            log=BATCH.format(" DUE TO PREEMPTION"),
+            events=saw("started", "cancel_requested", "cancel_withdrawn", "preempted"),
+        ),
+    ),
+    (
+        "cancelled",
+        Evidence(75, events=saw("cancel_requested", "cancel_withdrawn", "cancel_requested")),
+    ),
+    ("hang", Evidence(137, killed_for_hang=True, log=STEP.format(""))),
+    ("config", Evidence(2)),
+    ("crash", Evidence(2, events=saw("started"))),
+    ("crash", Evidence(1, events=saw("started"))),
+    ("crash", Evidence(137, events=saw("started"), job=RUNNING)),
+    ("lost", Evidence(None, events=saw("started"))),
+]
+
+
+@pytest.mark.parametrize("cause, evidence", CASES)
+def test_cause(cause: str, evidence: Evidence) -> None:
+    assert classify(evidence) == cause
+
+
+def test_notices_are_read_with_their_reason() -> None:
+    log = STEP.format("") + BATCH.format(" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS")
+    assert causes.slurm_causes(log) == [("STEP", ""), ("JOB", "NODE FAILURE")]
+
+
+def test_every_cause_has_words() -> None:
+    names = {v for k, v in vars(causes).items() if k.isupper() and isinstance(v, str)}
+    assert names == set(causes.IN_WORDS)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from launcher.spec.job_spec import JobSpec
+from launcher.supervise.restart_policy import decide
+
+
+def ended(cause: str, code: int | None = 75, *, progressed: bool = True) -> dict[str, Any]:
+    return {"cause": cause, "exit_code": code, "progressed": progressed, "trained": True}
+
+
+def test_free_causes_are_free(make_spec: Callable[..., JobSpec]) -> None:
+    for cause in ("preempted", "time_limit", "stop_requested"):
+        assert decide(make_spec(), [ended(cause)] * 500).final is None
+
+
+def test_done(make_spec: Callable[..., JobSpec]) -> None:
+    final = decide(make_spec(), [ended("crash", 1), ended("done", 0)]).final
+    assert final is not None
+    assert (final.cause, final.exit_code) == ("done", 0)
+
+
+@pytest.mark.parametrize("cause, code", [("config", 2), ("cancelled", 130)])
+def test_ends_at_once(make_spec: Callable[..., JobSpec], cause: str, code: int) -> None:
+    final = decide(make_spec(), [ended(cause)]).final
+    assert final is not None
+    assert (final.cause, final.exit_code) == (cause, code)
+
+
+def test_crash_budget(make_spec: Callable[..., JobSpec]) -> None:
+    spec = make_spec(max_restarts=2)
+    crashes = [ended("crash", 7)] * 2 + [ended("preempted")] * 9
+    assert decide(spec, crashes).final is None
+    final = decide(spec, [*crashes, ended("crash", 7)]).final
+    assert final is not None
+    assert (final.cause, final.exit_code) == ("crash", 7)
+    assert "--max-restarts allows 2" in final.reason
+
+
+def test_no_restart_at_all(make_spec: Callable[..., JobSpec]) -> None:
+    assert decide(make_spec(max_restarts=0), [ended("crash", 1)]).final is not None
+    assert decide(make_spec(max_restarts=0), [ended("preempted")]).final is None
+
+
+def test_hangs_and_crashes_share_a_budget(make_spec: Callable[..., JobSpec]) -> None:
+    final = decide(make_spec(max_restarts=1), [ended("crash", 1), ended("hang", 137)]).final
+    assert final is not None
+    assert final.cause == "hang"
+
+
+def test_node_failures_have_a_budget_of_their_own(make_spec: Callable[..., JobSpec]) -> None:
+    spec = make_spec(max_restarts=0, max_node_failures=2)
+    assert decide(spec, [ended("node_failure", None)] * 2).final is None
+    final = decide(spec, [ended("node_failure", None)] * 3).final
+    assert final is not None
+    assert final.exit_code == 1
+
+
+def test_no_progress_stops(make_spec: Callable[..., JobSpec]) -> None:
+    stuck = ended("time_limit", progressed=False)
+    assert decide(make_spec(), [stuck, stuck]).final is None
+    final = decide(make_spec(), [ended("preempted"), stuck, stuck, stuck]).final
+    assert final is not None
+    assert final.cause == "no_progress"
+    assert "3 attempts in a row" in final.reason
+
+
+def test_progress_in_between_starts_the_count_anew(make_spec: Callable[..., JobSpec]) -> None:
+    stuck = ended("preempted", progressed=False)
+    assert decide(make_spec(), [stuck, stuck, ended("preempted"), stuck, stuck]).final is None
+
+
+def test_preempted_before_training_began_is_not_the_runs_fault(
+    make_spec: Callable[..., JobSpec],
+) -> None:
+    early = ended("preempted", progressed=False) | {"trained": False}
+    assert decide(make_spec(), [early] * 50).final is None

@@ -1,0 +1,216 @@
+"""The supervisor of a Slurm job: a real process, with stand-ins for what it starts and asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
+from launcher.submit.sweep import submit_sweep
+from launcher.supervise.slurm import StepRanks
+from tests.e2e.lab import REPOSITORY, poll
+
+
+@pytest.mark.parametrize(
+    ("said", "broken"),
+    [
+        ("srun: job 7 queued and waiting for resources", False),
+        ("srun: error: n2: task 1: Exited with exit code 1", True),
+        ("srun: error: n1: tasks 0-3: Killed", True),
+        ("srun: error: n2: task 1: Exited with exit code 75", True),
+    ],
+)
+def test_a_rank_that_has_left_is_seen(tmp_path: Path, said: str, broken: bool) -> None:
+    log = tmp_path / "srun.log"
+    ranks = StepRanks(["echo", said], {"PATH": "/usr/bin:/bin"}, log)
+    poll(lambda: ranks.poll() is not None, "the end of echo")
+    assert ranks.broken() is broken
+
+
+SLURM = {
+    "sbatch": "echo Submitted batch job 7",
+    "scontrol": "exit 1",
+    "sinfo": "exit 1",
+    "squeue": "exit 1",
+    # One call a line, its words separated by a character that no word holds.
+    "srun": 'for word; do printf "%s\\037" "$word"; done >> "$0.calls"; echo >> "$0.calls"',
+}
+
+
+@pytest.fixture
+def srun_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
+    """A Slurm that takes every job and starts nothing; what its srun was called with."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in SLURM.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def calls() -> list[list[str]]:
+        lines = (folder / "srun.calls").read_text().splitlines()
+        return [line.split("\037")[:-1] for line in lines]
+
+    return calls
+
+
+@pytest.mark.parametrize("container", ["docker", "podman"])
+def test_point_of_a_sweep_removes_the_containers_that_it_starts(
+    container: str,
+    tmp_path: Path,
+    make_spec: Callable[..., JobSpec],
+    srun_calls: Callable[[], list[list[str]]],
+) -> None:
+    spec = make_spec(
+        run_dir=str(tmp_path / "sw"), host_python=sys.executable, container=container, image="mm"
+    )
+    submit_sweep(spec, ["--epochs", "1"], {"learning_rate": ["1e-3", "5e-4"]}, {})
+    script = next((tmp_path / "sw" / "submitit").glob("*_submission.sh"))
+    job = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    code = tmp_path / "sw" / "code"
+    done = subprocess.run(["bash", str(script)], cwd=code, env={**os.environ, **job})
+    assert done.returncode == 0
+    removal, ranks = srun_calls()
+    point = tmp_path / "sw" / "1"
+    assert removal[-2:] == [container, f"minimind.run={point}"]
+    assert ranks[ranks.index("--label") + 1] == f"minimind.run={point}"
+    assert ranks[-4:] == ["-u", "-m", "submitit.core._submit", str(tmp_path / "sw" / "submitit")]
+    # The array's pickles lie in the sweep's folder: the container must see it.
+    assert f"{tmp_path / 'sw'}:{tmp_path / 'sw'}" in ranks
+    assert f"--chdir={point}/submitit" in ranks
+
+
+class Job:
+    """A batch job as its script starts it, and the commands of Slurm that it meets."""
+
+    def __init__(self, folder: Path, make_spec: Callable[..., JobSpec]) -> None:
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.run = RunFolder(folder / "demo")
+        self.run.submitit.mkdir(parents=True, mode=0o700)
+        self.run.root.chmod(0o700)
+        self.run.write_spec(
+            make_spec(run_dir=str(self.run.root), save_dir=str(self.run.root / "out"))
+        )
+        self.run.append("submitted", job_id="7", cluster="slurm")
+        self.fake("scontrol", "exit 0")
+        self.fake("squeue", "exit 0")
+
+    def fake(self, name: str, script: str) -> None:
+        """Puts a shell script in the place of one of Slurm's commands."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """One attempt, from its beginning to its end."""
+        job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "HERE": str(self.bin)}
+        return subprocess.run(
+            [sys.executable, "-m", "launcher.supervise", str(self.run.root), "-m", "task"],
+            env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", **job, **environment},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def requeues(self) -> int:
+        """How often Slurm was asked to run the job again, where the stand-in counts."""
+        asked = self.bin / "asked"
+        return len(asked.read_text().splitlines()) if asked.exists() else 0
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        return [event for event in self.run.events() if event["event"] == kind]
+
+
+@pytest.fixture
+def job(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> Job:
+    return Job(tmp_path, make_spec)
+
+
+def test_ranks_inherit_no_place_from_the_submitters_shell(job: Job) -> None:
+    job.fake("srun", 'env > "$HERE/seen"')
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    done = job.start(**place, MASTER_ADDR="elsewhere", MASTER_PORT="1")
+    assert done.returncode == 0, done.stderr
+    seen = dict(line.split("=", 1) for line in (job.bin / "seen").read_text().splitlines())
+    assert not place.keys() & seen.keys()
+    assert "elsewhere" not in seen["MASTER_ADDR"]
+    assert seen["MASTER_PORT"] != "1"
+
+
+UNREACHABLE_ONCE = """
+[ "$1" = requeue ] || exit 0
+echo "$*" >> "$HERE/asked"
+[ "$(wc -l < "$HERE/asked")" -gt 1 ] && exit 0
+echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2
+exit 1
+"""
+
+
+def test_a_controller_that_does_not_answer_once_drops_no_run(job: Job) -> None:
+    job.fake("scontrol", UNREACHABLE_ONCE)
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    assert job.requeues() == 2
+    assert not job.events("requeue_failed")
+
+
+def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) -> None:
+    notice = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
+    log = f"echo '{notice}' >> '{job.run.batch_log}'"
+    job.fake("scontrol", f'[ "$1" = requeue ] && {log}\n{UNREACHABLE_ONCE}')
+    job.fake("srun", "exit 75")
+    job.start()
+    assert job.requeues() == 1
+    final = job.run.final()
+    assert final is not None
+    assert final.cause == "cancelled"
+
+
+# The ranks' last act: from now on the supervisor cannot write past ROOM bytes of any file.
+FULL_DISK = """exec python3 -c '
+import os, resource
+resource.prlimit(os.getppid(), resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
+raise SystemExit(CODE)'
+"""
+
+
+@pytest.mark.parametrize("bytes_left", [0, 10])
+def test_a_run_goes_on_though_the_disk_is_too_full_for_its_events(
+    job: Job, bytes_left: int
+) -> None:
+    room = f'os.path.getsize(os.environ["MINIMIND_EVENTS"]) + {bytes_left}'
+    job.fake("scontrol", '[ "$1" != requeue ] || echo "$*" >> "$HERE/asked"')
+    job.fake("srun", FULL_DISK.replace("ROOM", room).replace("CODE", "75"))
+    done = job.start()
+    assert done.returncode == 75, done.stderr
+    assert job.requeues() == 1
+    assert "not on record" in done.stdout
+    assert not done.stderr
+    job.fake("srun", "exit 0")
+    assert job.start().returncode == 0
+    assert [event["attempt"] for event in job.events("attempt_ended")] == [1, 2]
+
+
+def test_an_end_that_cannot_be_marked_is_one_line(job: Job) -> None:
+    job.fake("srun", FULL_DISK.replace("ROOM", "0").replace("CODE", "0"))
+    done = job.start()
+    assert done.returncode == 1
+    assert done.stderr.startswith("launcher: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
+    job.fake("srun", "exit 0")
+    job.run.attempts.write_text("in the way")
+    done = job.start()
+    assert done.returncode == 1
+    assert done.stderr.startswith("launcher: error: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from minimind.system.signals import STOP_SIGNALS, StopFlag, StopRequested
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_in_preparation_a_signal_raises(number: signal.Signals) -> None:
+    with StopFlag().installed(), pytest.raises(StopRequested, match=number.name):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_in_training_a_signal_sets_the_flag_only(number: signal.Signals) -> None:
+    with StopFlag().installed() as flag:
+        flag.raising = False
+        os.kill(os.getpid(), number)
+        assert flag.signal_number == number
+        assert flag.signal_name == number.name
+
+
+def test_the_first_signal_is_remembered() -> None:
+    with StopFlag().installed() as flag:
+        flag.raising = False
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert flag.signal_name == "SIGUSR2"
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with StopFlag().installed():
+        assert [signal.getsignal(number) for number in STOP_SIGNALS] != before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_second_interrupt_ends_the_process_at_once() -> None:
+    code = (
+        "import os, signal; from minimind.system.signals import StopFlag\n"
+        "with StopFlag().installed() as flag:\n"
+        "    flag.raising = False\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('one', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('two', flush=True)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.returncode == 130
+    assert out.stdout == "one\n"
+
+
+def test_outside_of_the_main_thread_nothing_is_installed() -> None:
+    seen: list[int] = []
+
+    def work() -> None:
+        with StopFlag().installed() as flag:
+            seen.append(flag.signal_number)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [0]

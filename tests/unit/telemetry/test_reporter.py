@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minimind.checkpoint.resume import Progress, Schedule
+from minimind.config import TrainConfig
+from minimind.rundir.metrics import MetricsLog
+from minimind.telemetry import reporter as module
+from minimind.telemetry.console import ProgressBar
+from minimind.telemetry.meters import SECTIONS
+from minimind.telemetry.monitor import Monitor
+from minimind.telemetry.reporter import Place, Reporter, tracker_place
+from minimind.telemetry.trackers.tracker import NullTracker
+
+
+class Clock:
+    """Stands for ``time``; only tests move it."""
+
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    time = perf_counter
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def make(path: Path | None, **changes: Any) -> Reporter:
+    values: dict[str, Any] = {
+        "config": TrainConfig(log_interval=10, eval_interval=4),
+        "schedule": Schedule(rows_per_micro_step=1, accumulation_steps=1, total_steps=9),
+        "world_size": 2,
+        "metrics": MetricsLog(path) if path else None,
+        "tracker": NullTracker(),
+        "monitor": Monitor(torch.device("cpu")),
+        "bar": ProgressBar(9, 0, visible=False),
+        "evaluate": None,
+        "samples": None,
+        "flops_per_token": 3.0,
+        "peak_flops": 60.0,
+    }
+    return Reporter(**{**values, **changes})
+
+
+def log(
+    reporter: Reporter, step: int, losses: tuple[float, float, float] = (8.0, 2.0, 4.0)
+) -> None:
+    reporter.log(
+        Place(0, step, 20),
+        Progress(global_step=step),
+        losses=torch.tensor(losses, dtype=torch.float64),
+        grad_norm=torch.tensor(0.5),
+        learning_rate=1e-3,
+        epoch_minutes=1.0,
+        sections=dict.fromkeys(SECTIONS, 0.0),
+    )
+
+
+def points(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_speed_is_of_the_tokens_since_the_line_before(tmp_path: Path, clock: Clock) -> None:
+    reporter = make(tmp_path / "metrics.jsonl")
+    for tokens in (30, 50):
+        reporter.count(tokens, Progress())
+    clock.now += 4
+    log(reporter, 10)
+    reporter.count(50, Progress())
+    clock.now += 10
+    log(reporter, 20)
+    first, second = points(tmp_path / "metrics.jsonl")
+    assert (first["tokens_per_second"], second["tokens_per_second"]) == (20, 5)
+    assert first["mfu"] == 20 * 3 / (60 * 2)
+    assert (first["logits_loss"], first["aux_loss"], first["loss"]) == (2.0, 0.5, 2.5)
+
+
+def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock) -> None:
+    def evaluate() -> dict[str, float]:
+        clock.now += 1000
+        return {"eval_loss": 3.0, "bits_per_byte": 1.0}
+
+    reporter = make(tmp_path / "metrics.jsonl", evaluate=evaluate)
+    reporter.count(80, Progress())
+    clock.now += 1
+    reporter.log_evaluation(Place(0, 4, 20), Progress())
+    clock.now += 3
+    log(reporter, 10)
+    scored, point = points(tmp_path / "metrics.jsonl")
+    assert scored["eval_loss"] == 3.0
+    assert point["tokens_per_second"] == 20
+
+
+def test_a_line_without_scored_tokens_has_a_loss(tmp_path: Path, clock: Clock) -> None:
+    reporter = make(tmp_path / "metrics.jsonl")
+    clock.now += 1
+    log(reporter, 10, losses=(0.0, 0.0, 0.0))
+    (point,) = points(tmp_path / "metrics.jsonl")
+    assert point["loss"] == 0.0
+
+
+def test_what_is_due(tmp_path: Path) -> None:
+    reporter = make(tmp_path / "metrics.jsonl", evaluate=dict)
+    assert [s for s in range(1, 21) if reporter.log_is_due(s, at_end=False)] == [10, 20]
+    assert [s for s in range(1, 13) if reporter.evaluation_is_due(s, at_end=False)] == [4, 8, 12]
+    assert reporter.log_is_due(7, at_end=True)
+    assert reporter.evaluation_is_due(7, at_end=True)
+    nothing = make(tmp_path / "metrics.jsonl")
+    assert not nothing.evaluation_is_due(4, at_end=True)
+    assert not nothing.sample_is_due(4, at_end=True)
+
+
+def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(clock: Clock) -> None:
+    scored = []
+
+    def evaluate() -> dict[str, float]:
+        scored.append(1)
+        return {"eval_loss": 3.0, "bits_per_byte": 1.0}
+
+    told: list[Any] = []
+    tracker = NullTracker()
+    tracker.log = lambda *given, **more: told.append(given)  # type: ignore[method-assign]
+    reporter = make(None, evaluate=evaluate, tracker=tracker)
+    clock.now += 1
+    log(reporter, 10)
+    reporter.log_evaluation(Place(0, 10, 20), Progress())
+    reporter.mark_resumed(Progress())
+    assert scored == [1]
+    assert told == []
+
+
+def test_trackers_count_micro_steps_over_epochs_and_updates_from_one() -> None:
+    progress = Progress(epoch=1, step=8, global_step=7)
+    assert tracker_place(Place(1, 8, 20), progress) == {"micro_step": 28, "update": 7}
+    assert tracker_place(Place(1, 9, 20), progress) == {"micro_step": 29, "update": 8}
