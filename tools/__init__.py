@@ -1,0 +1,1 @@
+"""What those who develop this project run, and its users do not."""
