@@ -42,3 +42,9 @@ class NonFiniteLossError(MiniMindError):
 
 class OutOfMemoryError(MiniMindError):
     """The run asked for more memory than there is; the message names the flags to lower."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)

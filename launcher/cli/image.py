@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.output import print_json
+from minimind.system.terminal import print_json
 
 
 def import_(

@@ -1,60 +1,15 @@
-"""Printing: JSON for programs, rich tables for people, lines where nobody looks."""
+"""The table of runs, for people."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
-from launcher.supervise import classify as causes
+from minimind.system.terminal import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from launcher.inspect.run_state import RunState
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json_text(value))
-
-
-def json_text(value: Any) -> str:
-    """How all commands write JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def note(text: str) -> None:
-    """A line for people, on standard error, so that ``--json`` stays clean."""
-    print(text, file=sys.stderr)
-
-
-def show(stream: TextIO, text: str) -> None:
-    """Writes for whoever still reads: a run must not end because nobody does any more."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except OSError:
-        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-def duration(seconds: float | None) -> str:
-    """``95`` → ``1m35s``; hours and days where they matter; ``—`` for None."""
-    if seconds is None:
-        return "—"
-    total = int(seconds)
-    days, rest = divmod(total, 86400)
-    hours, rest = divmod(rest, 3600)
-    minutes, secs = divmod(rest, 60)
-    if days:
-        return f"{days}d{hours}h"
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"
 
 
 def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
@@ -98,11 +53,6 @@ def step_text(state: RunState) -> str:
 def restarts_text(restarts: dict[str, int]) -> str:
     """``preempted 2, crash 1``"""
     return ", ".join(f"{cause} {count}" for cause, count in sorted(restarts.items())) or "0"
-
-
-def cause_text(cause: str) -> str:
-    """A cause in plain words."""
-    return causes.IN_WORDS.get(cause, cause)
 
 
 _STYLES = {

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.cli.output import note, print_json
 from minimind.errors import ConfigError
+from minimind.system.terminal import note, print_json
 
 if TYPE_CHECKING:
     from launcher.inspect.doctor import Finding

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.cli.output import json_text, note, print_json, show
 from launcher.spec import options as o
 from minimind.errors import ConfigError
+from minimind.system.terminal import json_text, note, print_json, show
 
 if TYPE_CHECKING:
     from launcher.spec.job_spec import JobSpec

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.output import note, print_json
 from launcher.spec import options as o
+from minimind.system.terminal import note, print_json
 
 
 def sweep(

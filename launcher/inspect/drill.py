@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.output import note
 from launcher.slurm import client as slurm
 from launcher.spec.job_spec import TRAIN_MODULE
 from launcher.spec.records import read_points
@@ -23,6 +22,7 @@ from launcher.spec.run_folder import RunFolder, of_attempt, write_atomically
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import SubmissionError, submit
 from launcher.supervise import host
+from minimind.system.terminal import note
 
 PARTS = ("term", "usr2", "kill", "time", "node")
 STEPS = 150

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.output import cause_text
 from launcher.inspect import run_state as state
 from launcher.inspect.logs import log_files
 from launcher.slurm import client as slurm
@@ -15,6 +14,7 @@ from launcher.spec.records import Event
 from launcher.spec.run_folder import RunFolder, of_attempt, preparing
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
+from launcher.supervise.classify import cause_text
 
 PENDING_WORDS = {
     "Priority": "other jobs come first",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from launcher.cli.output import cause_text, note, print_json
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from launcher.supervise import classify as causes
+from launcher.supervise.classify import cause_text
+from minimind.system.terminal import note, print_json
 
 POLL_SECONDS = 1.0
 ASK_SECONDS = 10.0

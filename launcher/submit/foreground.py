@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 
-from launcher.cli.output import show
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from launcher.submit.submission import prepare
 from launcher.supervise.local import LocalSupervisor, rank_command
+from minimind.system.terminal import show
 
 POLL_SECONDS = 0.2
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.cli.output import note
 from launcher.containers import runtimes as container
 from launcher.containers.image import SUFFIXES
 from launcher.slurm import client as slurm
@@ -29,6 +28,7 @@ from launcher.spec.job_spec import (
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
+from minimind.system.terminal import note
 
 RUNS_VARIABLE = "MINIMIND_RUNS"
 _IN_PROFILE = ' (in a profile: cluster = "local")'

@@ -80,6 +80,11 @@ class Evidence:
     now: float = 0.0
 
 
+def cause_text(cause: str) -> str:
+    """A cause in plain words."""
+    return IN_WORDS.get(cause, cause)
+
+
 def slurm_causes(log: str) -> list[tuple[str, str]]:
     """``("JOB"|"STEP", reason)`` of every cancel notice; the reason is "" where none is given."""
     return [(m["what"], (m["due"] or "").strip()) for m in _CANCELLED_AT.finditer(log)]

@@ -13,10 +13,9 @@ from minimind.cli.parser import (
     add_json_flag,
     add_weight_flags,
     find_device,
-    print_json,
-    require,
 )
-from minimind.errors import EXIT_DONE
+from minimind.errors import EXIT_DONE, require
+from minimind.system.terminal import print_json
 
 _OF_WEIGHT = ("tokenizer_path", "num_experts_per_tok")
 

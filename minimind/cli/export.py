@@ -8,15 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import (
-    Parser,
-    add_json_flag,
-    add_weight_flags,
-    print_json,
-    require,
-    size_text,
-)
-from minimind.errors import EXIT_DONE, MiniMindError
+from minimind.cli.parser import Parser, add_json_flag, add_weight_flags
+from minimind.errors import EXIT_DONE, MiniMindError, require
+from minimind.system.terminal import print_json, size_text
 
 FORMATS = {
     "hf": "a Qwen3 or Qwen3-MoE folder, for anything that loads Hugging Face models",

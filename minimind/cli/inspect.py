@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag, print_json, size_text
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.inspection.exported import add_gguf_facts, add_onnx_facts
 from minimind.inspection.finding import Finding, add_model_facts, written
-from minimind.system.terminal import one_line
+from minimind.system.terminal import one_line, print_json, size_text
 
 EXAMPLES = """\
 Examples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any, NoReturn
 
 from minimind.errors import ConfigError
@@ -60,30 +59,3 @@ def find_device(wanted: str) -> Any:
     if not check(wanted):
         raise ConfigError(f"--device {complaint}, but is {wanted!r}")
     return pick_device(wanted, local_rank=0, distributed=False)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def size_text(n_bytes: float) -> str:
-    """``12345678`` → ``12.3 MB`` (1 MB = 1e6 bytes)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000 or unit == "GB":
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    raise AssertionError
-
-
-def count_text(number: float) -> str:
-    """``4980000`` → ``4.98M``."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.2f}{unit}"
-    return f"{number:.0f}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minimind.cli.parser import Parser, add_json_flag, print_json, size_text
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.errors import EXIT_DONE, ConfigError
 from minimind.report.figures import summary
 from minimind.report.page import render
 from minimind.report.read import read_run
 from minimind.system.durable import write_text_durably
+from minimind.system.terminal import print_json, size_text
 
 EXAMPLES = """\
 Examples:

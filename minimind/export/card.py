@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimind import __version__
-from minimind.cli.parser import count_text
+from minimind.system.terminal import count_text
 from minimind.weights.pretrained import Pretrained
 
 _HF = """\

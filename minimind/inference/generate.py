@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device, require
-from minimind.errors import EXIT_DONE, ConfigError
+from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device
+from minimind.errors import EXIT_DONE, ConfigError, require
 from minimind.inference.sampling import Sampling, TextStream, add_sampling_flags
 from minimind.weights.pretrained import load_weights
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from minimind.cli.parser import Parser, require
+from minimind.cli.parser import Parser
+from minimind.errors import require
 
 
 @dataclass(frozen=True)

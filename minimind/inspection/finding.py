@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import count_text, size_text
+from minimind.system.terminal import count_text, size_text
 
 
 @dataclass

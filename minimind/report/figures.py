@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from minimind.cli.parser import count_text
 from minimind.report.read import RunRecord
 from minimind.report.words import counted, duration, share
+from minimind.system.terminal import count_text
 
 
 def figures(run: RunRecord) -> list[tuple[str, str, str]]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from minimind import __version__
 from minimind.charts.charts import Chart, Curve, build_charts
 from minimind.charts.svg import COLOURS, draw
-from minimind.cli.parser import count_text, size_text
 from minimind.config import TrainConfig
 from minimind.report.figures import figures
 from minimind.report.read import RunRecord
 from minimind.report.tidy import Record
 from minimind.report.timeline import time_cards
 from minimind.report.words import counted, moment, number_text, share, text
+from minimind.system.terminal import count_text, size_text
 
 SHOWN_SAMPLES = 6
 """Samples of one prompt that are in sight; the others unfold."""

@@ -1,9 +1,12 @@
-"""What reaches a terminal, whatever the names of files are."""
+"""What reaches a terminal: lines, JSON, sizes and durations, whatever the names of files are."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
 import sys
+from typing import Any, TextIO
 
 LONGEST = 1000
 """Characters of a message; no path is longer than half of that, as a rule."""
@@ -33,3 +36,62 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def note(text: str) -> None:
+    """A line for people, on standard error, so that ``--json`` stays clean."""
+    print(text, file=sys.stderr)
+
+
+def show(stream: TextIO, text: str) -> None:
+    """Writes for whoever still reads: a run must not end because nobody does any more."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def json_text(value: Any) -> str:
+    """How all commands write JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json_text(value))
+
+
+def size_text(n_bytes: float) -> str:
+    """``12345678`` → ``12.3 MB`` (1 MB = 1e6 bytes)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError
+
+
+def count_text(number: float) -> str:
+    """``4980000`` → ``4.98M``."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.2f}{unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """``95`` → ``1m35s``; hours and days where they matter; ``—`` for None."""
+    if seconds is None:
+        return "—"
+    total = int(seconds)
+    days, rest = divmod(total, 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from minimind.cli.parser import Parser, add_json_flag, print_json
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.data.tools.digests import DigestTable
 from minimind.data.tools.lines import Lines, listing_beside, rejected_file, scratch_folder
 from minimind.data.tools.outputs import check_outputs
 from minimind.data.tools.row_flags import add_row_flags, say_rejected
+from minimind.system.terminal import print_json
 
 DESCRIPTION = """\
 Copy the rows of some files, each text once: the first row with it stays, as it was written.

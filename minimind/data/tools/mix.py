@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag, print_json
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
-from minimind.system.terminal import printable
+from minimind.system.terminal import print_json, printable
 
 DESCRIPTION = """\
 Show how much each source of a weighted --data_path gives to an epoch, before training on it:

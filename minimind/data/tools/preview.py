@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minimind.cli.parser import Parser, add_json_flag, print_json, require
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.config import TrainConfig
-from minimind.errors import ConfigError
-from minimind.system.terminal import printable
+from minimind.errors import ConfigError, require
+from minimind.system.terminal import print_json, printable
 
 if TYPE_CHECKING:
     from minimind.data.mixture import Plan

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minimind.cli.parser import Parser, add_json_flag, print_json, require
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.data.tools.lines import Lines, listing_beside, rejected_file
 from minimind.data.tools.outputs import check_outputs
 from minimind.data.tools.row_flags import add_row_flags, say_rejected
-from minimind.errors import ConfigError
+from minimind.errors import ConfigError, require
+from minimind.system.terminal import print_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minimind.cli.parser import Parser, add_json_flag, count_text, print_json, require, size_text
+from minimind.cli.parser import Parser, add_json_flag
 from minimind.data.rows import BadRow, read_rows
 from minimind.data.tools.digests import DigestTable
 from minimind.data.tools.row_flags import add_row_flags
 from minimind.data.tools.scripts import script_of
+from minimind.errors import require
+from minimind.system.terminal import count_text, print_json, size_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
