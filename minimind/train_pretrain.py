@@ -18,7 +18,6 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from minimind.config import TrainConfig, parse_args
 from minimind.errors import (
@@ -32,20 +31,7 @@ from minimind.errors import (
 from minimind.system import redact
 from minimind.system.signals import StopFlag, StopRequested
 from minimind.system.terminal import one_line
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended, and what it left."""
-
-    stopped: bool
-    """Asked to stop before its end: run it again with ``from_resume="1"`` to go on."""
-    global_step: int
-    """Optimiser steps done in all."""
-    weight_file: Path
-    checkpoint_file: Path
-    metrics_file: Path
-    loss_curve: Path
+from minimind.training.result import RunResult
 
 
 def pretrain(config: TrainConfig) -> RunResult:
@@ -63,15 +49,7 @@ def pretrain(config: TrainConfig) -> RunResult:
             return run(config, stop_flag)
         except StopRequested as request:
             print(f"{request} before training began: nothing to save", file=sys.stderr)
-            save_dir = Path(config.save_dir)
-            return RunResult(
-                stopped=True,
-                global_step=0,
-                weight_file=config.weight_file,
-                checkpoint_file=config.checkpoint_file,
-                metrics_file=save_dir / "metrics.jsonl",
-                loss_curve=save_dir / "loss.png",
-            )
+            return RunResult.of(config, stopped=True, global_step=0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

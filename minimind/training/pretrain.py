@@ -48,7 +48,6 @@ from minimind.telemetry.samples import SampleWriter, sample_prompts
 from minimind.telemetry.startup import StartupClock
 from minimind.telemetry.trackers.swanlab import start_tracker
 from minimind.telemetry.trackers.tracker import Tracker, check_packages
-from minimind.train_pretrain import RunResult
 from minimind.training.allocator import keep_freed_memory
 from minimind.training.audit import RowRecord
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
@@ -62,6 +61,7 @@ from minimind.training.optimizer import Optimizers
 from minimind.training.precision import DTYPES, autocast_context, make_scaler, restore_scaler
 from minimind.training.profiler import StepProfiler, name_compiled_kernels
 from minimind.training.records import prepare_records
+from minimind.training.result import RunResult
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.trainer import Outcome, Trainer
 from minimind.weights.torch_file import load_torch_file
@@ -278,15 +278,8 @@ def _run(
     # 12. Save, say what is where, and part; the context managers above close the rest.
     trainer.save_and_wait()
     stopped = outcome is Outcome.STOPPED
-    result = RunResult(
-        stopped=stopped,
-        global_step=trainer.progress.global_step,
-        weight_file=config.weight_file,
-        checkpoint_file=config.checkpoint_file,
-        metrics_file=save_dir / "metrics.jsonl",
-        loss_curve=save_dir / "loss.png",
-    )
     step = trainer.progress.global_step
+    result = RunResult.of(config, stopped=stopped, global_step=step)
     if stopped:
         events.append("preempted", step=step, signal=stop_flag.signal_name)
     else:
