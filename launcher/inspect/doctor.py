@@ -15,6 +15,7 @@ from typing import Any
 from launcher.inspect.probe import disk_speed
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition
+from launcher.slurm.parse import leading_number
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 
@@ -85,7 +86,7 @@ def examine_partition(partition: Partition, config: dict[str, str], speed: float
     subject = f"partition {partition.name}"
     limit = "no time limit" if partition.max_minutes is None else f"{partition.max_minutes} min"
     size = f"{partition.nodes} nodes, {partition.gpus} GPUs a node, {limit}"
-    kill_wait = slurm.seconds(config.get("KillWait", ""), 30)
+    kill_wait = leading_number(config.get("KillWait", ""), 30)
     notice = max(partition.grace_time, kill_wait)
     needed = SIGNAL_TO_SAVE_SECONDS + CHECKPOINT_BYTES / 1e6 / speed
     warning = f"{notice} s from warning to SIGKILL, saving 1.25 GB takes about {needed:.0f} s"
@@ -108,7 +109,7 @@ def examine_partition(partition: Partition, config: dict[str, str], speed: float
 def _requeue_delay(config: dict[str, str]) -> int:
     for entry in config.get("AuthInfo", "").split(","):
         if entry.startswith("cred_expire="):
-            return slurm.seconds(entry.partition("=")[2], 120) + 1
+            return leading_number(entry.partition("=")[2], 120) + 1
     return 121
 
 

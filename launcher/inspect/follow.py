@@ -6,6 +6,7 @@ import time
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from launcher.supervise import classify as causes
@@ -25,7 +26,7 @@ class StateWatch:
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._on_slurm = run.spec().cluster == "slurm"
-        self._jobs: dict[str, slurm.JobInfo] | None = {}
+        self._jobs: dict[str, JobInfo] | None = {}
         self._asked_at = float("-inf")
         self._asked_after = 0
 

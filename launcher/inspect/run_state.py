@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.slurm.client import JobInfo
+from launcher.slurm.parse import JobInfo
 from launcher.spec.records import Event, Point, read_points
 from launcher.spec.run_folder import RunFolder, last_step, of_attempt, preparing
 from launcher.supervise import attempt_log as attempt

@@ -16,7 +16,7 @@ from typing import Any
 from launcher.containers import runtimes as container
 from launcher.containers.image import read_origin
 from launcher.rank.task import RankTask
-from launcher.slurm import client as slurm
+from launcher.slurm.environment import submission_environment
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
@@ -221,7 +221,7 @@ def _submit_slurm(run: RunFolder, spec: JobSpec, points: list[str] | None = None
     from submitit import AutoExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    with slurm.submission_environment(hidden=spec.secret_env):
+    with submission_environment(hidden=spec.secret_env):
         executor = AutoExecutor(run.submitit, cluster="slurm", slurm_python=supervised(spec))
         parameters = executor_parameters(spec, array=points is not None)
         executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
@@ -240,7 +240,7 @@ def _submit_slurm(run: RunFolder, spec: JobSpec, points: list[str] | None = None
 def _submit_local(run: RunFolder, spec: JobSpec, points: list[str] | None = None) -> str:
     """Starts the local executor from a session of its own, so that it outlives this terminal."""
     targets = points or [str(run.root)]
-    with run.batch_log.open("ab") as log, slurm.submission_environment(hidden=spec.secret_env):
+    with run.batch_log.open("ab") as log, submission_environment(hidden=spec.secret_env):
         done = subprocess.run(
             [sys.executable, "-m", "launcher.submission", str(run.submitit), *targets],
             cwd=run.code,

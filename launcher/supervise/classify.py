@@ -12,7 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from launcher.slurm.client import JobInfo, limit_seconds, parse_stamp
+from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp
 from launcher.spec.records import Event
 
 DONE = "done"

@@ -22,6 +22,8 @@ from types import FrameType
 
 from launcher.containers import runtimes as container
 from launcher.slurm import client as slurm
+from launcher.slurm.environment import PLACE_VARIABLES
+from launcher.slurm.parse import leading_number, unanswered
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.spec.trust import check_trusted
@@ -89,7 +91,7 @@ class Supervisor:
         # From the same spec as what removes its containers: in an array every task has its own.
         self.command = [*container.srun_command(self.spec), *words]
         self.job_id = os.environ["SLURM_JOB_ID"]
-        self.kill_wait = slurm.seconds(slurm.show_config().get("KillWait", ""), 30)
+        self.kill_wait = leading_number(slurm.show_config().get("KillWait", ""), 30)
         self.warned_at: float | None = None
         self.number = 0
         self._log_offset = 0
@@ -170,7 +172,7 @@ class Supervisor:
             # srun's way to say --output; "%t" is the rank.
             SLURM_STDOUTMODE=str(self.run.attempt_dir(self.number) / "rank-%t.log"),
         )
-        for name in ("SLURM_STDERRMODE", *slurm.PLACE_VARIABLES):
+        for name in ("SLURM_STDERRMODE", *PLACE_VARIABLES):
             environment.pop(name, None)
         if self.spec.cpus_per_gpu:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
@@ -230,7 +232,7 @@ class Supervisor:
         cause = causes.classify(self._evidence(None, False))
         if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
             complaint = slurm.requeue(self.job_id)
-            self._handed_over = complaint is None or not slurm.unanswered(complaint)
+            self._handed_over = complaint is None or not unanswered(complaint)
 
     def _end(self, exit_code: int, hung: bool, srun_said: str) -> int:
         if self._superseded():
@@ -257,7 +259,7 @@ class Supervisor:
         pause, longest = REQUEUE_PAUSES
         deadline = time.monotonic() + REQUEUE_PATIENCE
         while (complaint := slurm.requeue(self.job_id)) is not None:
-            if not slurm.unanswered(complaint) or time.monotonic() + pause > deadline:
+            if not unanswered(complaint) or time.monotonic() + pause > deadline:
                 return complaint
             attempt.say(f"launcher: asking again in {pause:.0f} s: {complaint}")
             time.sleep(pause)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.inspect import run_state as state
-from launcher.slurm.client import JobInfo
+from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.supervise import host
 from tests.chaos.target import (

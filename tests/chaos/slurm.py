@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.slurm import client as slurm
-from launcher.slurm.client import JobInfo
+from launcher.slurm.parse import JobInfo
 from tests.chaos.local import LaunchedRun, profile, shim
 from tests.chaos.target import command_line, processes, training_flags
 from tests.e2e.lab import Lab, lab_environment

@@ -12,6 +12,16 @@ from hypothesis import strategies as st
 from launcher.inspect import doctor
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm.environment import query_environment
+from launcher.slurm.parse import (
+    MOST_TASKS,
+    array_indices,
+    count_gpus,
+    is_down,
+    leading_number,
+    limit_seconds,
+    parse_stamp,
+)
 from launcher.supervise import classify as causes
 from tests.fuzz.damage import damaged_bytes, fuzz
 
@@ -44,26 +54,26 @@ def read_answers(log: str) -> None:
     assert all(isinstance(node, str) for node in slurm.down_nodes("n[1-2]"))
     slurm.node_address("n1")
     slurm.expand_nodes("n[1-2]")
-    slurm.limit_seconds(log)
-    assert len(slurm.array_indices(log)) <= slurm.MOST_TASKS
+    limit_seconds(log)
+    assert len(array_indices(log)) <= MOST_TASKS
     evidence = causes.Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
     assert causes.classify(evidence) in causes.IN_WORDS
 
 
 @fuzz(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))
 def test_small_readers(text: str) -> None:
-    limit = slurm.limit_seconds(text)
+    limit = limit_seconds(text)
     assert limit is None or limit >= 0
-    assert slurm.count_gpus(text) >= 0
-    assert len(slurm.array_indices(text)) <= slurm.MOST_TASKS
-    slurm.parse_stamp(text)
-    slurm.seconds(text, 1)
-    slurm.is_down(text)
+    assert count_gpus(text) >= 0
+    assert len(array_indices(text)) <= MOST_TASKS
+    parse_stamp(text)
+    leading_number(text, 1)
+    is_down(text)
 
 
 @fuzz(names=st.lists(st.sampled_from(["SQUEUE_STATES", "SINFO_FORMAT", "HOME", "SLURM_CONF"])))
 def test_a_users_own_filters_are_not_asked(names: list[str]) -> None:
-    kept = slurm.query_environment(dict.fromkeys(names, "x"))
+    kept = query_environment(dict.fromkeys(names, "x"))
     assert not [name for name in kept if name.startswith(("SQUEUE_", "SINFO_"))]
     assert {"HOME", "SLURM_CONF"} & set(names) <= kept.keys()
     with tempfile.TemporaryDirectory():

@@ -13,6 +13,7 @@ import pytest
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm.parse import leading_number, parse_stamp
 from launcher.supervise import classify as causes
 
 ANSWERS = Path(__file__).parent / "answers"
@@ -42,7 +43,7 @@ def test_jobs() -> None:
     jobs = slurm.job_states()
     assert jobs is not None
     assert state.slurm_state(jobs["5"], True)[0] == state.RUNNING, "another's comment was believed"
-    assert slurm.parse_stamp(jobs["5"]["PreemptTime"]) is not None
+    assert parse_stamp(jobs["5"]["PreemptTime"]) is not None
     assert jobs["5"]["TimeLimit"] == "1-00:00:00"
     assert jobs["5"]["Restarts"] == "2"
     assert jobs["9"]["JobState"] == "COMPLETED", "a folder's name was taken for a state"
@@ -61,7 +62,7 @@ def test_nodes_and_partitions() -> None:
     assert site.default() == slurm.Partition("low", True, None, 2, 8, 16, "REQUEUE", 60)
     assert site.partitions["high"].max_minutes == 1440
     assert site.partitions["cpu"].gpus == 0
-    assert slurm.seconds(slurm.show_config()["KillWait"], 5) == 30
+    assert leading_number(slurm.show_config()["KillWait"], 5) == 30
 
 
 def test_causes(version: str) -> None:
@@ -86,8 +87,3 @@ def test_the_questions_do_not_depend_on_the_users_environment(
     assert "SLURM_BITSTR_LEN=0" in said, "a sweep's task ids would be cut off"
     assert "SLURM_TIME_FORMAT=standard" in said
     assert not [line for line in said if line.startswith(("SQUEUE_", "SINFO_"))]
-
-
-def test_an_endless_array_is_bounded() -> None:
-    assert len(slurm.array_indices("0-999999999999")) == slurm.MOST_TASKS
-    assert slurm.array_indices("1-5:0") == [1, 2, 3, 4, 5]

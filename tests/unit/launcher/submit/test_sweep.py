@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from launcher.slurm.client import array_indices
+from launcher.slurm.parse import array_indices
 from launcher.spec.job_spec import JobSpec
 from launcher.submit.sweep import parse_vary, point_specs, points, read_grid
 from minimind.config import parse_args, write_config_file

@@ -1,0 +1,39 @@
+"""What sbatch and Slurm's other commands may see of a user's environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from launcher.slurm.environment import outer_environment, submission_environment
+
+
+def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
+    outer = {
+        "SLURM_CONF": "/c",
+        "SLURM_CPU_BIND": "mask",
+        "SLURM_NTASKS": "4",
+        "SLURMD_NODENAME": "n1",
+        "SBATCH_PARTITION": "x",
+        "SRUN_CPUS_PER_TASK": "1",
+        "SUBMITIT_EXECUTOR": "slurm",
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "RANKING": "kept",
+        "HOME": "/h",
+    }
+    kept = {"SLURM_CONF": "/c", "RANKING": "kept", "HOME": "/h"}
+    assert outer_environment(outer) == kept
+
+
+def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with submission_environment(hidden=("TOKEN",)):
+        assert "TOKEN" not in os.environ
+        assert "SLURM_JOB_ID" not in os.environ
+    assert os.environ["TOKEN"] == "s"
+    assert os.environ["SLURM_JOB_ID"] == "1"
