@@ -34,7 +34,7 @@ from benchmarks.common import (
 )
 from benchmarks.corpus import benchmark_corpus
 from benchmarks.throughput import SIZES, Size, speed_from_metrics
-from minimind.training.execution import cpu_has_bfloat16
+from minimind.distributed.device import cpu_has_bfloat16
 
 WHOLE = "as it is"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import Report, main, make_parser, number, say, table
-from minimind.training.execution import cpu_has_bfloat16
+from minimind.distributed.device import cpu_has_bfloat16
 
 SQUARES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
 LAYERS = ((4096, 512, 1664), (4096, 1664, 512), (4096, 768, 2432), (4096, 512, 6400))

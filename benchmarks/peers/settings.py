@@ -83,7 +83,7 @@ def qwen3(args: argparse.Namespace) -> Any:
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes bfloat16 in hardware; a CPU without it is faster in float32."""
-    from minimind.training.execution import cpu_has_bfloat16
+    from minimind.distributed.device import cpu_has_bfloat16
 
     return device.type == "cuda" or cpu_has_bfloat16()
 

@@ -53,7 +53,7 @@ def find_device(wanted: str) -> Any:
         ConfigError: it is not there, or no device at all.
     """
     from minimind.config import DEVICE
-    from minimind.distributed.world import pick_device
+    from minimind.distributed.device import pick_device
 
     check, complaint = DEVICE
     if not check(wanted):

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from minimind import __version__
+from minimind.distributed.device import device_name
 from minimind.distributed.world import World
 from minimind.system.durable import write_text_durably
 from minimind.system.process import available_cores
@@ -30,7 +31,7 @@ def write_environment(path: Path, world: World, **facts: Any) -> None:
         "time": time.time(),
         **facts,
         "ranks": world.world_size,
-        "device": _device_name(world.device),
+        "device": device_name(world.device),
         "host": platform.node(),
         "cores": available_cores(),
         "platform": platform.platform(),
@@ -43,14 +44,3 @@ def write_environment(path: Path, world: World, **facts: Any) -> None:
         found["cuda"] = torch.version.cuda
     content = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     write_text_durably(path, content)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch.profiler import record_function
 
+from minimind.distributed.device import synchronize
+
 SECTIONS = ("data", "compute", "optimizer", "checkpoint")
 
 
@@ -86,7 +88,7 @@ class StepTimer:
     def read(self) -> dict[str, float]:
         """Seconds per section since the last read, and start again."""
         if self._events:
-            torch.cuda.synchronize(self.device)
+            synchronize(self.device)
             for name, begin, end in self._events:
                 self.seconds[name] += begin.elapsed_time(end) / 1000
             self._events.clear()

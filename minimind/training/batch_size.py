@@ -17,6 +17,7 @@ from torch import nn
 
 from minimind.config import AUTO, DEFAULT_BATCH_SIZE, TrainConfig
 from minimind.data.mixture import Plan
+from minimind.distributed.device import synchronize
 from minimind.distributed.world import World
 from minimind.errors import OutOfMemoryError
 from minimind.training.evaluate import to_device
@@ -178,8 +179,7 @@ def seconds_of_step(
         with autocast:
             out = model(**batch, shift_labels=targets, num_items_in_batch=1)
         (out.loss + out.aux_loss).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times[1:])
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from minimind.checkpoint.resume import Schedule
 from minimind.config import TrainConfig
@@ -89,17 +88,6 @@ def planned_flops(
     rows = min(schedule.total_steps * schedule.rows_per_update, config.epochs * plan.n_rows)
     per_row = plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
     return rows / world_size * per_row
-
-
-def wrap(model: nn.Module, world: World) -> nn.Module:
-    """Wrap the model for gradient exchange, if there is anybody to exchange with."""
-    if not world.is_distributed:
-        return model
-    # Rotary tables are computed, not learned: nothing to broadcast.
-    buffers = [name for name, _ in model.named_buffers()]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
-    device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
 def warm_up(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from minimind.config import FLEX_HEAD_SIZE, TrainConfig
+from minimind.distributed.device import cpu_has_bfloat16
 from minimind.distributed.world import World
 from minimind.errors import ConfigError
 
@@ -85,12 +86,6 @@ def choose_dtype(config: TrainConfig, device: torch.device) -> str:
         log.info("--dtype bfloat16: this CPU has no bfloat16 instructions, float32 is faster here")
         return "float32"
     return config.dtype
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (x86 or ARM)."""
-    has = torch.cpu.get_capabilities()
-    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def choose_execution(

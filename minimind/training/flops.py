@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from minimind.distributed.device import synchronize
+
 
 def flops_per_token(config: Any, seq_len: int) -> float:
     """FLOPs of the forward and backward pass for one token in a row of ``seq_len`` tokens.
@@ -168,16 +170,11 @@ def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> float:
         a = torch.randn(size, size, device=device).to(dtype)
         a @ a
         for _ in range(4):
-            _synchronize(device)
+            synchronize(device)
             before = time.perf_counter()
             a @ a
-            _synchronize(device)
+            synchronize(device)
             rate = max(rate, flops / (time.perf_counter() - before))
         if time.perf_counter() - start > budget:
             break
     return rate
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minimind.training.execution import cpu_has_bfloat16
+from minimind.distributed.device import cpu_has_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: Jordan's choice, which lifts small singular values fastest."""

@@ -32,6 +32,7 @@ from minimind.data.dataloader import make_loader
 from minimind.data.mixture import Plan, open_plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.data.token_store import TokenStore
+from minimind.distributed.ddp import wrap
 from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.errors import ConfigError
@@ -51,7 +52,7 @@ from minimind.telemetry.trackers.tracker import Tracker, check_packages
 from minimind.training.allocator import keep_freed_memory
 from minimind.training.audit import RowRecord
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
-from minimind.training.build_model import init_model, planned_flops, warm_up, wrap
+from minimind.training.build_model import init_model, planned_flops, warm_up
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
