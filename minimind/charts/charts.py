@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-from minimind.report.read import RunRecord
+from typing import Any, Literal, Protocol
 
 MAX_POINTS = 400
 """Points of a curve that are drawn; a page of many runs must stay small."""
+
+
+class Run(Protocol):
+    """What a chart shows of a run; the records hold numbers under the trainer's names."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def points(self) -> Sequence[Mapping[str, Any]]:
+        """Logged training points."""
+
+    @property
+    def held_out(self) -> Sequence[Mapping[str, Any]]:
+        """Evaluations on held-out text."""
+
+    @property
+    def resumed_at(self) -> Sequence[int]:
+        """Optimiser steps."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ class Chart:
         return (x - low) / (high - low)
 
 
-def build_charts(runs: Sequence[RunRecord]) -> list[Chart]:
+def build_charts(runs: Sequence[Run]) -> list[Chart]:
     """Every chart that the runs have points for."""
     charts = [
         loss_chart(runs),
@@ -110,7 +127,7 @@ def build_charts(runs: Sequence[RunRecord]) -> list[Chart]:
     return [c for c in shown if c.key != "aux_loss" or any(any(v.y) for v in c.curves)]
 
 
-def loss_chart(runs: Sequence[RunRecord]) -> Chart:
+def loss_chart(runs: Sequence[Run]) -> Chart:
     """Training loss as logged, faint, and its moving mean; held-out loss dashed."""
     curves = _loss_curves(runs, "global_step")
     for number, run in enumerate(runs):
@@ -123,13 +140,13 @@ def loss_chart(runs: Sequence[RunRecord]) -> Chart:
     return Chart("loss", "Loss", "nats per token", curves, marks=_marks(runs))
 
 
-def tokens_chart(runs: Sequence[RunRecord]) -> Chart:
+def tokens_chart(runs: Sequence[Run]) -> Chart:
     """Runs of unlike batches are compared over the text that they have seen."""
     curves = _loss_curves(runs, "tokens")
     return Chart("loss_by_tokens", "Loss by text seen", "nats per token", curves, x_title="tokens")
 
 
-def _loss_curves(runs: Sequence[RunRecord], x_key: str) -> list[Curve]:
+def _loss_curves(runs: Sequence[Run], x_key: str) -> list[Curve]:
     curves = []
     for number, run in enumerate(runs):
         x, y = _series(run, "loss", x_key=x_key)
@@ -141,7 +158,7 @@ def _loss_curves(runs: Sequence[RunRecord], x_key: str) -> list[Curve]:
     return curves
 
 
-def _memory_chart(runs: Sequence[RunRecord]) -> Chart:
+def _memory_chart(runs: Sequence[Run]) -> Chart:
     on_gpu = any("gpu_memory_peak_gb" in point for run in runs for point in run.points)
     key, unit = ("gpu_memory_peak_gb", "GB reserved on the GPU")
     if not on_gpu:
@@ -150,7 +167,7 @@ def _memory_chart(runs: Sequence[RunRecord]) -> Chart:
 
 
 def _chart(
-    runs: Sequence[RunRecord],
+    runs: Sequence[Run],
     key: str,
     title: str,
     unit: str,
@@ -182,7 +199,7 @@ def _middle(ordered: Sequence[float]) -> float:
 
 
 def _series(
-    run: RunRecord, key: str, held_out: bool = False, x_key: str = "global_step"
+    run: Run, key: str, held_out: bool = False, x_key: str = "global_step"
 ) -> tuple[list[float], list[float]]:
     """A metric over steps; of several points at one step the last counts."""
     found: dict[float, float] = {}
@@ -192,7 +209,7 @@ def _series(
     return list(found), list(found.values())
 
 
-def _marks(runs: Sequence[RunRecord]) -> list[float]:
+def _marks(runs: Sequence[Run]) -> list[float]:
     """Resumes of a run alone; of several runs at once they would only be confusing."""
     return [float(step) for step in runs[0].resumed_at] if len(runs) == 1 else []
 

@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from minimind.charts.charts import Chart, build_charts
-from minimind.report.read import RunRecord
+from minimind.charts.charts import Chart, Run, build_charts
 from minimind.system.durable import write_durably
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ HAN_FONTS = (
 """What systems have for Chinese, which the font that comes with matplotlib has not."""
 
 
-def write_pictures(runs: Sequence[RunRecord], folder: Path) -> list[Path]:
+def write_pictures(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw every chart into ``folder``; return the files, each of which appears whole.
 
     Raises:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from minimind import __version__
 from minimind.charts.charts import Chart, Curve, build_charts
-from minimind.charts.svg import COLOURS, draw
 from minimind.config import TrainConfig
 from minimind.report.figures import figures
 from minimind.report.read import RunRecord
+from minimind.report.svg import COLOURS, draw
 from minimind.report.tidy import Record
 from minimind.report.timeline import time_cards
 from minimind.report.words import counted, moment, number_text, share, text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minimind.charts.svg import bar
 from minimind.report.read import RunRecord
+from minimind.report.svg import bar
 from minimind.report.words import counted, duration, moment, share, text
 from minimind.rundir.ledger import PHASES, Attempt
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from minimind.charts.charts import (
-    Chart,
-    Curve,
     build_charts,
     log_ticks,
     loss_chart,
@@ -15,14 +13,9 @@ from minimind.charts.charts import (
     thin,
     ticks,
 )
-from minimind.charts.svg import draw, path_data
 from minimind.report.read import read_run
+from tests.unit.charts.helpers import NO_VALUES, chart
 from tests.unit.report.folders import METRICS, point, write_output
-
-
-def chart(y: list[float], x: list[float] | None = None, **values: bool) -> Chart:
-    curve = Curve("a", 0, x or [float(n) for n in range(1, len(y) + 1)], y)
-    return Chart("key", "Title", "unit", [curve], **values)
 
 
 @pytest.mark.parametrize(
@@ -54,27 +47,12 @@ def test_an_axis_from_zero_begins_there_and_another_leaves_room() -> None:
     assert chart([2.0, 4.0], x=[5.0, 9.0]).x_range == (0, 9)
 
 
-@pytest.mark.parametrize("y", [[], [3.0], [0.0], [math.nan], [-2.0, -2.0], [1e30, -1e30]])
+@pytest.mark.parametrize("y", NO_VALUES)
 def test_no_values_make_an_axis_fail(y: list[float]) -> None:
     for log in (False, True):
         drawn = chart(y, log=log)
         assert drawn.y_range[0] < drawn.y_range[1]
         assert all(math.isfinite(t) for t in (*drawn.y_ticks(), *drawn.x_ticks()))
-        assert "nan" not in path_data(drawn, drawn.curves[0])
-
-
-def test_a_gap_is_a_gap_and_a_lone_point_a_dot() -> None:
-    drawn = chart([1.0, 2.0, math.nan, 2.0, math.inf, 1.0, 2.0])
-    words = path_data(drawn, drawn.curves[0])
-    assert [words.count(letter) for letter in "MLh"] == [3, 2, 1]
-    assert words.split("M")[2].endswith("h0")
-
-
-def test_a_run_of_one_step_is_seen() -> None:
-    young = chart([8.0], x=[1.0])
-    assert 'class="curve line c0 lone"' in draw(young)
-    assert young.x_ticks() == [0, 1]
-    assert "lone" not in draw(chart([8.0, 7.0]))
 
 
 def test_the_moving_mean_keeps_ends_and_gaps() -> None:

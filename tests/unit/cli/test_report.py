@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from minimind.charts import png, svg
+from minimind.charts import png
 from minimind.cli import main as minimind
 from minimind.cli.report import main
 from minimind.errors import ConfigError
 from minimind.report import page
+from minimind.report.svg import COLOURS
 from tests.unit.report.folders import METRICS, write_done, write_output
 
 
@@ -50,10 +51,10 @@ def test_pictures_have_the_colours_of_the_page() -> None:
     light, dark = sheet.split("@media (prefers-color-scheme: dark)")
     for part in (light, dark):
         names = [int(name) for name in re.findall(r"--c(\d+): #", part)]
-        assert names == list(range(svg.COLOURS))
+        assert names == list(range(COLOURS))
     assert tuple(re.findall(r"--c\d+: (#\w{6})", light)) == png.COLOURS
-    assert len(set(png.COLOURS)) == svg.COLOURS
-    for number in range(svg.COLOURS):
+    assert len(set(png.COLOURS)) == COLOURS
+    for number in range(COLOURS):
         assert f".c{number} {{ color: var(--c{number}); }}" in sheet
 
 
