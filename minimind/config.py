@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 
 from minimind.errors import ConfigError
 from minimind.rundir.sources import parse_sources
+from minimind.system.text import is_utf8
 from minimind.system.toml import read_toml
 
 Check = tuple[Callable[[Any], bool], str]
@@ -404,10 +405,8 @@ def _check_text(name: str, value: str) -> None:
     """Refuse what no file name can hold, and what no log or JSON file could name."""
     if "\0" in value:
         raise ConfigError(f"--{name} must not contain a NUL byte")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(f"--{name} {value!r} is not valid UTF-8: rename the file") from None
+    if not is_utf8(value):
+        raise ConfigError(f"--{name} {value!r} is not valid UTF-8: rename the file")
 
 
 def _number(name: str, kind: type, value: Any) -> Any:

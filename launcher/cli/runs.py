@@ -31,7 +31,7 @@ def find_run(name: str, runs_dir: str | None) -> RunFolder:
     Raises:
         ConfigError: there is none; the message names those that are there.
     """
-    from launcher.spec.job_spec import check_name
+    from launcher.spec.checks import check_name
     from launcher.spec.run_folder import RunFolder
 
     root = _root(runs_dir)
@@ -46,7 +46,7 @@ def find_run(name: str, runs_dir: str | None) -> RunFolder:
 
 def all_runs(runs_dir: str | None) -> list[RunFolder]:
     """All runs, the oldest first; the points of a sweep as ``SWEEP/POINT``."""
-    from launcher.spec.job_spec import NAME
+    from launcher.spec.checks import NAME
     from launcher.spec.run_folder import RunFolder
 
     root = _root(runs_dir)

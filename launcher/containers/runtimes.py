@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from launcher.containers.image import enroot_name
-from launcher.spec.job_spec import JobSpec, Mount
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.mount import Mount
 
 RANK_VARIABLES = (
     "SLURM_JOB_ID",

@@ -15,16 +15,9 @@ from launcher.containers import runtimes as container
 from launcher.containers.image import SUFFIXES
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition, Site
-from launcher.spec.job_spec import (
-    TRAIN_MODULE,
-    JobSpec,
-    Mount,
-    check_name,
-    check_path,
-    check_writable,
-    parse_env,
-    parse_time,
-)
+from launcher.spec.checks import check_name, check_path, check_writable, parse_env, parse_time
+from launcher.spec.job_spec import TRAIN_MODULE, JobSpec
+from launcher.spec.mount import Mount
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError

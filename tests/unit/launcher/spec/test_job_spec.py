@@ -3,13 +3,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.spec.job_spec import JobSpec, Mount, check_writable, parse_env, parse_time
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.mount import Mount
 from minimind.errors import ConfigError
 
 
@@ -77,49 +77,6 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="(?s)" + said.replace("(", r"\(")):
         make_spec(**changes)
-
-
-@pytest.mark.parametrize(
-    "text, minutes",
-    [
-        ("90", 90),
-        ("1:30", 2),
-        ("2:00:00", 120),
-        ("0:00:01", 1),
-        ("1-0", 1440),
-        ("1-2:30", 1590),
-        ("1-00:00:01", 1441),
-    ],
-)
-def test_time_formats(text: str, minutes: int) -> None:
-    assert parse_time(text) == minutes
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-5", "0", "1:2:3:4", "1h", "0:00:00"])
-def test_bad_time(text: str) -> None:
-    with pytest.raises(ConfigError, match="--time"):
-        parse_time(text)
-
-
-def test_mounts() -> None:
-    assert Mount.parse("/a b:/c:ro") == Mount("/a b", "/c", read_only=True)
-    assert str(Mount.parse("/a:/b")) == "/a:/b"
-    for bad in ("/a", "/a:b", "a:/b", "/a:/b:rx", "/a,c:/b", "/a:/b\n:ro", ":"):
-        with pytest.raises(ConfigError, match="--mount"):
-            Mount.parse(bad)
-
-
-def test_parse_env() -> None:
-    assert parse_env(["A=b=c", "B="]) == {"A": "b=c", "B": ""}
-    with pytest.raises(ConfigError, match="NAME=VALUE"):
-        parse_env(["A"])
-
-
-def test_unwritable_folder(tmp_path: Path) -> None:
-    check_writable(tmp_path / "new" / "deep")
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="not a folder"):
-        check_writable(tmp_path / "file" / "run")
 
 
 def test_world_size(make_spec: Callable[..., JobSpec]) -> None:
