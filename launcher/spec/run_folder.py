@@ -152,6 +152,10 @@ class RunFolder:
         except (OSError, ValueError):
             return None
 
+    def superseded(self, number: int) -> bool:
+        """True once an attempt after ``number`` has begun, here or elsewhere."""
+        return (self.current_attempt() or number) > number
+
     def final(self) -> Final | None:
         """How the run ended, or None while it may run on.
 

@@ -210,7 +210,7 @@ class LocalSupervisor:
         progress = Progress([self.run.events_file, Path(spec.save_dir) / "metrics.jsonl"])
         outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=tick)
         self._sweep(spec)
-        if (self.run.current_attempt() or number) > number:
+        if self.run.superseded(number):
             # Another host gave this one up for dead, and has gone on.
             reason = "a newer attempt has begun elsewhere; this one stands back"
             print(f"launcher: {reason}", flush=True)

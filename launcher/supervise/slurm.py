@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.containers import runtimes as container
+from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
 from launcher.slurm.environment import PLACE_VARIABLES
 from launcher.slurm.parse import leading_number, unanswered
@@ -34,9 +35,6 @@ from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, watch
 from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.system.terminal import one_line
-
-FENCE_SECONDS = 6.0
-"""How long ranks of a lost attempt get to notice that a newer one has begun (see task.py)."""
 
 REQUEUE_PATIENCE = 300.0
 """How long a controller that does not answer is asked again to requeue the job, in seconds.
@@ -216,7 +214,7 @@ class Supervisor:
 
     def _superseded(self) -> bool:
         """True when Slurm thought this node dead and another attempt runs elsewhere."""
-        return self.run.current_attempt() != self.number
+        return self.run.superseded(self.number)
 
     def _requeue_before_the_kill(self) -> None:
         """Asks for the next attempt while the ranks still save, if this process is about to die.

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.rank.task import STOP_SIGNALS
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
 from launcher.submit.submission import batch_script, rank_command, snapshot_code, supervised
+from minimind.system.signals import STOP_SIGNALS
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = {

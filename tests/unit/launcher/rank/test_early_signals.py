@@ -1,0 +1,38 @@
+"""Stop signals that come while torch is still being imported."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+RANK = """
+import signal, sys, time
+from launcher.rank.early_signals import hold_early_signals
+hold_early_signals()
+print("imports", flush=True)
+sys.stdin.readline()
+for number in (signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(number, lambda number, frame: sys.exit(75))
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_an_early_stop_signal_waits_for_the_trainings_handler(number: signal.Signals) -> None:
+    rank = subprocess.Popen(
+        [sys.executable, "-c", RANK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert rank.stdin is not None
+    assert rank.stdout is not None
+    assert rank.stdout.readline() == "imports\n"
+    rank.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        rank.wait(0.3)
+    rank.stdin.write("\n")
+    rank.stdin.flush()
+    assert rank.wait(30) == 75
