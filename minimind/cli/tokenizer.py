@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minimind.cli.parser import Parser
+from minimind.data.inputs import find_files
 from minimind.data.rows import BadRow, read_texts
-from minimind.data.tokenize.cache import find_files
 from minimind.data.tokenizer import load_tokenizer
 from minimind.data.tools.tokenizer_training import train_tokenizer
 from minimind.errors import EXIT_DONE, DataError

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from minimind.data.inputs import find_files
 from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SourceRows
 from minimind.data.token_store import TokenStore
-from minimind.data.tokenize.cache import find_files, open_corpus
+from minimind.data.tokenize.cache import open_corpus
 from minimind.errors import DataError
 from minimind.rundir.sources import parse_sources
 

@@ -1,17 +1,16 @@
-"""Reads jsonl in bounded memory, plain or compressed, and tells good rows from bad ones."""
+"""Reads jsonl in bounded memory, and tells good rows from bad ones, which it counts and lists."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import io
 import json
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from minimind.data.inputs import reading
 from minimind.errors import DataError
 
 MAX_LINE_BYTES = 50_000_000
@@ -72,7 +71,7 @@ def read_chunks(path: Path, start: Place = BEGINNING) -> Iterator[Chunk]:
     Raises:
         DataError: the file cannot be read, or is a damaged ``.gz`` or ``.zst``.
     """
-    with _naming(path), open(path, "rb") as raw, _decompressed(path, raw) as file:
+    with reading(path) as (raw, file):
         _skip(file, start.offset)
         lines: list[bytes] = []
         size = 0
@@ -199,70 +198,74 @@ def _skip(file: IO[bytes] | io.BufferedIOBase, n_bytes: int) -> None:
         n_bytes -= len(part)
 
 
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading into one line that names the file."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, _DamagedError) as error:
-        raise DataError(f"{path}: damaged or incomplete compressed file ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+class RejectedRows:
+    """Counts bad rows by reason and writes each as a line of JSON: file, line, reason, preview."""
+
+    def __init__(self, listing: IO[str]) -> None:
+        self._listing = listing
+        self.count = 0
+        self.reasons: Counter[str] = Counter()
+        self.first = ""
+        """``FILE:LINE: reason`` of the first."""
+
+    def add(self, path: Path, rows: Iterable[BadRow]) -> None:
+        for row in rows:
+            entry = {"file": str(path), **asdict(row)}
+            self._listing.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._count(entry)
+
+    def count_listed(self, lines: Iterable[str]) -> None:
+        """Count rows that were listed before.
+
+        Raises:
+            ValueError, LookupError, TypeError: a line is no such row.
+        """
+        for line in lines:
+            self._count(json.loads(line))
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        place, reason = row_place(entry), str(entry["reason"])
+        # Without the position, which differs from row to row.
+        self.reasons[reason.partition(":")[0].partition(" at ")[0]] += 1
+        self.first = self.first or place
+        self.count += 1
+
+    def to_dict(self, listing: Path) -> dict[str, Any]:
+        """For ``--json``; ``listing`` is where the rows were listed."""
+        return {
+            "count": self.count,
+            "reasons": dict(self.reasons),
+            "first": self.first or None,
+            "list": str(listing) if self.count else None,
+        }
+
+    def refuse_more_than(self, limit: int) -> None:
+        """Raise DataError when there are more than ``--max_bad_rows`` (-1: never)."""
+        refuse_more_than(limit, self.count, self.first)
 
 
-def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes] | io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(raw)
-    if path.suffix == ".zst":
-        return io.BufferedReader(_ZstdFile(raw), CHUNK_BYTES)
-    return raw
+def row_place(entry: dict[str, Any]) -> str:
+    """``FILE:LINE: reason`` of a line in a list of rejected rows."""
+    return f"{entry['file']}:{entry['line']}: {entry['reason']}"
 
 
-class _DamagedError(Exception):
-    pass
+def refuse_more_than(limit: int, count: int, first: str) -> None:
+    """Raise DataError when ``count`` rows are more than ``--max_bad_rows`` (-1: never)."""
+    if 0 <= limit < count:
+        raise DataError(
+            f"{count} unusable rows, more than --max_bad_rows {limit}; the first is {first}"
+        )
 
 
-class _ZstdFile(io.RawIOBase):
-    """Reads zstd frames, and unlike zstandard's own reader notices when the last is cut off."""
+def nothing_usable(files: Iterable[Path | str], count: int, first: str) -> DataError:
+    """The error of files in which no row can be used: ``count`` are bad, the others blank."""
+    names = ", ".join(map(str, files))
+    if not count:
+        return DataError(f"{names}: empty: no row of text in it")
+    return DataError(f"{names}: none of the {count} rows is usable; the first is {first}")
 
-    # Small, because one compressed byte can stand for very many.
-    INPUT_BYTES = 1 << 13
 
-    def __init__(self, raw: IO[bytes]) -> None:
-        import zstandard
-
-        self._raw = raw
-        self._new_frame = zstandard.ZstdDecompressor().decompressobj
-        self._error = zstandard.ZstdError
-        self._frame: Any = None
-        self._input = b""
-        self._output = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._output:
-            if not self._input:
-                self._input = self._raw.read(self.INPUT_BYTES)
-            if not self._input:
-                if self._frame is not None:
-                    raise EOFError("it ends within a frame")
-                return 0
-            self._decompress()
-        count = min(len(buffer), len(self._output))
-        buffer[:count] = self._output[:count]
-        self._output = self._output[count:]
-        return count
-
-    def _decompress(self) -> None:
-        if self._frame is None:
-            self._frame = self._new_frame()
-        try:
-            self._output = memoryview(self._frame.decompress(self._input))
-        except self._error as error:
-            raise _DamagedError(str(error)) from None
-        self._input = b""
-        if self._frame.eof:
-            self._input = self._frame.unused_data
-            self._frame = None
+def left_out(count: int, reasons: Mapping[str, int], first: str, listing: Path | str) -> str:
+    """What to tell about rows that the work goes on without."""
+    each = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+    return f"{count} rows are unusable and left out ({each}); the first is {first}; see {listing}"

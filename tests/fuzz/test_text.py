@@ -17,10 +17,11 @@ from hypothesis import example
 from hypothesis import strategies as st
 
 from minimind.charts.loss_curve import plot_loss_curve
+from minimind.data.inputs import find_files
 from minimind.data.packing import plan_rows
 from minimind.data.rows import BadRow, Place, read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
-from minimind.data.tokenize.cache import find_files, open_corpus
+from minimind.data.tokenize.cache import open_corpus
 from minimind.data.tokenize.unfinished import Mark
 from minimind.data.tokenize.writer import StoreWriter
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint

@@ -7,10 +7,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minimind.data.inputs import Source
 from minimind.data.rows import BEGINNING, CHUNK_BYTES, Chunk, read_chunks
 from minimind.data.token_store import (
     DOC_BYTES,
@@ -24,7 +25,6 @@ from minimind.data.token_store import (
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenize.unfinished import Mark
 from minimind.data.tokenize.writer import StoreWriter
-from minimind.errors import DataError
 from minimind.system.process import available_cores
 
 if TYPE_CHECKING:
@@ -33,20 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STORE_FILES = (TOKENS, OFFSETS, DOC_BYTES, REJECTED)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An input file as it was when the build began."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-    @staticmethod
-    def of(path: Path) -> Source:
-        stat = path.stat()
-        return Source(path, stat.st_size, stat.st_mtime_ns)
 
 
 def build_store(
@@ -99,8 +85,7 @@ def build_store(
             bar.read(source, chunk)
         writer.mark(len(sources), BEGINNING)
     for source in sources:
-        if Source.of(source.path) != source:
-            raise DataError(f"{source.path}: changed while it was being read; start again")
+        source.refuse_change()
     counts = writer.finish()
     files = [name for name in STORE_FILES if (folder / name).exists()]
     meta = {

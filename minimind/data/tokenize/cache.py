@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from minimind.data.inputs import Source, find_files
+from minimind.data.rows import left_out, nothing_usable, refuse_more_than, row_place
 from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore, fsync
-from minimind.data.tokenize.build import Source, build_store
+from minimind.data.tokenize.build import build_store
 from minimind.data.tokenize.unfinished import SUFFIX, Building, remove_abandoned, signs_of_life
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
@@ -75,61 +75,6 @@ def open_corpus(
         )
     _report_bad_rows(store, max_bad_rows)
     return store
-
-
-def find_files(paths: Sequence[str]) -> list[Path]:
-    """Expand globs (sorted) and return each file once, as an absolute path.
-
-    Raises:
-        DataError: a path is missing, a folder, no plain file or unreadable.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = os.path.expanduser(given)
-        if glob.has_magic(path) and not os.path.lexists(path):
-            matches = sorted(p for p in glob.glob(path, recursive=True) if not os.path.isdir(p))
-            if not matches:
-                raise DataError(f"{given}: no file matches; check --data_path")
-        else:
-            matches = [path]
-        for match in matches:
-            _check_name(match)
-            _check_file(match)
-            resolved = Path(match).resolve()
-            if resolved in found:
-                log.warning("%s is named more than once; it is read once", match)
-            found[resolved] = None
-    if not found:
-        raise DataError("no data file is given; name one with --data_path")
-    return list(found)
-
-
-def _check_name(path: str) -> None:
-    """Refuse a name that neither the store's records nor a log could hold."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(f"{path!r}: the name is not valid UTF-8; rename the file") from None
-
-
-def _check_file(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise DataError(f"{path}: is a folder; name the files in it, e.g. '{path}/*.jsonl'")
-        if not stat.S_ISREG(mode):
-            raise DataError(f"{path}: is not a regular file")
-        with open(path, "rb"):
-            pass
-    except FileNotFoundError:
-        if os.path.islink(path):
-            raise DataError(f"{path}: is a link to a file that does not exist") from None
-        hint = "check --data_path"
-        if Path(path).parts[-3:-1] == ("data", "sample"):
-            hint = "run 'minimind data sample' to make it"
-        raise DataError(f"{path}: no such file; {hint}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def cache_folder(cache_dir: str = "") -> Path:
@@ -242,18 +187,13 @@ def _refuse_empty(building: Path, folder: Path) -> None:
     meta = json.loads((building / "meta.json").read_bytes())
     if meta["counts"]["n_docs"]:
         return
-    names = ", ".join(source["path"] for source in meta["sources"])
-    n_rejected = meta["counts"]["n_rejected"]
-    if not n_rejected:
-        raise DataError(f"{names}: empty: no row of text in it")
-    listed = folder.with_name(f"{folder.name}-{REJECTED}")
-    os.replace(building / REJECTED, listed)
-    with open(listed, encoding="utf-8") as file:
-        first = json.loads(file.readline())
-    raise DataError(
-        f"{names}: none of the {n_rejected} rows is usable; "
-        f"the first is {first['file']}:{first['line']}: {first['reason']} (all: {listed})"
-    )
+    first, n_rejected = "", meta["counts"]["n_rejected"]
+    if n_rejected:
+        listed = folder.with_name(f"{folder.name}-{REJECTED}")
+        os.replace(building / REJECTED, listed)
+        with open(listed, encoding="utf-8") as file:
+            first = f"{row_place(json.loads(file.readline()))} (all: {listed})"
+    raise nothing_usable([source["path"] for source in meta["sources"]], n_rejected, first)
 
 
 def _publish(building: Path, folder: Path) -> TokenStore:
@@ -284,13 +224,6 @@ def _report_bad_rows(store: TokenStore, max_bad_rows: int) -> None:
     if not store.n_rejected:
         return
     listed = store.path / REJECTED
-    first = next(store.rejected())
-    place = f"the first is {first['file']}:{first['line']}: {first['reason']}"
-    if 0 <= max_bad_rows < store.n_rejected:
-        raise DataError(
-            f"{store.n_rejected} unusable rows, more than --max_bad_rows {max_bad_rows}; "
-            f"{place} (all: {listed})"
-        )
-    reasons = ", ".join(f"{count} {reason}" for reason, count in store.reject_reasons.items())
-    text = "%d rows are unusable and left out (%s); %s; see %s"
-    log.warning(text, store.n_rejected, reasons, place, listed)
+    first = row_place(next(store.rejected()))
+    refuse_more_than(max_bad_rows, store.n_rejected, f"{first} (all: {listed})")
+    log.warning("%s", left_out(store.n_rejected, store.reject_reasons, first, listed))

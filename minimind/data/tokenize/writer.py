@@ -12,8 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from minimind.data.rejected import RejectedRows
-from minimind.data.rows import Place
+from minimind.data.rows import Place, RejectedRows
 from minimind.data.token_store import DOC_BYTES, OFFSETS, REJECTED, TOKENS
 from minimind.data.tokenize.unfinished import Mark
 

@@ -10,10 +10,8 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from minimind.data.rejected import RejectedRows
-from minimind.data.rows import BadRow, Row, read_chunks, read_rows
-from minimind.data.tokenize.build import Source
-from minimind.data.tokenize.cache import find_files
+from minimind.data.inputs import Source, find_files
+from minimind.data.rows import BadRow, RejectedRows, Row, nothing_usable, read_chunks, read_rows
 from minimind.data.tools.outputs import writing
 from minimind.errors import DataError
 
@@ -66,13 +64,7 @@ class Lines:
                     yield number, row
             self._n_lines.append(len(self._is_row) - begin)
         if not self.n_rows:
-            names = ", ".join(map(str, self.files))
-            if not self.rejected.count:
-                raise DataError(f"{names}: empty: no row of text in it")
-            raise DataError(
-                f"{names}: none of the {self.rejected.count} rows is usable; "
-                f"the first is {self.rejected.first}"
-            )
+            raise nothing_usable(self.files, self.rejected.count, self.rejected.first)
 
     def copy(self, target: NDArray[np.integer], outputs: Sequence[Path]) -> None:
         """Copy line ``i``, as it stands, to ``outputs[target[i]]``; nowhere if that is negative.
@@ -92,8 +84,7 @@ class Lines:
                             streams[where].write(line + b"\n")
                 begin += n_lines
             for source in self._sources:
-                if Source.of(source.path) != source:
-                    raise DataError(f"{source.path}: changed while it was being read; start again")
+                source.refuse_change()
 
 
 @contextlib.contextmanager

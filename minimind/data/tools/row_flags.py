@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from minimind.cli.parser import Parser
+from minimind.data.rows import left_out
 
 
 def add_row_flags(parser: Parser, *, writes: bool = True) -> None:
@@ -26,9 +27,5 @@ def add_row_flags(parser: Parser, *, writes: bool = True) -> None:
 def say_rejected(rejected: dict[str, Any]) -> None:
     """Say on stderr how many rows were left out, and where they are listed."""
     if rejected["count"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected["reasons"].items())
-        print(
-            f"{rejected['count']} rows are unusable and left out ({reasons}); the first is "
-            f"{rejected['first']}; see {rejected['list']}",
-            file=sys.stderr,
-        )
+        text = left_out(rejected["count"], rejected["reasons"], rejected["first"], rejected["list"])
+        print(text, file=sys.stderr)

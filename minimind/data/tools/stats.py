@@ -95,7 +95,8 @@ def stats(
     Raises:
         DataError: the data cannot be used, as in a run.
     """
-    from minimind.data.tokenize.cache import find_files, open_corpus
+    from minimind.data.inputs import find_files
+    from minimind.data.tokenize.cache import open_corpus
 
     files = find_files(paths)
     store = open_corpus(

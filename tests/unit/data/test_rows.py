@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from minimind.data import rows as reader
 from minimind.data.rows import BadRow, Place, parse_rows, read_chunks, read_texts
-from minimind.errors import DataError
 
 
 def bad(line: bytes) -> str:
@@ -98,46 +97,6 @@ def test_what_json_writes_is_read_back(texts: list[str]) -> None:
     for ascii_only in (True, False):
         lines = [json.dumps({"text": text}, ensure_ascii=ascii_only) for text in texts]
         assert list(parse_rows("\n".join(lines).encode(), 1, "text")) == texts
-
-
-def compressed(path: Path, data: bytes) -> bytes:
-    if path.suffix == ".gz":
-        return gzip.compress(data)
-    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
-
-
-ROWS = b"".join(json.dumps({"text": f"row {i} " + "abc" * i}).encode() + b"\n" for i in range(400))
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
-def test_compressed_files_of_several_members(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(compressed(path, ROWS[:7000]) + compressed(path, ROWS[7000:]))
-    assert list(read_texts(path)) == list(parse_rows(ROWS, 1, "text"))
-
-
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
-@pytest.mark.parametrize("damage", ["cut early", "cut late", "flipped", "rubbish after"])
-def test_damaged_compressed_files_are_named(tmp_path: Path, name: str, damage: str) -> None:
-    path = tmp_path / name
-    data = compressed(path, ROWS)
-    middle = len(data) // 2
-    path.write_bytes(
-        {
-            "cut early": data[:40],
-            "cut late": data[:-2],
-            "flipped": data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :],
-            "rubbish after": data + b"rubbish that is no frame",
-        }[damage]
-    )
-    with pytest.raises(DataError, match=rf"{name}: damaged or incomplete compressed file"):
-        list(read_texts(path))
-
-
-def test_empty_compressed_file_has_no_rows(tmp_path: Path) -> None:
-    for name in ("a.jsonl.zst", "a.jsonl.gz"):
-        (tmp_path / name).write_bytes(b"")
-        assert list(read_texts(tmp_path / name)) == []
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])

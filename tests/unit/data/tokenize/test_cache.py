@@ -19,7 +19,7 @@ from minimind.data import rows as reader
 from minimind.data.token_store import DamagedStoreError, TokenStore
 from minimind.data.tokenize import build, writer
 from minimind.data.tokenize import cache as corpus
-from minimind.data.tokenize.cache import cache_folder, find_files, open_corpus
+from minimind.data.tokenize.cache import cache_folder, open_corpus
 from minimind.errors import DataError
 from tests.unit.data.helpers import TEXTS, make_tokenizer, write_jsonl
 
@@ -124,23 +124,6 @@ def test_content_hash_knows_document_borders(tmp_path: Path, cache: Path) -> Non
         path = write_jsonl(tmp_path / f"{i}.jsonl", texts)
         hashes.add(open_corpus([path], plain, cache_dir=str(cache)).content_hash)
     assert len(hashes) == 2
-
-
-def test_globs_are_sorted_and_files_count_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    names = ["b.jsonl", "a.jsonl", "c.jsonl"]
-    for name in names:
-        write_jsonl(tmp_path / name, TEXTS)
-    (tmp_path / "d.jsonl").mkdir()
-    found = find_files([str(tmp_path / "c.jsonl"), str(tmp_path / "*.jsonl")])
-    assert [path.name for path in found] == ["c.jsonl", "a.jsonl", "b.jsonl"]
-    assert "more than once" in caplog.text
-
-
-def test_a_file_name_may_look_like_a_glob(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "a[1].jsonl", TEXTS)
-    assert find_files([path]) == [Path(path)]
 
 
 def test_the_warm_store_is_opened_without_a_build(
