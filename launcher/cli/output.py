@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from minimind.system.terminal import duration
+from minimind.system.terminal import short_duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +34,7 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
             step_text(state),
             f"{state.loss:.4f}" if isinstance(state.loss, (int, float)) else str(state.loss or "—"),
             f"{state.tokens_per_second:,.0f}" if state.tokens_per_second else "—",
-            duration(state.eta_seconds),
+            short_duration(state.eta_seconds),
             Text(restarts_text(state.restarts)),
             f"{100 * goodput:.0f}%" if goodput is not None else "—",
         )

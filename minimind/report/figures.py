@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 from minimind.report.read import RunRecord
-from minimind.report.words import counted, duration, share
-from minimind.system.terminal import count_text
+from minimind.report.words import counted, share
+from minimind.system.terminal import count_text, long_duration
 
 
 def figures(run: RunRecord) -> list[tuple[str, str, str]]:
@@ -28,7 +28,7 @@ def figures(run: RunRecord) -> list[tuple[str, str, str]]:
         ("tokens", count_text(tokens) if tokens else "–", "of text seen"),
         ("speed", _figure(speed, ",.0f"), "tokens a second"),
         ("MFU", share(mfu), "of the peak"),
-        ("goodput", share(books.goodput), f"of {duration(books.total)}{less}"),
+        ("goodput", share(books.goodput), f"of {long_duration(books.total)}{less}"),
         ("interruptions", str(stops), lost if stops else ""),
     ]
 

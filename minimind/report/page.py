@@ -19,8 +19,8 @@ from minimind.report.read import RunRecord
 from minimind.report.svg import COLOURS, draw
 from minimind.report.tidy import Record
 from minimind.report.timeline import time_cards
-from minimind.report.words import counted, moment, number_text, share, text
-from minimind.system.terminal import count_text, size_text
+from minimind.report.words import counted, moment, share, text
+from minimind.system.terminal import count_text, number_text, size_text
 
 SHOWN_SAMPLES = 6
 """Samples of one prompt that are in sight; the others unfold."""

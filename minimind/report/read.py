@@ -11,9 +11,9 @@ from pathlib import Path
 from minimind.checkpoint.run_lock import STALE_SECONDS
 from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, read_json, tidy
-from minimind.report.words import duration
 from minimind.rundir.ledger import Account, account_for, events_of_metrics
 from minimind.rundir.metrics import each_step_once, read_lines
+from minimind.system.terminal import long_duration
 
 SILENT_SECONDS = 600.0
 """A launched run that has shown no sign of life for so long is remarked upon."""
@@ -101,7 +101,8 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
     if launched:
         state, reason = _launched_state(path, events)
         if state == "running" and now - newest > SILENT_SECONDS:
-            reason = f"no sign of life for {duration(now - newest)}: launcher status tells more"
+            silence = long_duration(now - newest)
+            reason = f"no sign of life for {silence}: launcher status tells more"
     else:
         state, reason = _plain_state(points, checkpoints, now), ""
         if state != "running":

@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 
 from minimind.charts.charts import Chart, Curve
-from minimind.report.words import number_text, text
+from minimind.report.words import text
+from minimind.system.terminal import number_text
 
 WIDTH, HEIGHT = 1000, 400
 """Units of the drawing; what is shown has the size of its box."""

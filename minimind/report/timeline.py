@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from minimind.report.read import RunRecord
 from minimind.report.svg import bar
-from minimind.report.words import counted, duration, moment, share, text
+from minimind.report.words import counted, moment, share, text
 from minimind.rundir.ledger import PHASES, Attempt
+from minimind.system.terminal import long_duration
 
 PHASE_WORDS = {
     "queue": "waiting",
@@ -61,12 +62,12 @@ def _time_card(run: RunRecord, named: bool) -> str:
     for span in books.spans:
         if span.start > clock:
             parts.append(("", (span.start - clock) / (end - start), "not submitted"))
-        words = f"{PHASE_WORDS[span.phase]}: {duration(span.seconds)}"
+        words = f"{PHASE_WORDS[span.phase]}: {long_duration(span.seconds)}"
         parts.append((span.phase, span.seconds / (end - start), words))
         clock = span.end
     keys = "".join(
         f'<span><span class="dot {phase}"></span>{PHASE_WORDS[phase]} '
-        f"<b>{duration(books.seconds(phase))}</b> "
+        f"<b>{long_duration(books.seconds(phase))}</b> "
         f"{share(books.seconds(phase) / books.total)}</span>"
         for phase in PHASES
         if books.seconds(phase) >= LEAST_SHARE * books.total
@@ -96,11 +97,11 @@ def _attempt(run: RunRecord, attempt: Attempt, last: bool) -> str:
     nodes = f" on {text(attempt.nodes)}" if attempt.nodes else ""
     more = ""
     if attempt.lost_steps:
-        lost = f"{counted(attempt.lost_steps, 'step')} lost, {duration(attempt.lost_seconds)}"
+        lost = f"{counted(attempt.lost_steps, 'step')} lost, {long_duration(attempt.lost_seconds)}"
         more += f' <span class="cost">{lost}</span>'
     if attempt.error and attempt.cause != "done":
         more += f'<br><span class="soft small">{text(attempt.error)}</span>'
-    until = duration(max(0.0, (attempt.ended or run.now) - attempt.began))
+    until = long_duration(max(0.0, (attempt.ended or run.now) - attempt.began))
     return (
         f'<li><span class="n">{attempt.number}</span>'
         f"<span>{text(_ending(run, attempt, last))}{more}</span>"

@@ -7,6 +7,8 @@ import re
 import time
 from typing import Any
 
+from minimind.system.terminal import number_text
+
 _NO_TEXT = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
@@ -31,21 +33,6 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def duration(seconds: float) -> str:
-    """``3725`` → ``1 h 2 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 or seconds == 0 else f"{seconds:.1f} s"
-    if seconds < 599.5:
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if not hours:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
 def moment(seconds: float) -> str:
     """A Unix time as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
@@ -53,22 +40,3 @@ def moment(seconds: float) -> str:
 
 def share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def number_text(value: float) -> str:
-    """A number for an axis or a tooltip: short, and never in the E notation of programmers.
-
-    >>> number_text(12000), number_text(0.0005), number_text(2.5)
-    ('12k', '0.0005', '2.5')
-    """
-    size = abs(value)
-    if size >= 1e5 or (size >= 1e4 and value % 1000 == 0):
-        for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-            if size >= limit:
-                return f"{value / limit:.4g}{unit}"
-    if size and size < 1e-5:
-        mantissa, power = f"{value:.2g}".split("e") if "e" in f"{value:.2g}" else (value, 0)
-        return f"{mantissa}·10^{int(power)}"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What reaches a terminal: lines, JSON, sizes and durations, whatever the names of files are."""
+"""What people read: lines, JSON, sizes, numbers and durations, whatever the names of files are."""
 
 from __future__ import annotations
 
@@ -82,7 +82,26 @@ def count_text(number: float) -> str:
     return f"{number:.0f}"
 
 
-def duration(seconds: float | None) -> str:
+def number_text(value: float) -> str:
+    """A number for an axis or a tooltip: short, and never in the E notation of programmers.
+
+    >>> number_text(12000), number_text(0.0005), number_text(2.5)
+    ('12k', '0.0005', '2.5')
+    """
+    size = abs(value)
+    if size >= 1e5 or (size >= 1e4 and value % 1000 == 0):
+        for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+            if size >= limit:
+                return f"{value / limit:.4g}{unit}"
+    if size and size < 1e-5:
+        mantissa, power = f"{value:.2g}".split("e") if "e" in f"{value:.2g}" else (value, 0)
+        return f"{mantissa}·10^{int(power)}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def short_duration(seconds: float | None) -> str:
     """``95`` → ``1m35s``; hours and days where they matter; ``—`` for None."""
     if seconds is None:
         return "—"
@@ -95,3 +114,18 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h{minutes:02}m"
     return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"
+
+
+def long_duration(seconds: float) -> str:
+    """``3725`` → ``1 h 2 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 or seconds == 0 else f"{seconds:.1f} s"
+    if seconds < 599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"

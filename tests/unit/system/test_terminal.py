@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from minimind.system.terminal import (
+    count_text,
+    long_duration,
+    number_text,
+    short_duration,
+    size_text,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(None, "—"), (0, "0s"), (95, "1m35s"), (3725, "1h02m"), (400_000, "4d15h")],
+)
+def test_short_durations(seconds: float | None, expected: str) -> None:
+    assert short_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 s"),
+        (0.04, "0.0 s"),
+        (3.26, "3.3 s"),
+        (62.4, "62 s"),
+        (304, "5 min 4 s"),
+        (599.4, "9 min 59 s"),
+        (3599, "1 h 0 min"),
+        (3725, "1 h 2 min"),
+        (400_000, "4 d 15 h"),
+    ],
+)
+def test_long_durations(seconds: float, expected: str) -> None:
+    assert long_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0"),
+        (5e-4, "0.0005"),
+        (3e-7, "3·10^-7"),
+        (2.5, "2.5"),
+        (4302.2, "4,302"),
+        (12_000, "12k"),
+        (1_217_291, "1.217M"),
+        (-2e9, "-2B"),
+    ],
+)
+def test_numbers(value: float, expected: str) -> None:
+    assert number_text(value) == expected
+
+
+def test_sizes_and_counts() -> None:
+    assert [size_text(n) for n in (999, 12_345_678, 5e12)] == ["999 B", "12.3 MB", "5000.0 GB"]
+    assert [count_text(n) for n in (999, 4_980_000, 2e12)] == ["999", "4.98M", "2000.00B"]
