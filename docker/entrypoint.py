@@ -13,10 +13,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from ranks import run_ranks
-
 from minimind.cli import COMMANDS
-from minimind.system.process import available_cores
+from minimind.distributed.local_ranks import run_ranks
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_FOUND = 127
@@ -91,7 +89,7 @@ def pretrain(flags: Sequence[str]) -> int:
     if procs == 1:
         return become(command)
     print(f"{procs} ranks on this machine", flush=True)
-    return run_ranks(command, procs, available_cores())
+    return run_ranks(command, procs)
 
 
 def ranks_wanted(flags: Sequence[str]) -> int:

@@ -1,9 +1,10 @@
-"""How many processors this process may use."""
+"""What this machine has for a process: processors, a free port."""
 
 from __future__ import annotations
 
 import math
 import os
+import socket
 from pathlib import Path
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -25,3 +26,10 @@ def _quota(unlimited: int) -> int:
         return unlimited if quota == "max" else math.ceil(int(quota) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
         return unlimited
+
+
+def free_port() -> int:
+    """A TCP port that is free now, under all addresses of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -27,7 +27,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """The commands and numbers of the ranks that would have been started."""
     calls: list[tuple[list[str], int]] = []
 
-    def run_ranks(command: list[str], count: int, cores: int) -> int:
+    def run_ranks(command: list[str], count: int) -> int:
         calls.append((command, count))
         return 75
 

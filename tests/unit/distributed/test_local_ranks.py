@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import ranks
+
+from minimind.distributed.local_ranks import LocalRanks, first_failure
+from tests.e2e.lab import poll
 
 RANK = """
 import json, os, pathlib, signal, sys, time
@@ -24,6 +26,11 @@ if behaviour == "codes":
     sys.exit(int(sys.argv[3 + int(rank)]))
 if behaviour == "crash" and rank == "1":
     os.kill(os.getpid(), signal.SIGSEGV)
+if behaviour == "deaf" and rank == "1":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if behaviour == "early":
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 while not seen:
     time.sleep(0.02)
 time.sleep(0.2)
@@ -33,25 +40,21 @@ sys.exit(75)
 
 STARTER = """
 import sys
-sys.path.insert(0, sys.argv[1])
-import ranks
-ranks.SECONDS_AFTER_A_CRASH = 0.5
-sys.exit(ranks.run_ranks([sys.executable, "-c", *sys.argv[3:]], int(sys.argv[2]), 6))
+from minimind.distributed import local_ranks
+local_ranks.SECONDS_AFTER_A_CRASH = local_ranks.SECONDS_AFTER_A_STOP = 0.5
+local_ranks.available_cores = lambda: 6
+sys.exit(local_ranks.run_ranks([sys.executable, "-c", *sys.argv[2:]], int(sys.argv[1])))
 """
 
 
 def start(folder: Path, count: int, *behaviour: str) -> subprocess.Popen[bytes]:
-    source = str(Path(ranks.__file__).parent)
-    words = [sys.executable, "-c", STARTER, source, str(count), RANK, str(folder), *behaviour]
+    words = [sys.executable, "-c", STARTER, str(count), RANK, str(folder), *behaviour]
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     return subprocess.Popen(words, env=environment)
 
 
-def wait_for(folder: Path, pattern: str, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while len(list(folder.glob(pattern))) < count:
-        assert time.monotonic() < deadline, f"{count} × {pattern}"
-        time.sleep(0.02)
+def are_up(folder: Path, count: int) -> None:
+    poll(lambda: len(list(folder.glob("up.*"))) == count, f"{count} ranks", 30)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_every_rank_knows_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
 def test_a_stop_signal_reaches_every_rank_once_and_75_comes_back(tmp_path: Path, name: str) -> None:
     process = start(tmp_path, 2, "wait")
-    wait_for(tmp_path, "up.*", 2)
+    are_up(tmp_path, 2)
     process.send_signal(signal.Signals[name])
     assert process.wait(30) == 75
     assert [(tmp_path / f"seen.{rank}").read_text() for rank in range(2)] == [name, name]
@@ -88,7 +91,7 @@ def test_a_stop_signal_reaches_every_rank_once_and_75_comes_back(tmp_path: Path,
 
 def test_ranks_are_out_of_reach_of_the_terminal(tmp_path: Path) -> None:
     process = start(tmp_path, 2, "wait")
-    wait_for(tmp_path, "up.*", 2)
+    are_up(tmp_path, 2)
     listing = subprocess.run(
         ["ps", "-o", "sid=", "--ppid", str(process.pid)], capture_output=True, text=True
     )
@@ -103,3 +106,57 @@ def test_a_crashed_rank_takes_the_hanging_ones_along(tmp_path: Path) -> None:
     process = start(tmp_path, 3, "crash")
     assert process.wait(30) == 128 + signal.SIGSEGV
     assert not list(tmp_path.glob("seen.*"))
+
+
+def test_a_stop_before_a_rank_listens_has_nothing_to_save(tmp_path: Path) -> None:
+    process = start(tmp_path, 2, "early")
+    are_up(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+
+
+def test_a_rank_that_waits_for_one_that_has_stopped_is_ended(tmp_path: Path) -> None:
+    process = start(tmp_path, 2, "deaf")
+    are_up(tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert [path.name for path in tmp_path.glob("seen.*")] == ["seen.0"]
+
+
+@pytest.mark.parametrize(
+    "codes, received, expected",
+    [
+        ((0, 75, None), (), None),
+        ((0, 143), (signal.SIGTERM,), None),
+        ((0, 143), (), 143),
+        ((137, 143), (signal.SIGTERM,), 137),
+        ((130, 75), (signal.SIGINT,), None),
+        ((75, 130), (signal.SIGINT, signal.SIGINT), 130),
+        ((131, 0), (signal.SIGQUIT,), 131),
+    ],
+)
+def test_what_counts_as_a_failure(
+    codes: tuple[int | None, ...], received: tuple[int, ...], expected: int | None
+) -> None:
+    assert first_failure(codes, received) == expected
+
+
+def test_logs_folder_and_environment_are_the_callers(tmp_path: Path) -> None:
+    logs = [tmp_path / f"{rank}.log" for rank in range(2)]
+    logs[0].write_text("before\n")
+    environments = [{**os.environ, "NAME": name} for name in ("a", "b")]
+    ranks = LocalRanks(["sh", "-c", "pwd; echo $NAME >&2"], environments, logs=logs, cwd=tmp_path)
+    poll(lambda: ranks.codes() == [0, 0], "the end", 30)
+    assert [log.read_text() for log in logs] == [f"before\n{tmp_path}\na\n", f"{tmp_path}\nb\n"]
+
+
+def test_a_rank_that_cannot_be_started_leaves_no_other(tmp_path: Path) -> None:
+    marker = tmp_path / "lives"
+    with pytest.raises(FileNotFoundError):
+        LocalRanks(
+            ["sh", "-c", f"sleep 1; touch {marker}"],
+            [dict(os.environ)] * 2,
+            logs=[tmp_path / "0.log", tmp_path / "missing" / "1.log"],
+        )
+    time.sleep(1.5)
+    assert not marker.exists()
