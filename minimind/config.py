@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 
 from minimind.errors import ConfigError
 from minimind.rundir.sources import parse_sources
+from minimind.system.durable import write_text_durably
 from minimind.system.text import is_utf8
 from minimind.system.toml import read_toml
 
@@ -518,4 +519,4 @@ def write_config_file(config: TrainConfig, path: Path) -> None:
     """Write the effective configuration, so that ``--config`` repeats the run."""
     import tomli_w
 
-    path.write_text(tomli_w.dumps(config.to_dict()), encoding="utf-8")
+    write_text_durably(path, tomli_w.dumps(config.to_dict()))

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from minimind.errors import ConfigError
+from minimind.system.durable import sync_file, take_name, write_text_durably
 
 SUFFIXES = {"enroot": ".sqsh", "pyxis": ".sqsh", "apptainer": ".sif", "charliecloud": ""}
 """Runtimes that need an import → the end of the file's name; docker and podman need none."""
@@ -87,8 +88,10 @@ def import_image(
             digest=local or (pinned[1] if pinned else None),
             sha256=file_digest(partial) if partial.is_file() else None,
         )
-        record_path(target).write_text(json.dumps(asdict(origin), indent=2) + "\n")
-        partial.rename(target)
+        if partial.is_file():
+            sync_file(partial)
+        write_text_durably(record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
+        take_name(partial, target)
     finally:
         _remove(partial)
     return target, origin

@@ -18,10 +18,11 @@ from typing import Any
 from launcher.slurm import client as slurm
 from launcher.spec.job_spec import TRAIN_MODULE
 from launcher.spec.records import read_points
-from launcher.spec.run_folder import RunFolder, of_attempt, write_atomically
+from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import SubmissionError, submit
 from launcher.supervise import host
+from minimind.system.durable import write_text_durably
 from minimind.system.terminal import note
 
 PARTS = ("term", "usr2", "kill", "time", "node")
@@ -178,7 +179,7 @@ def write_corpus(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     words = [hashlib.sha256(str(i).encode()).hexdigest()[: 3 + i % 6] for i in range(4000)]
     lines = [json.dumps({"text": " ".join(words[i : i + 40])}) for i in range(0, 4000, 20)]
-    write_atomically(path, "\n".join(lines) + "\n")
+    write_text_durably(path, "\n".join(lines) + "\n")
 
 
 def _steps_per_second(run: RunFolder) -> float:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.spec.run_folder import write_atomically
+from minimind.system.durable import write_text_durably
 
 DISK_BYTES = 64 << 20
 REDUCE_BYTES = 16 << 20
@@ -107,5 +107,5 @@ def main(argv: list[str]) -> int:
     folder: Path = options.save_dir
     folder.mkdir(parents=True, exist_ok=True)
     found = probe(folder, cpu=options.device == "cpu")
-    write_atomically(folder / f"probe-{found['rank']}.json", json.dumps(found))
+    write_text_durably(folder / f"probe-{found['rank']}.json", json.dumps(found))
     return 0

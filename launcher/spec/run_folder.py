@@ -18,6 +18,7 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.records import Event, read_events
 from minimind.errors import ConfigError
+from minimind.system.durable import sync_folder, write_text_durably
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 MOST_BYTES = 16 << 20
@@ -77,12 +78,12 @@ class RunFolder:
 
     def write_spec(self, spec: JobSpec) -> None:
         """Stores ``spec`` atomically."""
-        write_atomically(self.spec_file, spec.to_json(), mode=0o600)
+        write_text_durably(self.spec_file, spec.to_json(), mode=0o600)
 
     def write_secrets(self, values: dict[str, str]) -> None:
         """Stores the secret variables, readable by their owner alone."""
         if values:
-            write_atomically(self.secrets_file, json.dumps(values), mode=0o600)
+            write_text_durably(self.secrets_file, json.dumps(values), mode=0o600)
         else:
             self.secrets_file.unlink(missing_ok=True)
 
@@ -142,7 +143,7 @@ class RunFolder:
             except FileExistsError:
                 number += 1
                 continue
-            write_atomically(self.current_file, str(number))
+            write_text_durably(self.current_file, str(number))
             return number
 
     def current_attempt(self) -> int | None:
@@ -170,7 +171,7 @@ class RunFolder:
     def finish(self, final: Final) -> None:
         """Leaves the marker that makes any further start exit at once."""
         marker = self.done_marker if final.cause == "done" else self.stopped_marker
-        write_atomically(marker, json.dumps(vars(final), ensure_ascii=False))
+        write_text_durably(marker, json.dumps(vars(final), ensure_ascii=False))
 
     def reopen(self) -> None:
         """Lets a stopped (not a finished) run start again."""
@@ -220,28 +221,6 @@ def _read_final(marker: Path) -> Final:
     if isinstance(cause, str) and isinstance(reason, str) and isinstance(code, int):
         return Final(cause, code, reason)
     raise ConfigError(f"{marker} is damaged: remove it to let the run go on")
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes a file that others see whole or not at all, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Forces the names in a folder to the disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def last_step(events: Iterable[Event]) -> int:

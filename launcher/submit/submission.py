@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from minimind.errors import ConfigError, MiniMindError
+from minimind.system.durable import folder_when_done
 
 SHORT_LIMIT_MINUTES = 10
 """Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
@@ -101,19 +103,17 @@ def snapshot_code(target: Path) -> None:
 
     Edits and updates after the submission do not reach a run that waits or restarts.
     """
-    fresh = target.with_name(f".{target.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    make_private(fresh)
-    for package in SNAPSHOT_PACKAGES:
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            raise ConfigError(f"the package {package} is not installed; run `make setup`")
-        source = Path(next(iter(found.submodule_search_locations)))
-        shutil.copytree(
-            source, fresh / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-        )
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    remove_earlier = partial(shutil.rmtree, target, ignore_errors=True)
+    with folder_when_done(target, before_rename=remove_earlier) as fresh:
+        make_private(fresh)
+        for package in SNAPSHOT_PACKAGES:
+            found = importlib.util.find_spec(package)
+            if found is None or not found.submodule_search_locations:
+                raise ConfigError(f"the package {package} is not installed; run `make setup`")
+            source = Path(next(iter(found.submodule_search_locations)))
+            shutil.copytree(
+                source, fresh / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+            )
 
 
 def image_identity(spec: JobSpec) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.spec.job_spec import TRAIN_MODULE, JobSpec
-from launcher.spec.run_folder import SWEEP_FILE, RunFolder, write_atomically
+from launcher.spec.run_folder import SWEEP_FILE, RunFolder
 from launcher.submit.resolve import complete_train_args
 from launcher.submit.submission import prepare, submit_points
 from minimind.errors import ConfigError
+from minimind.system.durable import write_text_durably
 from minimind.system.toml import read_toml
 
 MOST_POINTS = 1000
@@ -125,7 +126,7 @@ def submit_sweep(
         {"run": f"{spec.name}/{i}", "run_dir": s.run_dir, "job_id": job_id, "flags": values}
         for i, (s, job_id, values) in enumerate(zip(specs, job_ids, points(grid), strict=True))
     ]
-    write_atomically(root.root / SWEEP_FILE, json.dumps(found, indent=2, ensure_ascii=False))
+    write_text_durably(root.root / SWEEP_FILE, json.dumps(found, indent=2, ensure_ascii=False))
     return found
 
 

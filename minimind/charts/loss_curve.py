@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from minimind.rundir.metrics import read_metrics
+from minimind.system.durable import write_durably
 
 
 def plot_loss_curve(metrics_path: Path, png_path: Path) -> None:
@@ -60,12 +60,7 @@ def plot_loss_curve(metrics_path: Path, png_path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
 
     png_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = png_path.with_name(f".{png_path.name}.{os.getpid()}")
-    try:
-        figure.savefig(partial, format="png")
-        os.replace(partial, png_path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_durably(png_path, lambda partial: figure.savefig(partial, format="png"))
 
 
 def _series(records: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

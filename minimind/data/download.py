@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from minimind.errors import MiniMindError
+from minimind.system.durable import take_name, write_text_durably
 
 TIMEOUT_SECONDS = 10
 """For connecting, and for each read: without a network the command ends soon."""
@@ -49,7 +50,7 @@ def download(url: str, target: Path) -> str:
         if expected and checksum != expected:
             part.unlink()
             raise MiniMindError(f"{url}: checksum {checksum} is not {expected}; start again")
-        os.replace(part, target)
+        take_name(part, target)
         _note_file(part).unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         raise MiniMindError(f"{url}: the server says {error.code} {error.reason}") from None
@@ -85,9 +86,8 @@ def _fetch(url: str, part: Path) -> str | None:
         size = start + int(length) if length else None
         sha256 = redirects.sha256 or _checksum_of(response.headers)
         validator = _validator(response.headers)
-        _note_file(part).write_text(
-            json.dumps({"validator": validator, "size": size, "sha256": sha256})
-        )
+        note = {"validator": validator, "size": size, "sha256": sha256}
+        write_text_durably(_note_file(part), json.dumps(note))
         with open(part, "ab" if resumed else "wb") as file:
             _copy(response, file, start, size)
     if size is not None and part.stat().st_size != size:

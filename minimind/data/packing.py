@@ -17,9 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from minimind.data.sampler import SourceRows
-from minimind.data.token_store import DAMAGE, TokenStore, fsync_tree
+from minimind.data.token_store import DAMAGE, TokenStore
 from minimind.errors import DataError
+from minimind.system.durable import folder_when_done
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -363,18 +362,15 @@ def _load(folder: Path, fingerprint: str) -> dict[str, NDArray[Any]] | None:
 
 
 def _save(folder: Path, fingerprint: str, arrays: dict[str, NDArray[Any]]) -> None:
-    folder.parent.mkdir(exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        temporary.chmod(folder.parent.stat().st_mode)
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        files = {path.name: path.stat().st_size for path in temporary.iterdir()}
-        description = json.dumps({"fingerprint": fingerprint, "files": files})
-        (temporary / "plan.json").write_text(description)
-        fsync_tree(temporary)
+    def remove_damaged() -> None:
         if folder.exists() and _load(folder, fingerprint) is None:
             shutil.rmtree(folder)
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    folder.parent.mkdir(exist_ok=True)
+    with folder_when_done(folder, before_rename=remove_damaged) as building:
+        building.chmod(folder.parent.stat().st_mode)
+        for name, array in arrays.items():
+            np.save(building / f"{name}.npy", array)
+        files = {path.name: path.stat().st_size for path in building.iterdir()}
+        description = json.dumps({"fingerprint": fingerprint, "files": files})
+        (building / "plan.json").write_text(description)

@@ -11,10 +11,8 @@ import ast
 import hashlib
 import inspect
 import json
-import os
 import re
 import sysconfig
-import tempfile
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from minimind.errors import MiniMindError
+from minimind.system.durable import write_bytes_durably
 
 HELD_OUT = 20
 """One document of so many goes to ``eval.jsonl``."""
@@ -67,7 +66,7 @@ def make_sample(folder: Path, *, packages: bool = False) -> dict[str, tuple[Path
         for name, lines in splits.items():
             path = folder / f"{name}.jsonl"
             data = "".join(f"{line}\n" for line in lines).encode()
-            _write_whole(path, data)
+            write_bytes_durably(path, data)
             written[name] = (path, len(lines), len(data))
     except OSError as error:
         raise MiniMindError(f"{folder}: cannot be written: {error.strerror or error}") from None
@@ -146,15 +145,3 @@ def _unique(texts: Iterator[str]) -> Iterator[str]:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -13,9 +13,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,19 +136,3 @@ class TokenStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenStore.open, (self.path,)
-
-
-def fsync_tree(folder: Path) -> None:
-    """Make a folder's files, and their names in it, survive a power cut."""
-    for path in [*folder.iterdir(), folder]:
-        fsync(path)
-
-
-def fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        # Some network filesystems have no fsync for folders.
-        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from minimind.errors import ConfigError
-from minimind.system.durable import sync_folder, temporary_name, write_durably
+from minimind.system.durable import folder_when_done, write_durably
 
 _WEIGHTS = ("*.safetensors", "*.onnx")
 
@@ -43,21 +42,19 @@ def new_folder(target: Path, force: bool) -> Iterator[Path]:
         ConfigError: as :func:`check_target`, or the place cannot be written.
     """
     check_target(target, force)
-    building = temporary_name(target)
-    try:
-        building.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"--out {target} cannot be written: {error.strerror}") from None
-    try:
-        yield building
+
+    def remove_earlier() -> None:
         if target.is_dir():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
-        os.rename(building, target)
-        sync_folder(target.parent.absolute())
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            building = stack.enter_context(folder_when_done(target, remove_earlier))
+        except OSError as error:
+            raise ConfigError(f"--out {target} cannot be written: {error.strerror}") from None
+        yield building
 
 
 def new_file(target: Path, write: Callable[[Path], None]) -> None:

@@ -1,20 +1,30 @@
-"""Files that are whole or absent, whatever dies in between."""
+"""Files and folders that are whole or absent, whatever dies in between. Standard library only.
+
+A name is given last: what is written gets a hidden name beside its own, is forced to the disk,
+takes the name in one step, and then the folder that holds the name is forced to the disk too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FLUSH_SECONDS = 0.1
 """How often what is there of a long write is sent on to the disk."""
 
+NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
+"""What a file system says that cannot sync a folder, as some network file systems cannot."""
+
 
 def sync_file(path: Path) -> None:
     """Force a file's bytes to the disk."""
-    descriptor = os.open(path, os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -44,13 +54,34 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
+def sync_tree(path: Path) -> None:
+    """Force a folder to the disk, and all that is in it."""
+    for inside in path.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            sync_tree(inside)
+        elif inside.is_file():
+            sync_file(inside)
+    sync_folder(path)
+
+
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside ``path``, on the same file system, unique to this process."""
-    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    """A hidden name beside ``path``, on the same file system, that nobody else uses."""
+    # Containers on one host may share its name, and have processes of the same number.
+    unique = f"{os.uname().nodename}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{unique}.tmp")
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """Put a file, or a folder, whose bytes are on the disk in the place of ``path``, durably."""
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def remove_temporaries(path: Path) -> None:
@@ -71,19 +102,25 @@ def write_durably(
     Raises:
         OSError: the disk is full, the folder read-only, …; ``path`` is as it was.
     """
-    temporary = temporary_name(path)
-    try:
+    with _temporary_file(path) as temporary:
         with flushing(temporary):
             write(temporary)
         sync_file(temporary)
         if before_rename is not None:
             before_rename()
-        os.replace(temporary, path)
+        take_name(temporary, path)
+
+
+@contextlib.contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """A name for a file beside ``path``, which is removed if the body fails."""
+    temporary = temporary_name(path)
+    try:
+        yield temporary
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -122,10 +159,47 @@ def flushing(path: Path) -> Iterator[None]:
         raise errors[0]
 
 
-def write_text_durably(path: Path, text: str) -> None:
-    """Put a text file in the place of ``path``, in UTF-8; as :func:`write_durably`."""
+def write_text_durably(path: Path, text: str, mode: int = 0o666) -> None:
+    """Put a short text in the place of ``path`` atomically, in UTF-8.
 
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
+    Args:
+        mode: of the file, from its first byte on; the umask lowers it.
 
-    write_durably(path, write)
+    Raises:
+        OSError: as :func:`write_durably`.
+    """
+    write_bytes_durably(path, text.encode("utf-8"), mode)
+
+
+def write_bytes_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """As :func:`write_text_durably`, for bytes."""
+    with _temporary_file(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        take_name(temporary, path)
+
+
+@contextlib.contextmanager
+def folder_when_done(path: Path, before_rename: Callable[[], None] | None = None) -> Iterator[Path]:
+    """Yield a new folder to fill; once the body is done it takes the name ``path``, durably.
+
+    Args:
+        before_rename: runs once all is on the disk; must leave nothing, or an empty folder, at
+            ``path``.
+
+    Raises:
+        OSError: the place cannot be written, or is not empty; nothing new has the name.
+    """
+    building = temporary_name(path)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        sync_tree(building)
+        if before_rename is not None:
+            before_rename()
+        take_name(building, path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,19 @@ class TestConfigFile:
         config = TrainConfig(epochs=7, data_path=["数据.jsonl", 'a"b'], learning_rate=3e-5)
         write_config_file(config, tmp_path / "config.toml")
         assert parse_args(["--config", str(tmp_path / "config.toml")]) == config
+
+    def test_a_write_that_fails_in_the_middle_leaves_the_earlier_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        write_config_file(TrainConfig(epochs=7), file)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            # What is there of a torn file may well be valid TOML, with fewer flags in it.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+            with pytest.raises(OSError, match="File too large"):
+                write_config_file(TrainConfig(epochs=8), file)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert parse_args(["--config", str(file)]).epochs == 7
 
 
 def test_parsing_needs_no_torch() -> None:

@@ -20,11 +20,11 @@ from minimind.data.token_store import (
     OFFSETS,
     REJECTED,
     TOKENS,
-    fsync_tree,
 )
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenize.unfinished import Mark
 from minimind.data.tokenize.writer import StoreWriter
+from minimind.system.durable import sync_tree
 from minimind.system.process import available_cores
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def build_store(
         "files": {name: (folder / name).stat().st_size for name in files},
     }
     (folder / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
-    fsync_tree(folder)
+    sync_tree(folder)
     writer.remove_scaffolding()
     seconds = time.monotonic() - began
     log.info(

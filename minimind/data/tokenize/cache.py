@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 
 from minimind.data.inputs import Source, find_files
 from minimind.data.rows import left_out, nothing_usable, refuse_more_than, row_place
-from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore, fsync
+from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore
 from minimind.data.tokenize.build import build_store
 from minimind.data.tokenize.unfinished import SUFFIX, Building, remove_abandoned, signs_of_life
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
+from minimind.system.durable import take_name
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +201,7 @@ def _publish(building: Path, folder: Path) -> TokenStore:
     """Give the finished build its name; if another one was faster, use that."""
     while True:
         try:
-            os.rename(building, folder)
-            fsync(folder.parent)
+            take_name(building, folder)
             return TokenStore.open(folder)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

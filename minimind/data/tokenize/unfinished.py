@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from minimind.data.rows import Place
+from minimind.system.durable import remove_temporaries, write_text_durably
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,7 @@ class Mark:
     digest: str
 
     def write(self, folder: Path) -> None:
-        temporary = folder / f"{_MARK}.tmp"
-        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(temporary, folder / _MARK)
+        write_text_durably(folder / _MARK, json.dumps(asdict(self)))
 
     @staticmethod
     def read(folder: Path) -> Mark | None:
@@ -72,6 +71,7 @@ class Mark:
 
     @staticmethod
     def remove(folder: Path) -> None:
+        remove_temporaries(folder / _MARK)
         (folder / _MARK).unlink(missing_ok=True)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from minimind.data.token_store import fsync
 from minimind.errors import ConfigError, DataError
+from minimind.system.durable import sync_file, take_name, temporary_name
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, overwrite: bool) -> None:
@@ -49,17 +47,14 @@ def writing(outputs: Sequence[Path]) -> Iterator[list[IO[bytes]]]:
             streams = []
             for output in outputs:
                 output.parent.mkdir(parents=True, exist_ok=True)
-                fd, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}-")
-                temporaries.append(Path(name))
-                raw = files.enter_context(os.fdopen(fd, "wb"))
+                temporaries.append(temporary_name(output))
+                raw = files.enter_context(open(temporaries[-1], "xb"))
                 streams.append(files.enter_context(_compressed(output, raw)))
             yield streams
         for temporary in temporaries:
-            os.chmod(temporary, 0o666 & ~_umask())
-            fsync(temporary)
+            sync_file(temporary)
         for temporary, output in zip(temporaries, outputs, strict=True):
-            os.replace(temporary, output)
-            fsync(output.parent)
+            take_name(temporary, output)
     except OSError as error:
         raise DataError(f"{outputs[0]}: cannot be written: {error.strerror or error}") from None
     finally:
@@ -75,9 +70,3 @@ def _compressed(path: Path, raw: IO[bytes]) -> Any:
 
         return zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
     return contextlib.nullcontext(raw)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minimind.errors import ConfigError, DataError
+from minimind.system.durable import write_text_durably
 
 END_OF_TEXT, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, BOS, EOS)
@@ -70,4 +71,4 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     config_file = folder / "tokenizer_config.json"
     config = json.loads(config_file.read_bytes())
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text_durably(config_file, json.dumps(config, indent=2) + "\n")

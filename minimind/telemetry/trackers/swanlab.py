@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minimind.config import TrainConfig
+from minimind.system.durable import write_text_durably
 from minimind.telemetry.trackers.tracker import NullTracker, Tracker, TrackerGroup
 
 FINISH_LIMIT_SECONDS = 15.0
@@ -234,6 +235,4 @@ def mark_sent(segment: Path) -> None:
     if file is None:
         return
     sent = {**read_sent(segment.parent), segment.name: file.stat().st_size}
-    partial = segment.parent / f".sent.json.{os.getpid()}"
-    partial.write_text(json.dumps(sent, indent=1), encoding="utf-8")
-    os.replace(partial, segment.parent / "sent.json")
+    write_text_durably(segment.parent / "sent.json", json.dumps(sent, indent=1))
