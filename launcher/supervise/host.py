@@ -1,4 +1,4 @@
-"""This machine: its GPUs, its ports, and which processes of a run live on it.
+"""This machine: its GPUs, and which processes of a run live on it.
 
 Standard library only.
 """
@@ -104,10 +104,3 @@ def living_ranks(run: RunFolder) -> list[int]:
         if session == folder.name and any(os.path.realpath(p) == events_file for p in mine):
             found.append(int(folder.name))
     return found
-
-
-def free_port() -> int:
-    """A TCP port that is free on this host now, under all of its addresses."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

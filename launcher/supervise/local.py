@@ -24,71 +24,49 @@ from launcher.spec.run_folder import Final, RunFolder, of_attempt
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.host import BEAT_SECONDS, free_port, process_start
+from launcher.supervise.host import BEAT_SECONDS, process_start
 from launcher.supervise.watchdog import Progress, watch
+from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.system.process import free_port
 from minimind.system.terminal import one_line
 
 RESTART_SECONDS = 1.0
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
-class LocalRanks:
+class AttemptRanks(LocalRanks):
     """All ranks of an attempt as child processes.
 
     Raises:
-        OSError: one cannot be started; its log says why, and none is left running.
+        OSError: one cannot be started; rank 0's log says why, and none is left running.
     """
 
     def __init__(self, run: RunFolder, spec: JobSpec, number: int, port: int) -> None:
-        self._processes: list[subprocess.Popen[bytes]] = []
-        for rank in range(spec.world_size):
-            environment = rank_environment(run, spec, number, rank, port)
-            with run.rank_log(number, rank).open("ab") as log:
-                try:
-                    process = subprocess.Popen(
-                        rank_command(spec),
-                        env=environment,
-                        cwd=run.code if spec.container == "none" else run.submitit,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                except OSError as error:
-                    log.write(f"launcher: error: cannot start {one_line(error)}\n".encode())
-                    self.kill()
-                    raise
-                self._processes.append(process)
-
-    def codes(self) -> list[int | None]:
-        """The exit code of every rank, as a shell would give it; None while it runs."""
-        polled = [process.poll() for process in self._processes]
-        return [128 - code if code is not None and code < 0 else code for code in polled]
+        ranks = range(spec.world_size)
+        logs = [run.rank_log(number, rank) for rank in ranks]
+        try:
+            super().__init__(
+                rank_command(spec),
+                [rank_environment(run, spec, number, rank, port) for rank in ranks],
+                logs=logs,
+                cwd=run.code if spec.container == "none" else run.submitit,
+            )
+        except OSError as error:
+            with logs[0].open("a") as log:
+                log.write(f"launcher: error: cannot start {one_line(error)}\n")
+            raise
 
     def poll(self) -> int | None:
         codes = self.codes()
-        if any(code is None for code in codes):
-            return None
-        return max(code for code in codes if code is not None)
+        ended = [code for code in codes if code is not None]
+        return max(ended) if len(ended) == len(codes) else None
 
     def broken(self) -> bool:
-        return any(code not in (None, 0) for code in self.codes())
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal to every rank that runs."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        return any(self.codes())
 
     def dump_stacks(self) -> None:
         self.send(signal.SIGQUIT)
-
-    def kill(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                # The rank leads a session: its loader workers go with it.
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def rank_command(spec: JobSpec) -> list[str]:
@@ -105,12 +83,7 @@ def rank_environment(
     environment.pop("PYTHONSAFEPATH", None)
     environment.update(spec.env)
     environment.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(spec.world_size),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(spec.world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+        **place_variables(rank, spec.world_size, port),
         MINIMIND_EVENTS=str(run.events_file),
         LAUNCHER_ATTEMPT=str(number),
     )
@@ -189,7 +162,7 @@ class LocalSupervisor:
         number = attempt.begin(self.run, job_id=str(os.getpid()), nodes=[socket.gethostname()])
         self._sweep(spec)
         try:
-            ranks = LocalRanks(self.run, spec, number, free_port())
+            ranks = AttemptRanks(self.run, spec, number, free_port())
         except (FileNotFoundError, PermissionError):
             # --python or the container's program: another try would find as little.
             code = causes.EXIT_CONFIG

@@ -30,10 +30,10 @@ from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.host import free_port
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, watch
 from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.system.process import free_port
 from minimind.system.terminal import one_line
 
 REQUEUE_PATIENCE = 300.0

@@ -20,7 +20,7 @@ from launcher.inspect.control import cancel_run
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import local
-from launcher.supervise.local import LocalRanks, LocalRun, LocalSupervisor
+from launcher.supervise.local import AttemptRanks, LocalRun, LocalSupervisor
 from tests.e2e.lab import poll
 
 NOBODY = 2**22 + 1
@@ -87,7 +87,7 @@ def test_a_rank_that_leaves_the_others_is_seen(
     monkeypatch.setattr(local, "rank_command", lambda spec: ["sh", "-c", script])
     run.attempt_dir(1).mkdir(parents=True)
     run.code.mkdir()
-    ranks = LocalRanks(run, replace(run.spec(), nodes=1, gpus=2), 1, port=1)
+    ranks = AttemptRanks(run, replace(run.spec(), nodes=1, gpus=2), 1, port=1)
     poll(lambda: ranks.codes()[1] is not None, "the end of rank 1")
     assert ranks.poll() is None
     assert ranks.broken() is broken
