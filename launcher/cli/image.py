@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from launcher.cli.options import AsJson
 from minimind.system.terminal import print_json
 
 
@@ -18,7 +19,7 @@ def import_(
         str, typer.Option(help="pyxis, enroot, apptainer or charliecloud: who starts it.")
     ],
     out: Annotated[Path | None, typer.Option(help="File or folder to make.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a .sqsh, .sif or folder of an image, with its origin beside it."""
     from launcher.containers.image import import_image

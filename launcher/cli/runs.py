@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.cli.options import AsJson, RunName, RunsDir
 from minimind.errors import ConfigError
 from minimind.system.terminal import note, print_json
 
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from launcher.inspect.run_state import RunState
     from launcher.spec.run_folder import RunFolder
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Name of the run.")]
-RunsDir = Annotated[
-    str | None, typer.Option("--runs-dir", help="Folder of all runs (./runs).", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WATCH_SECONDS = 2.0
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.cli.options import AsJson, Partition, Profile, RunsDir
 from minimind.errors import ConfigError
 from minimind.system.terminal import note, print_json
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from launcher.spec.run_folder import RunFolder
 
 POLL_SECONDS = 1.0
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Profile = Annotated[
-    Path | None, typer.Option(help="Site defaults in TOML; flags win.", show_default=False)
-]
-RunsDir = Annotated[
-    str | None, typer.Option("--runs-dir", help="Folder of all runs (./runs).", show_default=False)
-]
-Partition = Annotated[str | None, typer.Option(help="Slurm partition.", show_default=False)]
 
 
 def doctor(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from launcher.spec import options as o
+from launcher.cli.options import submission_options
 from minimind.errors import ConfigError
 from minimind.system.terminal import json_text, note, print_json, show
 
@@ -18,47 +18,18 @@ if TYPE_CHECKING:
     from launcher.spec.run_folder import RunFolder
 
 
-def submit(
-    train_flags: o.TrainFlags = None,
-    name: o.Name = None,
-    cluster: o.Cluster = None,
-    nodes: o.Nodes = None,
-    gpus: o.Gpus = None,
-    partition: o.Partition = None,
-    account: o.Account = None,
-    qos: o.Qos = None,
-    time: o.Time = None,
-    mem: o.Mem = None,
-    cpus_per_gpu: o.CpusPerGpu = None,
-    constraint: o.Constraint = None,
-    exclude: o.Exclude = None,
-    reservation: o.Reservation = None,
-    image: o.Image = None,
-    container: o.Container = None,
-    mount: o.MountOption = None,
-    env: o.Env = None,
-    secret_env: o.SecretEnv = None,
-    profile: o.Profile = None,
-    runs_dir: o.RunsDir = None,
-    python: o.Python = None,
-    module: o.Module = None,
-    max_restarts: o.MaxRestarts = None,
-    hang_timeout: o.HangTimeout = None,
-    resume: o.Resume = False,
-    dry_run: o.DryRun = False,
-    wait: o.Wait = False,
-    as_json: o.AsJson = False,
-) -> int:
+@submission_options
+def submit(train: list[str], given: dict[str, Any]) -> int:
     """Submit a training run to Slurm; without Slurm it starts on this machine."""
-    given = dict(locals())
-    spec = spec_from(given, list(given.pop("train_flags") or ()))
-    if dry_run:
+    spec = spec_from(given, train)
+    as_json, wait = given["as_json"], given["wait"]
+    if given["dry_run"]:
         return show_script(spec, as_json)
     from launcher.submit.resolve import read_secrets
     from launcher.submit.submission import submit as send
 
     secrets = read_secrets(spec)
-    check_name_is_free(spec, resume)
+    check_name_is_free(spec, given["resume"])
     job_id = send(spec, secrets)
     _say_submitted(spec, job_id, as_json, quiet=wait and as_json)
     if not wait:
@@ -68,50 +39,26 @@ def submit(
     return follow(spec.run_dir, as_json=as_json)
 
 
-def run(
-    train_flags: o.TrainFlags = None,
-    name: o.Name = None,
-    gpus: Annotated[
-        int | None, o.option("Ranks, one a GPU (all GPUs here; 1 without).", o.SIZE)
-    ] = None,
-    procs: Annotated[
-        int | None, o.option("CPU ranks over gloo, instead of --gpus.", o.SIZE)
-    ] = None,
-    time: o.Time = None,
-    image: o.Image = None,
-    container: o.Container = None,
-    mount: o.MountOption = None,
-    env: o.Env = None,
-    secret_env: o.SecretEnv = None,
-    profile: o.Profile = None,
-    runs_dir: o.RunsDir = None,
-    python: o.Python = None,
-    module: o.Module = None,
-    max_restarts: o.MaxRestarts = None,
-    hang_timeout: o.HangTimeout = None,
-    resume: o.Resume = False,
-    as_json: o.AsJson = False,
-) -> int:
+@submission_options
+def run(train: list[str], given: dict[str, Any]) -> int:
     """Run the same spec here, in the foreground: one rank a GPU, or [bold]--procs N[/bold]."""
-    given = {**locals(), "cluster": "local", "dry_run": False}
-    train = list(given.pop("train_flags") or ())
-    if procs is not None and gpus is not None:
+    if given["procs"] is not None and given["gpus"] is not None:
         raise ConfigError("--procs and --gpus exclude each other")
-    if procs is not None:
+    if given["procs"] is not None:
         # First, so that a --device of the user's own comes later and wins.
-        train, given["gpus"] = ["--device", "cpu", *train], procs
-    elif gpus is None:
+        train, given["gpus"] = ["--device", "cpu", *train], given["procs"]
+    elif given["gpus"] is None:
         from launcher.supervise.host import count_gpus
 
         given["gpus"] = max(1, count_gpus())
-    spec = spec_from(given, train)
+    spec = spec_from({**given, "cluster": "local"}, train)
     from launcher.submit.foreground import run_here
     from launcher.submit.resolve import read_secrets
 
     secrets = read_secrets(spec)
-    check_name_is_free(spec, resume)
-    code = run_here(spec, secrets, quiet=as_json)
-    if as_json:
+    check_name_is_free(spec, given["resume"])
+    code = run_here(spec, secrets, quiet=given["as_json"])
+    if given["as_json"]:
         # The exit status tells what became of the run, even if nobody reads this.
         found = {"run": spec.name, "exit_code": code, "run_dir": spec.run_dir}
         show(sys.stdout, json_text(found) + "\n")
@@ -124,10 +71,8 @@ def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
     from launcher.submit.resolve import build_spec, find_cluster
 
     profile = load_profile(given["profile"])
-    for key in ("mount", "env", "secret_env"):
-        given[key] = given[key] or []
     asked = given["cluster"] or profile.get("cluster", "auto")
-    cluster, site = find_cluster(asked, dry_run=given["dry_run"])
+    cluster, site = find_cluster(asked, dry_run=given.get("dry_run", False))
     return build_spec(given, train, profile, cluster=cluster, site=site)
 
 

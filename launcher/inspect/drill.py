@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.slurm import client as slurm
-from launcher.spec.job_spec import TRAIN_MODULE
+from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.records import read_points
 from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder

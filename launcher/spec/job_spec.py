@@ -5,89 +5,48 @@ from __future__ import annotations
 import functools
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 from launcher.spec.checks import (
-    check_limit,
     check_name,
     check_path,
     check_utf8,
     check_variable,
-    check_word,
     typed,
 )
-from launcher.spec.mount import Mount
+from launcher.spec.options import Options, check_values
 from minimind.errors import ConfigError
 
-TRAIN_MODULE = "minimind.train_pretrain"
 CONTAINERS = ("none", "pyxis", "enroot", "apptainer", "docker", "podman", "charliecloud")
 
 
-@dataclass(frozen=True)
-class JobSpec:
-    """One run. ``time_minutes`` and ``hang_timeout`` are limits; ``gpus`` is ranks a node.
+@dataclass(frozen=True, kw_only=True)
+class JobSpec(Options):
+    """One run: what was asked for, and what follows from it.
+
+    ``time_minutes`` and ``hang_timeout`` are limits; ``gpus`` is ranks a node.
 
     Raises:
         ConfigError: a value that cannot work; the message names the option and the fix.
     """
 
-    name: str
     run_dir: str
     workdir: str
     sweep_dir: str = ""
     """For a point of a sweep: the sweep's folder, where its pickles and its code lie."""
     train_args: tuple[str, ...] = ()
-    module: str = TRAIN_MODULE
-    cluster: str = "slurm"
-    nodes: int = 1
-    gpus: int = 1
-    request_gpus: bool = True
     save_dir: str = ""
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    time_minutes: int | None = None
-    mem: str | None = None
-    cpus_per_gpu: int | None = None
-    constraint: str | None = None
-    exclude: str | None = None
-    reservation: str | None = None
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    setup: tuple[str, ...] = ()
-    image: str | None = None
-    container: str = "none"
-    container_args: tuple[str, ...] = ()
-    mounts: tuple[Mount, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
-    secret_env: tuple[str, ...] = ()
+    request_gpus: bool = True
     user: str | None = None
-    python: str = "python3"
     host_python: str = "python3"
-    max_restarts: int = 3
-    max_node_failures: int = 10
     max_no_progress: int = 3
-    hang_timeout: int = 1800
-    signal_lead: int = 120
 
     def __post_init__(self) -> None:
         check_name(self.name)
         check_path(self.run_dir, "the run folder")
         check_path(self.workdir, "the working folder")
-        limits: tuple[tuple[str, int | None, int], ...] = (
-            ("--nodes", self.nodes, 1),
-            ("--gpus", self.gpus, 1),
-            ("--cpus-per-gpu", self.cpus_per_gpu, 1),
-            ("--time", self.time_minutes, 1),
-            ("--max-restarts", self.max_restarts, 0),
-            ("--hang-timeout", self.hang_timeout, 1),
-        )
-        for option, value, least in limits:
-            check_limit(option, value, least)
-        for field_name in ("partition", "account", "qos", "mem", "constraint", "exclude"):
-            check_word(f"--{field_name}", getattr(self, field_name))
-        check_word("--reservation", self.reservation)
-        check_word("--image", self.image)
+        check_values(self)
         if self.container not in CONTAINERS:
             raise ConfigError(f"--container {self.container}: choose auto, {', '.join(CONTAINERS)}")
         if self.container != "none" and not self.image:

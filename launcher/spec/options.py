@@ -1,52 +1,305 @@
-"""The options that several commands share: one name, type, help text and panel for each."""
+"""Every option of a submission, once: flag, profile key, field of the spec, sbatch parameter.
+
+``Options`` is the table. From a row follow the flag of ``submit``, ``run`` and ``sweep``, what a
+site's profile may say, where the spec keeps the value, its limits, and what sbatch is given.
+Standard library only: a job's host side reads specs with whatever Python the node has.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from launcher.spec.checks import check_limit, check_word, parse_env, parse_time
+from launcher.spec.mount import Mount
 
-WHERE, SIZE, IMAGE, RUN = "Where", "Size", "Container", "Run"
+TRAIN_MODULE = "minimind.train_pretrain"
+
+WHERE, SIZE, IMAGE, RUN, GRID = "Where", "Size", "Container", "Run", "Grid"
+"""Panels of ``--help``."""
+
+EVERY = ("submit", "run", "sweep")
+QUEUED = ("submit", "sweep")
 
 
-def option(help: str, panel: str, *names: str) -> Any:
-    """A Typer option that is optional: None means "not given", so that a profile can decide."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False)
+def flag_wins(in_profile: Any, given: Any) -> Any:
+    """What the command line has, else what the profile has."""
+    return in_profile if given is None else given
 
 
-TrainFlags = Annotated[
-    list[str] | None, typer.Argument(metavar="-- TRAIN FLAGS", help="Flags of the training.")
-]
-Name = Annotated[str | None, option("Name of the run, and of its folder.", RUN)]
-Cluster = Annotated[str | None, option("auto, slurm or local (auto: Slurm if here).", WHERE)]
-Nodes = Annotated[int | None, option("Number of nodes (1).", SIZE)]
-Gpus = Annotated[int | None, option("GPUs a node, one rank each (1).", SIZE)]
-Partition = Annotated[str | None, option("Slurm partition.", WHERE)]
-Account = Annotated[str | None, option("Slurm account.", WHERE)]
-Qos = Annotated[str | None, option("Slurm quality of service.", WHERE)]
-Time = Annotated[str | None, option("Limit of one attempt: minutes or H:MM:SS.", SIZE)]
-Mem = Annotated[str | None, option("Memory a node, e.g. 64G.", SIZE)]
-CpusPerGpu = Annotated[int | None, option("CPUs for each rank.", SIZE)]
-Constraint = Annotated[str | None, option("Node features.", WHERE)]
-Exclude = Annotated[str | None, option("Nodes to avoid.", WHERE)]
-Reservation = Annotated[str | None, option("Slurm reservation.", WHERE)]
-Image = Annotated[str | None, option("Container image: reference or file.", IMAGE)]
-Container = Annotated[
-    str | None, option("auto, none, pyxis, enroot, apptainer, docker, podman, charliecloud.", IMAGE)
-]
-MountOption = Annotated[list[str] | None, option("SRC:DST[:ro]; may be repeated.", IMAGE)]
-Env = Annotated[list[str] | None, option("NAME=VALUE for the ranks; repeatable.", RUN)]
-SecretEnv = Annotated[
-    list[str] | None, option("NAME of a variable that goes to the ranks unseen; repeatable.", RUN)
-]
-Profile = Annotated[Path | None, option("Site defaults in TOML; flags win.", WHERE)]
-RunsDir = Annotated[str | None, option("Folder of all runs (./runs).", RUN)]
-Python = Annotated[str | None, option("Python of the ranks.", IMAGE)]
-Module = Annotated[str | None, option("What each rank runs (minimind.train_pretrain).", RUN)]
-MaxRestarts = Annotated[int | None, option("Crashes and hangs forgiven (3).", RUN)]
-HangTimeout = Annotated[int | None, option("Seconds without a step: restart (1800).", RUN)]
-Resume = Annotated[bool, option("Continue the run of this name.", RUN)]
-DryRun = Annotated[bool, option("Print the batch script, submit nothing.", RUN)]
-Wait = Annotated[bool, option("Follow to the end; return its exit status.", RUN)]
-AsJson = Annotated[bool, option("Print JSON.", RUN, "--json")]
+def joined(in_profile: Any, given: Any) -> tuple[str, ...]:
+    """The profile's list, then the command line's."""
+    return (*(in_profile or ()), *(given or ()))
+
+
+def _minutes(in_profile: Any, given: Any) -> int | None:
+    limit = flag_wins(in_profile, given)
+    return None if limit is None else parse_time(str(limit))
+
+
+def _mounts(in_profile: Any, given: Any) -> tuple[Mount, ...]:
+    return tuple(map(Mount.parse, joined(in_profile, given)))
+
+
+def _names(in_profile: Any, given: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(joined(in_profile, given)))
+
+
+def _variables(in_profile: Any, given: Any) -> dict[str, str]:
+    return (in_profile or {}) | parse_env(given or [])
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table."""
+
+    kind: Any
+    """What the command line takes: str, int, Path, bool (a switch) or list (repeatable text)."""
+
+    panel: str = ""
+    help: str = ""
+    """``{}`` stands for the default."""
+
+    commands: tuple[str, ...] = EVERY
+    name: str = ""
+    """The command's parameter: ``hang_timeout`` is ``--hang-timeout``. As the field, if empty."""
+
+    flags: tuple[str, ...] = ()
+    """Only where the flag is not made from the name."""
+
+    help_in: Mapping[str, str] = field(default_factory=dict)
+    """Command → the help there, where it means something of its own."""
+
+    after: str = ""
+    """Row that has no field: the row it follows in ``--help``; the first if empty."""
+
+    field_name: str = ""
+    """The field of the spec, if it has one."""
+
+    key: str | None = None
+    """The key in a profile: as the name if None, in no profile if empty."""
+
+    key_kind: Any = None
+    """What a profile holds there, if not what the command line takes."""
+
+    default: Any = None
+    value: Callable[[Any, Any], Any] = flag_wins
+    """What the profile has and what was given → the field's value; None leaves the default."""
+
+    least: int | None = None
+    one_word: bool = False
+    sbatch: str = ""
+    """The parameter that sbatch gets the value by."""
+
+    @property
+    def flag(self) -> str:
+        """The option as a person writes it."""
+        return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
+
+    def help_text(self, command: str = "") -> str:
+        """What ``--help`` says."""
+        return self.help_in.get(command, self.help).format(self.default)
+
+    def check(self, value: Any) -> None:
+        """Raises ConfigError for what is too small, too large or more than a word."""
+        if self.least is not None:
+            check_limit(self.flag, value, self.least)
+        if self.one_word:
+            check_word(self.flag, value)
+
+
+def option(kind: Any, panel: str, help: str, default: Any = None, **more: Any) -> Any:
+    """A field of the spec that commands have a flag for; a mutable default is copied."""
+    metadata = {"option": Option(kind, panel, help, default=default, **more)}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def in_profile(kind: Any, default: Any = None, **more: Any) -> Any:
+    """A field of the spec that only a profile sets."""
+    return option(kind, "", "", default, commands=(), **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person says about a run. A new option is a new field, and no other edit.
+
+    The order is that of ``--help``.
+    """
+
+    name: str = option(
+        str, RUN, "Name of the run, and of its folder.", MISSING, key="", sbatch="job_name"
+    )
+    cluster: str = option(
+        str, WHERE, "auto, slurm or local (auto: Slurm if here).", "slurm", commands=QUEUED
+    )
+    nodes: int = option(
+        int, SIZE, "Number of nodes ({}).", 1, commands=QUEUED, least=1, sbatch="nodes"
+    )
+    gpus: int = option(
+        int,
+        SIZE,
+        "GPUs a node, one rank each ({}).",
+        1,
+        help_in={"run": "Ranks, one a GPU (all GPUs here; 1 without)."},
+        least=1,
+        sbatch="ntasks_per_node",
+    )
+    partition: str | None = option(
+        str, WHERE, "Slurm partition.", commands=QUEUED, one_word=True, sbatch="partition"
+    )
+    account: str | None = option(
+        str, WHERE, "Slurm account.", commands=QUEUED, one_word=True, sbatch="account"
+    )
+    qos: str | None = option(
+        str, WHERE, "Slurm quality of service.", commands=QUEUED, one_word=True, sbatch="qos"
+    )
+    time_minutes: int | None = option(
+        str,
+        SIZE,
+        "Limit of one attempt: minutes or H:MM:SS.",
+        name="time",
+        key_kind=(str, int),
+        value=_minutes,
+        least=1,
+        sbatch="time",
+    )
+    mem: str | None = option(
+        str, SIZE, "Memory a node, e.g. 64G.", commands=QUEUED, one_word=True, sbatch="mem"
+    )
+    cpus_per_gpu: int | None = option(
+        int, SIZE, "CPUs for each rank.", commands=QUEUED, least=1, sbatch="cpus_per_task"
+    )
+    constraint: str | None = option(
+        str, WHERE, "Node features.", commands=QUEUED, one_word=True, sbatch="constraint"
+    )
+    exclude: str | None = option(
+        str, WHERE, "Nodes to avoid.", commands=QUEUED, one_word=True, sbatch="exclude"
+    )
+    reservation: str | None = option(
+        str, WHERE, "Slurm reservation.", commands=QUEUED, one_word=True, sbatch="reservation"
+    )
+    sbatch: dict[str, Any] = in_profile(dict, {})
+    """Passed to sbatch as it is."""
+
+    setup: tuple[str, ...] = in_profile(list, (), value=joined)
+    """Lines of the batch script."""
+
+    image: str | None = option(str, IMAGE, "Container image: reference or file.", one_word=True)
+    container: str = option(
+        str, IMAGE, "auto, none, pyxis, enroot, apptainer, docker, podman, charliecloud.", "none"
+    )
+    container_args: tuple[str, ...] = in_profile(list, (), value=joined)
+    mounts: tuple[Mount, ...] = option(
+        list,
+        IMAGE,
+        "SRC:DST[:ro]; may be repeated.",
+        (),
+        name="mount",
+        key="mounts",
+        value=_mounts,
+    )
+    env: dict[str, str] = option(
+        list,
+        RUN,
+        "NAME=VALUE for the ranks; repeatable.",
+        {},
+        key_kind=dict,
+        value=_variables,
+    )
+    secret_env: tuple[str, ...] = option(
+        list,
+        RUN,
+        "NAME of a variable that goes to the ranks unseen; repeatable.",
+        (),
+        value=_names,
+    )
+    python: str = option(str, IMAGE, "Python of the ranks.", "python3")
+    module: str = option(str, RUN, "What each rank runs ({}).", TRAIN_MODULE, key="")
+    max_restarts: int = option(int, RUN, "Crashes and hangs forgiven ({}).", 3, least=0)
+    max_node_failures: int = in_profile(int, 10)
+    hang_timeout: int = option(int, RUN, "Seconds without a step: restart ({}).", 1800, least=1)
+    signal_lead: int = in_profile(int, 120)
+
+
+WITHOUT_FIELD = (
+    Option(list, GRID, "FLAG=VALUE,VALUE,… ; repeatable.", ("sweep",), "vary"),
+    Option(Path, GRID, "TOML of flag = [values].", ("sweep",), "grid", after="vary"),
+    Option(int, SIZE, "CPU ranks over gloo, instead of --gpus.", ("run",), "procs", after="gpus"),
+    Option(Path, WHERE, "Site defaults in TOML; flags win.", EVERY, "profile", after="secret_env"),
+    Option(
+        str, RUN, "Folder of all runs (./runs).", name="runs_dir", after="profile", key="runs_dir"
+    ),
+    Option(
+        bool,
+        RUN,
+        "Continue the run of this name.",
+        ("submit", "run"),
+        "resume",
+        after="hang_timeout",
+    ),
+    Option(bool, RUN, "Print the batch script, submit nothing.", QUEUED, "dry_run", after="resume"),
+    Option(
+        bool,
+        RUN,
+        "Follow to the end; return its exit status.",
+        ("submit",),
+        "wait",
+        after="dry_run",
+    ),
+    Option(bool, RUN, "Print JSON.", name="as_json", flags=("--json",), after="wait"),
+    Option(str, commands=(), name="network_interface", key="network_interface", after="as_json"),
+)
+"""Options that say what a command is to do: nothing that a spec keeps."""
+
+
+def rows() -> tuple[Option, ...]:
+    """The whole table, in the order of ``--help``."""
+    found = [_named(entry.metadata["option"], entry.name) for entry in fields(Options)]
+    for row in WITHOUT_FIELD:
+        names = ["", *(other.name for other in found)]
+        found.insert(names.index(row.after), row)
+    return tuple(found)
+
+
+def _named(row: Option, field_name: str) -> Option:
+    name = row.name or field_name
+    key = name if row.key is None else row.key
+    return replace(row, name=name, key=key, field_name=field_name)
+
+
+OPTIONS = rows()
+
+
+def profile_keys() -> dict[str, Any]:
+    """Key of a profile → the type of its value."""
+    return {row.key: row.key_kind or row.kind for row in OPTIONS if row.key}
+
+
+def spec_values(given: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Field of the spec → its value, for what was given or lies in the profile.
+
+    Raises:
+        ConfigError: a text that means no such value.
+    """
+    values = {
+        row.field_name: row.value(profile.get(row.key or ""), given.get(row.name))
+        for row in OPTIONS
+        if row.field_name
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def sbatch_parameters(spec: Options) -> dict[str, Any]:
+    """Parameter of sbatch → its value, None where the site decides."""
+    return {row.sbatch: getattr(spec, row.field_name) for row in OPTIONS if row.sbatch}
+
+
+def check_values(spec: Options) -> None:
+    """Raises ConfigError for a value out of its limits, or one that is no word."""
+    for row in OPTIONS:
+        if row.field_name:
+            row.check(getattr(spec, row.field_name))

@@ -6,39 +6,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from launcher.spec.options import profile_keys
 from minimind.errors import ConfigError
 from minimind.system.toml import read_toml
 
-KEYS: dict[str, type | tuple[type, ...]] = {
-    "cluster": str,
-    "nodes": int,
-    "gpus": int,
-    "partition": str,
-    "account": str,
-    "qos": str,
-    "time": (str, int),
-    "mem": str,
-    "cpus_per_gpu": int,
-    "constraint": str,
-    "exclude": str,
-    "reservation": str,
-    "image": str,
-    "container": str,
-    "container_args": list,
-    "mounts": list,
-    "env": dict,
-    "secret_env": list,
-    "runs_dir": str,
-    "python": str,
-    "network_interface": str,
-    "max_restarts": int,
-    "max_node_failures": int,
-    "hang_timeout": int,
-    "signal_lead": int,
-    "setup": list,
-    "sbatch": dict,
-}
-"""Key → type. ``sbatch`` is passed to sbatch as it is, ``setup`` are lines of the batch script."""
+KEYS = profile_keys()
 
 
 def user_default() -> Path:

@@ -15,14 +15,15 @@ from launcher.containers import runtimes as container
 from launcher.containers.image import SUFFIXES
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition, Site
-from launcher.spec.checks import check_name, check_path, check_writable, parse_env, parse_time
-from launcher.spec.job_spec import TRAIN_MODULE, JobSpec
-from launcher.spec.mount import Mount
+from launcher.spec.checks import check_name, check_path, check_writable
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import TRAIN_MODULE, spec_values
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
 from minimind.system.terminal import note
 
+INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 RUNS_VARIABLE = "MINIMIND_RUNS"
 _IN_PROFILE = ' (in a profile: cluster = "local")'
 """For doctor and drill, which have no such flag."""
@@ -65,59 +66,35 @@ def build_spec(
         ConfigError: the first thing that cannot work, with what to change.
     """
 
-    def pick(key: str, default: Any = None) -> Any:
-        given = options.get(key)
-        return profile.get(key, default) if given is None else given
-
     name = options.get("name") or default_name()
     check_name(name)
     runs = runs_folder(options.get("runs_dir"), profile)
     check_path(str(runs), "--runs-dir")
     run_dir = runs / name
     check_writable(run_dir)
-    image, runtime = _find_image(pick("image"), pick("container", "auto"))
-    python = pick("python", sys.executable if runtime == "none" else "python3")
+    values = spec_values(options, profile)
+    image, runtime = _find_image(values.get("image"), values.get("container", "auto"))
+    python = values.get("python", sys.executable if runtime == "none" else "python3")
     module = options.get("module") or TRAIN_MODULE
     arguments, save_dir, on_cpu = complete_train_args(train_args, run_dir, module)
+    values |= {
+        "name": name,
+        "cluster": cluster,
+        "image": image,
+        "container": runtime,
+        "env": _interface(profile) | values["env"],
+        "python": _find_python(python, runtime),
+        "module": module,
+    }
     spec = JobSpec(
-        name=name,
+        **values,
         run_dir=str(run_dir),
         workdir=os.getcwd(),
         train_args=tuple(arguments),
-        module=module,
-        cluster=cluster,
-        nodes=pick("nodes", 1),
-        gpus=pick("gpus", 1),
-        request_gpus=not on_cpu,
         save_dir=save_dir,
-        partition=pick("partition"),
-        account=pick("account"),
-        qos=pick("qos"),
-        time_minutes=parse_time(str(time_)) if (time_ := pick("time")) is not None else None,
-        mem=pick("mem"),
-        cpus_per_gpu=pick("cpus_per_gpu"),
-        constraint=pick("constraint"),
-        exclude=pick("exclude"),
-        reservation=pick("reservation"),
-        sbatch=dict(profile.get("sbatch", {})),
-        setup=tuple(profile.get("setup", ())),
-        image=image,
-        container=runtime,
-        container_args=tuple(profile.get("container_args", ())),
-        mounts=tuple(
-            Mount.parse(text) for text in [*profile.get("mounts", ()), *options.get("mount", ())]
-        ),
-        env=_environment(options, profile),
-        secret_env=tuple(
-            dict.fromkeys([*profile.get("secret_env", ()), *options.get("secret_env", ())])
-        ),
+        request_gpus=not on_cpu,
         user=f"{os.getuid()}:{os.getgid()}",
-        python=_find_python(python, runtime),
         host_python=sys.executable,
-        max_restarts=pick("max_restarts", 3),
-        max_node_failures=profile.get("max_node_failures", 10),
-        hang_timeout=pick("hang_timeout", 1800),
-        signal_lead=profile.get("signal_lead", 120),
     )
     if cluster == "slurm" and site is not None:
         check_site(spec, site)
@@ -157,11 +134,10 @@ def job_spec(
     return build_spec(given, train, profile, cluster=cluster, site=site)
 
 
-def _environment(options: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, str]:
-    variables = {}
-    if interface := profile.get("network_interface"):
-        variables = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
-    return variables | profile.get("env", {}) | parse_env(list(options.get("env", ())))
+def _interface(profile: Mapping[str, Any]) -> dict[str, str]:
+    """What NCCL and gloo know the profile's ``network_interface`` by."""
+    interface = profile.get("network_interface")
+    return {name: interface for name in INTERFACE_VARIABLES if interface}
 
 
 def read_secrets(spec: JobSpec) -> dict[str, str]:

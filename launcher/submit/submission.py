@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import shlex
@@ -19,6 +20,7 @@ from launcher.containers.image import read_origin
 from launcher.rank.task import RankTask
 from launcher.slurm.environment import submission_environment
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import sbatch_parameters
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from minimind.errors import ConfigError, MiniMindError
@@ -42,23 +44,18 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
 
     In an array every task has its own run folder below ``spec.run_dir``, named by its index.
     """
+    from submitit.slurm.slurm import _make_sbatch_string
+
     run = RunFolder(spec.run_dir)
     lead = spec.signal_lead
     if spec.time_minutes is not None and spec.time_minutes < SHORT_LIMIT_MINUTES:
         lead = 0
-    parameters: dict[str, Any] = {
-        "job_name": spec.name,
-        "nodes": spec.nodes,
-        "ntasks_per_node": spec.gpus,
+    known = inspect.signature(_make_sbatch_string).parameters
+    asked = sbatch_parameters(spec)
+    others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
+    return {
+        **asked,
         "gpus_per_node": spec.gpus if spec.request_gpus else None,
-        "cpus_per_task": spec.cpus_per_gpu,
-        "time": spec.time_minutes,
-        "partition": spec.partition,
-        "account": spec.account,
-        "qos": spec.qos,
-        "mem": spec.mem,
-        "constraint": spec.constraint,
-        "exclude": spec.exclude,
         "wckey": None,
         "signal_delay_s": lead,
         "stderr_to_stdout": True,
@@ -70,11 +67,10 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
             "chdir": str(run.code),
             "output": str(run.root / "%a" / "batch.log" if array else run.batch_log),
             "requeue": True,
-            **({"reservation": spec.reservation} if spec.reservation else {}),
+            **{name: value for name, value in others.items() if value is not None},
             **spec.sbatch,
         },
     }
-    return parameters
 
 
 def supervised(spec: JobSpec) -> str:

@@ -10,7 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from launcher.spec.job_spec import TRAIN_MODULE, JobSpec
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.run_folder import SWEEP_FILE, RunFolder
 from launcher.submit.resolve import complete_train_args
 from launcher.submit.submission import prepare, submit_points
