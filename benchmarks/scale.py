@@ -17,7 +17,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -55,11 +54,10 @@ def ranks(size: int, folder: Path) -> list[Line]:
     from minimind.distributed.world import World
     from minimind.errors import ConfigError
     from minimind.rundir.events import EventLog
+    from minimind.system.process import free_port
 
     torch.set_num_threads(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def rank(number: int) -> None:
         lines: list[Line] = []

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 from minimind.rundir.metrics import read_metrics
+from minimind.system.process import free_port
 from minimind.training.audit import row_records
 
 FORKSERVER = multiprocessing.get_context("forkserver")
@@ -121,9 +121,7 @@ class Run:
     ) -> list[Any]:
         """Start all ranks; returns their processes. ``held_at``: see :func:`hold_at`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         processes = []
         for rank in range(world_size):
             environ = dict(self.environ)

@@ -14,6 +14,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise import host
 from minimind.errors import ConfigError
+from minimind.system.process import is_alive
 
 PENDING = "PENDING"
 RUNNING = "RUNNING"
@@ -92,7 +93,7 @@ def job_state(
         since = events[events.index(submitted) :]
         taken_up = any(e["event"] == "supervisor_started" for e in since)
         starter = submitted["job_id"]
-        if not taken_up and starter.isdecimal() and host.alive(starter):
+        if not taken_up and starter.isdecimal() and is_alive(int(starter)):
             return (REQUEUED if started else PENDING), "", None
         reason = "its supervisor does not run"
         if elsewhere is not None:

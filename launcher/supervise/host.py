@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.spec.records import Event
 from launcher.spec.run_folder import RunFolder
+from minimind.system.process import process_identity
 
 BEAT_SECONDS = 5.0
 """How often a local supervisor touches its lock, so that other hosts see it live."""
@@ -32,24 +33,6 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
 
 
-def process_start(pid: int | str) -> str | None:
-    """When a process started, in words that no other process of this machine shares.
-
-    The boot and the clock ticks since then (proc(5)); None when it is gone, or is a zombie.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else f"{boot} {fields[19]}"
-
-
-def alive(pid: int | str) -> bool:
-    """True while ``pid`` runs; a zombie does not."""
-    return process_start(pid) is not None
-
-
 def supervisor_pid(events: list[Event]) -> int | None:
     """The local supervisor that wrote ``events``, while it lives on this host.
 
@@ -59,7 +42,7 @@ def supervisor_pid(events: list[Event]) -> int | None:
     newest = next((e for e in reversed(events) if e["event"] == "supervisor_started"), None)
     if newest is None or newest.get("host") != socket.gethostname():
         return None
-    began = process_start(newest["pid"])
+    began = process_identity(newest["pid"])
     return newest["pid"] if began is not None and began == newest.get("began") else None
 
 

@@ -24,11 +24,11 @@ from launcher.spec.run_folder import Final, RunFolder, of_attempt
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.host import BEAT_SECONDS, process_start
+from launcher.supervise.host import BEAT_SECONDS
 from launcher.supervise.watchdog import Progress, watch
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_CRASHED, MiniMindError
-from minimind.system.process import free_port
+from minimind.system.process import free_port, process_identity
 from minimind.system.terminal import one_line
 
 RESTART_SECONDS = 1.0
@@ -116,7 +116,7 @@ class LocalSupervisor:
             return self._supervise(spec)
 
     def _supervise(self, spec: JobSpec) -> int:
-        identity = {"host": socket.gethostname(), "began": process_start(os.getpid())}
+        identity = {"host": socket.gethostname(), "began": process_identity(os.getpid())}
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         # A terminal that closes sends SIGHUP. Who used nohup wants the run to outlive it.

@@ -23,6 +23,7 @@ from typing import Any
 
 from minimind.errors import ConfigError, MiniMindError
 from minimind.rundir.events import ENVIRONMENT_VARIABLE
+from minimind.system.process import boot_id, is_alive, pid_namespace, start_ticks
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ def this_owner() -> dict[str, Any]:
     return {
         "token": uuid.uuid4().hex,
         "host": os.uname().nodename,
-        "boot": _boot_id(),
-        "pid_namespace": _pid_namespace(),
+        "boot": boot_id(),
+        "pid_namespace": pid_namespace(),
         "pid": os.getpid(),
-        "started": _start_time(os.getpid()),
+        "started": start_ticks(os.getpid()),
         "job": os.environ.get("SLURM_JOB_ID", ""),
         # A run may go through several jobs, and on one machine through none.
         "run": os.environ.get(ENVIRONMENT_VARIABLE, ""),
@@ -50,19 +51,6 @@ def this_owner() -> dict[str, Any]:
             os.environ.get("LAUNCHER_ATTEMPT") or os.environ.get("SLURM_RESTART_COUNT") or 0
         ),
     }
-
-
-def _boot_id() -> str:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def _pid_namespace() -> str:
-    """Process numbers mean nothing between containers, whose host names may be equal."""
-    with contextlib.suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
-    return ""
 
 
 class FolderLock:
@@ -213,7 +201,7 @@ class FolderLock:
 
     def _is_gone(self, found: dict[str, Any]) -> bool:
         if _same_machine(found, self.owner):
-            return not _is_alive(int(found.get("pid", 0)), found.get("started"))
+            return not is_alive(int(found.get("pid", 0)), found.get("started"))
         return self._age() > self.stale_seconds
 
     def _age(self) -> float:
@@ -245,30 +233,6 @@ def _is_owner(found: dict[str, Any]) -> bool:
 
 def _same_machine(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a.get(key) == b[key] for key in ("host", "boot", "pid_namespace"))
-
-
-def _is_alive(pid: int, started: int | None) -> bool:
-    """Whether the process that had this number when it started still runs."""
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    now = _start_time(pid)
-    # Numbers are given out again, in a container almost at once.
-    return now is not None and (started is None or now == started)
-
-
-def _start_time(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process (proc(5)); None once it has ended."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # A zombie has ended; only its parent has not looked yet.
-        return None if fields[0] == "Z" else int(fields[19])
-    return None
 
 
 def _describe(owner: dict[str, Any]) -> str:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import psutil
 
-
-def process_start() -> float:
-    """Unix time at which this process was started, to a hundredth of a second on Linux."""
-    try:
-        # Counted in ticks since the machine's start; the fields before it follow the
-        # program's name, which may hold spaces and parentheses. See proc_pid_stat(5).
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - started)
-    except (OSError, AttributeError, IndexError, ValueError):
-        return psutil.Process().create_time()
+from minimind.system.process import started_at
 
 
 class StartupClock:
@@ -26,7 +14,7 @@ class StartupClock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = process_start()
+        self._last = started_at() or psutil.Process().create_time()
 
     def lap(self, name: str) -> None:
         """What was done since the last lap, or since the process's start, was ``name``."""

@@ -16,6 +16,7 @@ from launcher.inspect import run_state as state
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.supervise import host
+from minimind.system.process import is_alive
 from tests.chaos.target import (
     Ending,
     GrowingFile,
@@ -175,7 +176,7 @@ class LaunchedRun:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            wait_for(lambda: not host.alive(pid), "the supervisor's end", self.gives_up_seconds)
+            wait_for(lambda: not is_alive(pid), "the supervisor's end", self.gives_up_seconds)
         wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 
     def complete(self) -> None:

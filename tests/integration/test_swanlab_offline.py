@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import pytest
 
 from minimind.cli import track as tracking_cli
 from minimind.config import TrainConfig
+from minimind.system.process import free_port
 from minimind.telemetry.trackers import swanlab as tracking
 from minimind.telemetry.trackers.swanlab import NullTracker, SwanLabTracker, start_tracker
 
@@ -265,7 +265,7 @@ def test_online_with_a_key(config, cloud, capfd, caplog):
 def test_no_network_means_offline(config, monkeypatch, caplog, capfd):
     monkeypatch.setattr("urllib3.util.retry.Retry.get_backoff_time", lambda self: 0)
     monkeypatch.setenv("SWANLAB_API_KEY", KEY)
-    monkeypatch.setenv("SWANLAB_API_HOST", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("SWANLAB_API_HOST", f"http://127.0.0.1:{free_port()}")
     tracker = train(config, None, range(1, 4))
     assert isinstance(tracker, SwanLabTracker)
     _, points, _ = read_segment(segments(config)[0])
@@ -273,12 +273,6 @@ def test_no_network_means_offline(config, monkeypatch, caplog, capfd):
     assert "recorded offline" in caplog.text
     out, err = capfd.readouterr()
     assert KEY not in caplog.text + out + err
-
-
-def closed_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_finish_does_not_wait_for_ever_on_a_dead_network(config, cloud, monkeypatch, caplog):

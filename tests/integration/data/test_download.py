@@ -18,6 +18,7 @@ from minimind.cli import main
 from minimind.data import download as module
 from minimind.data.download import dataset_url, download
 from minimind.errors import MiniMindError
+from minimind.system.process import free_port
 
 DATA = os.urandom(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -172,10 +173,7 @@ def test_a_missing_file(hub: type[Hub], tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_network_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert main(["data", "download", "pretrain_hq.jsonl", "--out", str(tmp_path)]) == 1
     message = capsys.readouterr().err

@@ -28,6 +28,7 @@ from launcher.inspect.control import cancel_run, requeue_run
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import host
 from minimind.errors import ConfigError
+from minimind.system.process import is_alive
 from tests.e2e.lab import FAKE, Lab, lab_environment, poll
 
 LOCAL = ("--cluster", "local", "--gpus", "2", *FAKE)
@@ -42,7 +43,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            poll(lambda pid=pid: not runs(pid), "the supervisor to end")
+            poll(lambda pid=pid: not is_alive(pid), "the supervisor to end")
         for rank in host.living_ranks(RunFolder(spec.parent)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rank, signal.SIGKILL)
@@ -50,14 +51,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 def supervisor(lab: Lab, name: str) -> int | None:
     started = lab.events(name, "supervisor_started")
-    return started[-1]["pid"] if started and runs(started[-1]["pid"]) else None
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return started[-1]["pid"] if started and is_alive(started[-1]["pid"]) else None
 
 
 def children(pid: int) -> list[int]:
@@ -157,11 +151,11 @@ def test_killed_supervisor_is_noticed_and_its_ranks_stand_back(lab: Lab) -> None
     ranks = children(pid)
     assert len(ranks) == 2
     os.kill(pid, signal.SIGKILL)
-    poll(lambda: not runs(pid), "the supervisor to die")
-    assert all(runs(rank) for rank in ranks)
+    poll(lambda: not is_alive(pid), "the supervisor to die")
+    assert all(is_alive(rank) for rank in ranks)
     assert lab.state("killed")["state"] == "INTERRUPTED"
     lab.ok("requeue", "killed")
-    poll(lambda: not any(runs(rank) for rank in ranks), "the old ranks to stand back", 30)
+    poll(lambda: not any(is_alive(rank) for rank in ranks), "the old ranks to stand back", 30)
     assert_whole(lab, "killed", 80)
     assert lab.causes("killed") == ["lost", "done"]
 
@@ -367,7 +361,7 @@ def test_foreground_run_is_saved_when_its_terminal_closes(
     os.close(theirs)
     os.close(ours)
     assert shell.wait(60) == 75
-    assert not any(runs(rank) for rank in ranks)
+    assert not any(is_alive(rank) for rank in ranks)
     assert lab.causes("dropped") == ["stop_requested"]
     assert lab.launcher(*words, "--resume", *train).returncode == 0
     assert_whole(lab, "dropped", 40)
@@ -416,12 +410,12 @@ def test_cancel_stops_the_ranks_of_a_killed_supervisor(lab: Lab) -> None:
     ranks = children(pid)
     assert len(ranks) == 2
     os.kill(pid, signal.SIGKILL)
-    poll(lambda: not runs(pid), "the supervisor to die")
+    poll(lambda: not is_alive(pid), "the supervisor to die")
     assert "its ranks train on" in lab.why("orphaned")
     said = lab.launcher("cancel", "orphaned")
     assert said.returncode == 0
     assert "saves a checkpoint and stops" in said.stderr
-    poll(lambda: not any(runs(rank) for rank in ranks), "the ranks to stop", 30)
+    poll(lambda: not any(is_alive(rank) for rank in ranks), "the ranks to stop", 30)
     assert lab.events("orphaned", "preempted")
     assert lab.state("orphaned")["state"] == "CANCELLED"
     lab.ok("requeue", "orphaned")
@@ -447,7 +441,7 @@ def test_run_on_another_machine_is_seen_to_live_and_left_alone(
     pid = supervisor(lab, "shared")
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
-    poll(lambda: not runs(pid), "the supervisor to end")
+    poll(lambda: not is_alive(pid), "the supervisor to end")
     assert state.job_state(run, None)[:2] == (state.INTERRUPTED, "its supervisor does not run")
 
 
@@ -477,7 +471,7 @@ def test_run_of_a_machine_that_fell_silent_goes_on_elsewhere(
         poll(lambda: len(lab.events("silent", "attempt_started")) == 2, "the other attempt")
     finally:
         os.kill(pid, signal.SIGCONT)
-    poll(lambda: not runs(pid), "the first supervisor to stand back")
+    poll(lambda: not is_alive(pid), "the first supervisor to stand back")
     monkeypatch.undo()
     assert_whole(lab, "silent", 40)
     assert lab.causes("silent") == ["lost", "done"]
@@ -492,7 +486,7 @@ def test_rank_that_nobody_can_signal_stops_when_its_run_is_over(lab: Lab) -> Non
     ranks = children(pid)
     os.kill(pid, signal.SIGKILL)
     RunFolder(lab.runs / "over").finish(Final("cancelled", 130, "cancelled by the user"))
-    poll(lambda: not any(runs(rank) for rank in ranks), "the ranks to stop", 30)
+    poll(lambda: not any(is_alive(rank) for rank in ranks), "the ranks to stop", 30)
     assert lab.events("over", "preempted")
 
 
