@@ -2,7 +2,7 @@
 
 import sys
 
-from launcher.submit.submission import local_main
+from launcher.submit.local import local_main
 
 if __name__ == "__main__":
     local_main(sys.argv[1], sys.argv[2:])

@@ -44,6 +44,10 @@ class OutOfMemoryError(MiniMindError):
     """The run asked for more memory than there is; the message names the flags to lower."""
 
 
+class SubmissionError(MiniMindError):
+    """Slurm or the machine refused the job; the message is what it said."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ConfigError with ``message`` unless ``condition`` holds."""
     if not condition:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @submission_options
 def submit(train: list[str], given: dict[str, Any]) -> int:
     """Submit a training run to Slurm; without Slurm it starts on this machine."""
-    spec = spec_from(given, train)
+    from launcher.submit.resolve import read_secrets, resolve
+
+    spec = resolve(given, train)
     as_json, wait = given["as_json"], given["wait"]
     if given["dry_run"]:
         return show_script(spec, as_json)
-    from launcher.submit.resolve import read_secrets
     from launcher.submit.submission import submit as send
 
     secrets = read_secrets(spec)
@@ -51,29 +52,19 @@ def run(train: list[str], given: dict[str, Any]) -> int:
         from launcher.supervise.host import count_gpus
 
         given["gpus"] = max(1, count_gpus())
-    spec = spec_from({**given, "cluster": "local"}, train)
-    from launcher.submit.foreground import run_here
-    from launcher.submit.resolve import read_secrets
+    from launcher.submit.local import run_here
+    from launcher.submit.resolve import read_secrets, resolve
+    from launcher.submit.submission import prepare
 
+    spec = resolve({**given, "cluster": "local"}, train)
     secrets = read_secrets(spec)
     check_name_is_free(spec, given["resume"])
-    code = run_here(spec, secrets, quiet=given["as_json"])
+    code = run_here(prepare(spec, secrets), spec, quiet=given["as_json"])
     if given["as_json"]:
         # The exit status tells what became of the run, even if nobody reads this.
         found = {"run": spec.name, "exit_code": code, "run_dir": spec.run_dir}
         show(sys.stdout, json_text(found) + "\n")
     return code
-
-
-def spec_from(given: dict[str, Any], train: list[str]) -> JobSpec:
-    """The validated spec of what the command line gave."""
-    from launcher.spec.profile import load_profile
-    from launcher.submit.resolve import build_spec, find_cluster
-
-    profile = load_profile(given["profile"])
-    asked = given["cluster"] or profile.get("cluster", "auto")
-    cluster, site = find_cluster(asked, dry_run=given.get("dry_run", False))
-    return build_spec(given, train, profile, cluster=cluster, site=site)
 
 
 def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -> int:
@@ -82,7 +73,8 @@ def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -
     Where there is no batch script, the command of each rank. ``point``: of a sweep, for whose
     array ``spec`` stands.
     """
-    from launcher.submit import submission
+    from launcher.containers import runtimes
+    from launcher.slurm.sbatch import batch_script
     from launcher.supervise import local
 
     run = point or spec
@@ -90,8 +82,8 @@ def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -
         command = shlex.join(local.rank_command(run))
         text = f"{spec.world_size} × {command}\n"
     else:
-        command = shlex.join(submission.rank_command(run))
-        text = submission.batch_script(spec, array=point is not None)
+        command = shlex.join(runtimes.rank_command(run))
+        text = batch_script(spec, array=point is not None)
     if as_json:
         print_json({"spec": json.loads(spec.to_json()), "script": text, "ranks": command})
     else:

@@ -14,14 +14,14 @@ from minimind.system.terminal import note, print_json
 @submission_options
 def sweep(train: list[str], given: dict[str, Any]) -> int:
     """Submit a run for every point of a grid of train flags."""
-    from launcher.cli.submit import note_next, spec_from
+    from launcher.cli.submit import note_next
     from launcher.spec.run_folder import RunFolder
-    from launcher.submit.resolve import read_secrets
+    from launcher.submit.resolve import read_secrets, resolve
     from launcher.submit.sweep import check_new, parse_vary, point_specs, read_grid, submit_sweep
 
     table = read_grid(given["grid"]) if given["grid"] else {}
     flags = table | parse_vary(given["vary"] or [])
-    spec = spec_from(given, train)
+    spec = resolve(given, train)
     if given["dry_run"]:
         from launcher.cli.submit import show_script
 

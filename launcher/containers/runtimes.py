@@ -12,8 +12,10 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from launcher.containers.image import enroot_name
+from launcher.slurm.sbatch import SUBMITIT
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
+from launcher.spec.run_folder import RunFolder
 
 RANK_VARIABLES = (
     "SLURM_JOB_ID",
@@ -108,6 +110,12 @@ def srun_command(spec: JobSpec) -> list[str]:
         *command_prefix(spec),
         spec.python,
     ]
+
+
+def rank_command(spec: JobSpec) -> list[str]:
+    """What the supervisor of this spec's job starts: srun and the command of each rank."""
+    folder = RunFolder(spec.sweep_dir or spec.run_dir).submitit
+    return [*srun_command(spec), *SUBMITIT, str(folder)]
 
 
 def srun_options(spec: JobSpec) -> list[str]:

@@ -10,11 +10,11 @@ from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
-from launcher.submit.submission import SubmissionError, submit_prepared
+from launcher.submit.submission import submit_prepared
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise import host
-from minimind.errors import ConfigError
+from minimind.errors import ConfigError, SubmissionError
 
 
 def cancel_run(run: RunFolder) -> str:

@@ -20,8 +20,9 @@ from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.records import read_points
 from launcher.spec.run_folder import RunFolder, of_attempt
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
-from launcher.submit.submission import SubmissionError, submit
+from launcher.submit.submission import submit
 from launcher.supervise import host
+from minimind.errors import SubmissionError
 from minimind.system.durable import write_text_durably
 from minimind.system.terminal import note
 

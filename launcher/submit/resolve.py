@@ -20,8 +20,8 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE, spec_values
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
+from launcher.spec.train_flags import complete_train_args
 from minimind.errors import ConfigError
-from minimind.system.terminal import note
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 RUNS_VARIABLE = "MINIMIND_RUNS"
@@ -50,6 +50,18 @@ def runs_dir_flag(run: RunFolder) -> str:
 def default_name() -> str:
     """A name that sorts by the time of submission."""
     return time.strftime("pretrain-%Y%m%d-%H%M%S")
+
+
+def resolve(given: Mapping[str, Any], train_args: list[str]) -> JobSpec:
+    """The validated spec of what a command line gave, with its profile and this site.
+
+    Raises:
+        ConfigError: the first thing that cannot work, with what to change.
+    """
+    profile = load_profile(given["profile"])
+    asked = given["cluster"] or profile.get("cluster", "auto")
+    cluster, site = find_cluster(asked, dry_run=given.get("dry_run", False))
+    return build_spec(given, train_args, profile, cluster=cluster, site=site)
 
 
 def build_spec(
@@ -150,66 +162,6 @@ def read_secrets(spec: JobSpec) -> dict[str, str]:
     if missing:
         raise ConfigError(f"--secret-env {missing[0]}: set this variable before submitting")
     return {name: os.environ[name] for name in spec.secret_env}
-
-
-def complete_train_args(
-    given: list[str], run_dir: Path, module: str, *, quiet: bool = False
-) -> tuple[list[str], str, bool]:
-    """The training's flags with the run folder filled in where the user named no folder.
-
-    Returns the flags, the folder of ``metrics.jsonl``, and whether the training is told to run
-    on the CPU. Ours come first: a flag that the user gave comes later and wins. The folders in
-    a ``--config`` that another run has left are that run's, and no choice of the user.
-
-    Raises:
-        ConfigError: the training's own parser refuses the flags, or they name another run's
-            folder.
-    """
-    ours = {"save_dir": str(run_dir / "out"), "checkpoint_dir": str(run_dir / "checkpoints")}
-    ours["from_resume"] = "auto"
-    if module != TRAIN_MODULE:
-        words = [word for field, value in ours.items() for word in (f"--{field}", value)]
-        return [*words, *given], ours["save_dir"], "cpu" in given
-    from minimind.config import TrainConfig, parse_args, parse_words
-
-    asked, named, defaults = parse_args(given), parse_words(given), TrainConfig()
-    old = None
-    for field in ("save_dir", "checkpoint_dir"):
-        folder = getattr(asked, field)
-        if field not in named and folder == getattr(defaults, field):
-            continue
-        other = _run_around(folder)
-        if other is None or other.root == Path(os.path.realpath(run_dir)):
-            continue
-        if field in named:
-            raise ConfigError(
-                f"--{field} {folder}: belongs to the run {other.name}; leave it out "
-                "(each run has its own), or name another"
-            )
-        old = other.name
-    if old is not None and not quiet:
-        note(
-            f"--config {named['config']}: the folders in it are the run {old}'s; "
-            "this run writes into its own"
-        )
-    added = []
-    for field, value in ours.items():
-        untold = getattr(asked, field) == getattr(defaults, field)
-        if untold or (old is not None and field not in named):
-            added += [f"--{field}", value]
-    config = parse_args([*added, *given])
-    return [*added, *given], os.path.abspath(config.save_dir), config.device == "cpu"
-
-
-def _run_around(folder: str) -> RunFolder | None:
-    """The run in whose folder ``folder`` lies."""
-    path = Path(os.path.realpath(folder))
-    for root in (path, *path.parents):
-        run = RunFolder(root)
-        # A spec.json may be anybody's.
-        if os.path.isfile(run.spec_file) and os.path.isdir(run.attempts):
-            return run
-    return None
 
 
 def _find_image(image: str | None, runtime: str) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.run_folder import SWEEP_FILE, RunFolder
-from launcher.submit.resolve import complete_train_args
+from launcher.spec.train_flags import complete_train_args
 from launcher.submit.submission import prepare, submit_points
 from minimind.errors import ConfigError
 from minimind.system.durable import write_text_durably

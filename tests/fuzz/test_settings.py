@@ -11,10 +11,10 @@ import tomli_w
 from hypothesis import example
 from hypothesis import strategies as st
 
+from launcher.slurm.sbatch import batch_script
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.profile import KEYS, load_profile
 from launcher.submit.resolve import build_spec
-from launcher.submit.submission import batch_script
 from launcher.submit.sweep import points, read_grid
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
 from minimind.errors import ConfigError

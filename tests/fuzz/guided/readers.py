@@ -21,11 +21,11 @@ import zstandard
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm.sbatch import batch_script
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import build_spec
-from launcher.submit.submission import batch_script
 from launcher.submit.sweep import points, read_grid
 from minimind.cli.export import main as export
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file

@@ -184,7 +184,7 @@ def test_golden_folder_is_used() -> None:
 def test_exit_status_of_a_run_outlives_its_reader(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.submit.foreground.run_here", lambda *given, **more: 75)
+    monkeypatch.setattr("launcher.submit.local.run_here", lambda *given, **more: 75)
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as stdout:

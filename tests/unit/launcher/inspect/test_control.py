@@ -9,8 +9,8 @@ import pytest
 
 from launcher.inspect.control import cancel_run
 from launcher.spec.run_folder import RunFolder
-from launcher.submit.submission import SubmissionError
 from launcher.supervise import classify as causes
+from minimind.errors import SubmissionError
 
 AT = "CANCELLED AT 2026-01-01T12:00:00"
 

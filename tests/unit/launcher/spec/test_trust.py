@@ -213,7 +213,8 @@ def test_a_run_is_not_renewed_in_a_folder_that_others_can_write(
 
 
 def test_a_secrets_value_is_in_its_file_alone(run: RunFolder) -> None:
-    from launcher.submit.submission import batch_script, rank_command
+    from launcher.containers.runtimes import rank_command
+    from launcher.slurm.sbatch import batch_script
 
     spec = run.spec()
     (run.submitit / "2_submitted.pkl").write_bytes(pickle.dumps(RankTask(str(run.root))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -16,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launcher.containers.runtimes import rank_command
+from launcher.slurm.sbatch import batch_script, supervised
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
-from launcher.submit.submission import batch_script, rank_command, snapshot_code, supervised
 from minimind.system.signals import STOP_SIGNALS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -121,28 +121,3 @@ def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> Non
     command = rank_command(spec)
     assert command[-len(words[4:]) :] == words[4:]
     assert f"{workdir}:{workdir}" in command
-
-
-def test_snapshot_is_the_code_and_nothing_else(tmp_path: Path) -> None:
-    snapshot_code(tmp_path / "code")
-    assert (tmp_path / "code" / "minimind" / "train_pretrain.py").exists()
-    assert (tmp_path / "code" / "launcher" / "supervise" / "slurm.py").exists()
-    assert not list((tmp_path / "code").rglob("__pycache__"))
-    (tmp_path / "code" / "stale").touch()
-    snapshot_code(tmp_path / "code")
-    assert not (tmp_path / "code" / "stale").exists()
-
-
-def test_an_imported_image_is_recorded_with_its_origin(
-    make_spec: Callable[..., JobSpec], tmp_path: Path
-) -> None:
-    from launcher.containers.image import record_path
-    from launcher.submit.submission import image_identity
-
-    image = tmp_path / "minimind.sif"
-    image.write_bytes(b"image")
-    origin = {"reference": "a/b:1", "runtime": "apptainer", "digest": "sha256:1", "sha256": None}
-    record_path(image).write_text(json.dumps(origin))
-    found = image_identity(make_spec(image=str(image), container="apptainer"))
-    assert found["origin"] == origin
-    assert found["bytes"] == 5

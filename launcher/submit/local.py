@@ -1,29 +1,32 @@
-"""``run``: the local supervisor in this very process, with rank 0's log on the terminal."""
+"""Runs on this machine: in the foreground, for ``run``, or behind submitit's local executor."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import subprocess
 import sys
 import threading
 import time
 
+from launcher.slurm.environment import submission_environment
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
-from launcher.submit.submission import prepare
-from launcher.supervise.local import LocalSupervisor, rank_command
+from launcher.supervise.local import LocalRun, LocalSupervisor, rank_command
+from minimind.errors import SubmissionError
 from minimind.system.terminal import show
 
 POLL_SECONDS = 0.2
 
 
-def run_here(spec: JobSpec, secrets: dict[str, str], *, quiet: bool) -> int:
-    """Runs to the end, or until Ctrl-C, SIGTERM or a closed terminal, which save and stop.
+def run_here(run: RunFolder, spec: JobSpec, *, quiet: bool) -> int:
+    """Supervises a prepared run in this very process, with rank 0's log on the terminal.
 
+    It goes to its end, or until Ctrl-C, SIGTERM or a closed terminal, which save and stop.
     Returns the run's exit status; 75 when it was stopped and can be resumed.
     """
-    run = prepare(spec, secrets)
     run.append(
         "submitted", job_id=str(os.getpid()), cluster="local", nodes=spec.nodes, gpus=spec.gpus
     )
@@ -82,3 +85,35 @@ class _Printer(threading.Thread):
                 data = file.read()
             self._shown[path] = self._shown.get(path, 0) + len(data)
             show(sys.stdout, data.decode(errors="replace"))
+
+
+def start_local(run: RunFolder, spec: JobSpec, points: list[str] | None = None) -> str:
+    """Starts submitit's local executor in a session of its own: it outlives this terminal."""
+    targets = points or [str(run.root)]
+    with run.batch_log.open("ab") as log, submission_environment(hidden=spec.secret_env):
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher.submission", str(run.submitit), *targets],
+            cwd=run.code,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    if done.returncode != 0:
+        raise SubmissionError(f"the local executor did not start; see {run.batch_log}")
+    return str(json.loads(done.stdout)["job_id"])
+
+
+def local_main(folder: str, run_dirs: list[str]) -> None:
+    """Submits through submitit's local executor and prints the job id as JSON."""
+    from submitit import AutoExecutor
+
+    answer = os.dup(1)
+    # The job inherits what this process has open: it must not hold on to the caller's pipe.
+    os.dup2(2, 1)
+    os.set_inheritable(answer, False)
+    executor = AutoExecutor(folder, cluster="local")
+    # The supervisor keeps the time limit itself, attempt by attempt.
+    executor.update_parameters(timeout_min=60 * 24 * 365 * 10, tasks_per_node=1)
+    job = executor.submit(LocalRun(tuple(run_dirs)))
+    os.write(answer, json.dumps({"job_id": job.job_id}).encode())

@@ -1,0 +1,66 @@
+"""The batch script of a run, and what sbatch is given with it."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from typing import Any
+
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import sbatch_parameters
+from launcher.spec.run_folder import RunFolder
+
+SUBMITIT = ("-u", "-m", "submitit.core._submit")
+"""What submitit puts behind a Python; the folder of its pickles follows."""
+
+SHORT_LIMIT_MINUTES = 10
+"""Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
+
+
+def batch_script(spec: JobSpec, *, array: bool = False) -> str:
+    """The exact batch script of this spec (an array's but for its range); needs no Slurm."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    folder = RunFolder(spec.run_dir).submitit
+    command = " ".join([supervised(spec), *SUBMITIT, shlex.quote(str(folder))])
+    parameters = executor_parameters(spec, array=array)
+    return str(_make_sbatch_string(command=command, folder=folder, **parameters))
+
+
+def supervised(spec: JobSpec) -> str:
+    """The shell words before ``-u -m submitit.core._submit FOLDER`` in the batch script."""
+    return shlex.join([spec.host_python, "-m", "launcher.supervise", spec.run_dir])
+
+
+def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]:
+    """What submitit's Slurm executor is given, under Slurm's own names.
+
+    In an array every task has its own run folder below ``spec.run_dir``, named by its index.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    run = RunFolder(spec.run_dir)
+    lead = spec.signal_lead
+    if spec.time_minutes is not None and spec.time_minutes < SHORT_LIMIT_MINUTES:
+        lead = 0
+    known = inspect.signature(_make_sbatch_string).parameters
+    asked = sbatch_parameters(spec)
+    others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
+    return {
+        **asked,
+        "gpus_per_node": spec.gpus if spec.request_gpus else None,
+        "wckey": None,
+        "signal_delay_s": lead,
+        "stderr_to_stdout": True,
+        "use_srun": False,
+        # The batch shell must outlive the signals that stop the ranks: what follows them,
+        # classifying and requeueing, is its work.
+        "setup": ["trap '' TERM CONT USR1 USR2 INT", *spec.setup],
+        "additional_parameters": {
+            "chdir": str(run.code),
+            "output": str(run.root / "%a" / "batch.log" if array else run.batch_log),
+            "requeue": True,
+            **{name: value for name, value in others.items() if value is not None},
+            **spec.sbatch,
+        },
+    }
