@@ -15,6 +15,7 @@ import random
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +91,15 @@ def short_documents(path: Path, n_rows: int) -> None:
 
 def move_checkpoint(source: Path, target: Path, share: float, n_rows: int) -> int:
     """Copy a checkpoint with its position at ``share`` of the epoch; return its optimiser step."""
-    import torch
+    from minimind.checkpoint.state import TrainState
+    from minimind.checkpoint.store import load_checkpoint, save_tensors
 
-    state = torch.load(source, map_location="cpu", weights_only=True)
-    batch_size = state["rows_per_update"]
+    state = TrainState.from_dict(load_checkpoint(source), source)
+    batch_size = state.rows_per_update
     step = max(1, int(n_rows * share) // batch_size)
-    state.update(step=step, rows_done=step * batch_size, global_step=step)
+    progress = replace(state.progress, step=step, rows_done=step * batch_size, global_step=step)
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, target)
+    save_tensors(replace(state, progress=progress).to_dict(), target)
     return step
 
 

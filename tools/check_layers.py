@@ -24,6 +24,8 @@ LAYERS = {
         "model",
         "data",
         "data.tools",
+        "weights.torch_file",
+        "checkpoint.state",
         "weights",
         "distributed",
         "checkpoint",

@@ -17,19 +17,19 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
 from minimind.system.durable import remove_temporaries, sync_folder, write_durably
 from minimind.weights.torch_file import load_torch_file, verify_file
 
 log = logging.getLogger(__name__)
-
-REQUIRED_KEYS = frozenset({"model", "optimizer", "scaler", "epoch", "step", "wandb_id"})
 
 
 class Checkpointer:
@@ -66,11 +66,11 @@ class Checkpointer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, state: dict[str, Any], on_durable: Callable[[float], None]) -> float:
+    def save(self, state: TrainState, on_durable: Callable[[float], None]) -> float:
         """Copy ``state`` and write it in the background.
 
         Args:
-            state: everything exact resume needs; ``state["model"]`` makes the weight file.
+            state: its ``model`` makes the weight file.
             on_durable: called in the background with the seconds from here to durable.
 
         Returns:
@@ -133,21 +133,25 @@ class Checkpointer:
             return {k: self._copy(v, used) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._copy(v, used) for v in value]
+        if is_dataclass(value) and not isinstance(value, type):
+            parts = {f.name: self._copy(getattr(value, f.name), used) for f in fields(value)}
+            return type(value)(**parts)
         return value
 
-    def _write(
-        self, state: dict[str, Any], start: float, on_durable: Callable[[float], None]
-    ) -> None:
-        step = int(state["global_step"])
+    def _write(self, state: TrainState, start: float, on_durable: Callable[[float], None]) -> None:
+        step = state.progress.global_step
         try:
             self.may_write()
             if not self._stands(step) and not self._try_to_write(
-                self.checkpoint_file, state, f"checkpoint of step {step}", self._keep_previous
+                self.checkpoint_file,
+                state.to_dict(),
+                f"checkpoint of step {step}",
+                self._keep_previous,
             ):
                 return
             self.newest_step = step
             self._prune()
-            weights = half_precision(state["model"])
+            weights = half_precision(state.model)
             if self._try_to_write(self.weight_file, weights, f"weights of step {step}"):
                 self.written_step = step
             on_durable(time.perf_counter() - start)
@@ -235,14 +239,14 @@ class Checkpointer:
         problems = []
         for number, path in enumerate(candidates):
             try:
-                state = load_checkpoint(path)
+                found = load_checkpoint(path)
             except WeightsError as error:
                 log.error("%s; trying the one before it", error)
                 problems.append(str(error))
                 continue
-            self.newest_step = int(state["global_step"])
+            self.newest_step = step_of(found)
             self._damaged = candidates[:number]
-            self._found = state
+            self._found = found
             if problems:
                 log.warning("going on from %s, step %d", path, self.newest_step)
             return path
@@ -254,9 +258,9 @@ class Checkpointer:
         return None
 
     def hand_over(self) -> dict[str, Any] | None:
-        """The state of what :meth:`find_newest` found, once: it is large, and not kept."""
-        state, self._found = self._found, None
-        return state
+        """The content of what :meth:`find_newest` found, once: it is large, and not kept."""
+        found, self._found = self._found, None
+        return found
 
     def set_aside(self) -> None:
         """Move an earlier run's checkpoint out of the way of a fresh run, but keep it.
@@ -328,16 +332,15 @@ def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         WeightsError: damaged, foreign, or carrying code.
     """
     verify_file(path)
-    state = load_torch_file(path, mmap=mmap)
-    if not isinstance(state, dict) or not (REQUIRED_KEYS | {"global_step"}) <= state.keys():
+    found = load_torch_file(path, mmap=mmap)
+    if not is_checkpoint(found):
         raise WeightsError(f"{path} is not a checkpoint of this program")
-    return state
+    return found
 
 
 def steps_in(path: Path) -> int:
     """Optimiser steps in a checkpoint; -1 when it does not verify, or is not there."""
     try:
-        step = load_checkpoint(path, mmap=True)["global_step"]
+        return step_of(load_checkpoint(path, mmap=True))
     except WeightsError:
         return -1
-    return step if isinstance(step, int) else -1

@@ -97,31 +97,28 @@ def _unknown(path: Path, finding: Finding) -> None:
 
 
 def _checkpoint(path: Path, finding: Finding) -> None:
-    from minimind.checkpoint.resume import check_state
+    from minimind.checkpoint.state import TrainState
     from minimind.checkpoint.store import load_checkpoint
-    from minimind.weights.state_dict import read_checkpoint
+    from minimind.weights.state_dict import stored_weights
 
-    state = load_checkpoint(path)
+    found = load_checkpoint(path)
     finding.checked.append("checksums of all records")
-    check_state(state, path)
-    content = read_checkpoint(path)
-    if content is None:
-        raise WeightsError(f"{path} has no model configuration: an older program wrote it")
-    flags = content.flags
+    state, content = TrainState.from_dict(found, path), stored_weights(found, path)
+    progress, flags = state.progress, state.config
     finding.facts["written"] = written(path)
     finding.facts["place"] = (
-        f"epoch {state['epoch'] + 1} of {flags.get('epochs')}, micro-step {state['step']:,}"
+        f"epoch {progress.epoch + 1} of {flags.get('epochs')}, micro-step {progress.step:,}"
     )
-    finding.facts["global_step"] = int(state["global_step"])
-    finding.facts["tokens"] = int(state.get("tokens", 0))
+    finding.facts["global_step"] = progress.global_step
+    finding.facts["tokens"] = progress.tokens
     add_model_facts(content.state, content.settings, finding)
     finding.facts["optimiser"] = f"{flags.get('optimizer')}, rate {flags.get('learning_rate')}"
     finding.facts["rows"] = (
-        f"{flags.get('max_seq_len')} tokens, {state.get('rows_per_update')} an update on "
-        f"{state.get('world_size')} ranks"
+        f"{flags.get('max_seq_len')} tokens, {state.rows_per_update} an update on "
+        f"{state.world_size} ranks"
     )
     finding.facts["data"] = " ".join(map(str, flags.get("data_path", [])))
-    finding.facts["tracking_id"] = state.get("wandb_id") or "none"
+    finding.facts["tracking_id"] = state.wandb_id or "none"
 
 
 def _weights(path: Path, finding: Finding) -> None:

@@ -104,9 +104,9 @@ def _rope(config: Any) -> str:
 
 def _training(source: Pretrained) -> list[tuple[str, str]]:
     rows = []
-    if "global_step" in source.progress:
-        rows.append(("optimiser steps", f"{source.progress['global_step']:,}"))
-        rows.append(("tokens trained", count_text(source.progress.get("tokens", 0))))
+    if source.progress is not None:
+        rows.append(("optimiser steps", f"{source.progress.global_step:,}"))
+        rows.append(("tokens trained", count_text(source.progress.tokens)))
     flags = source.flags
     if flags:
         rows.append(("row length in training", f"{flags.get('max_seq_len')} tokens"))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from minimind.checkpoint.resume import Progress, Schedule
+from minimind.checkpoint.resume import Schedule
+from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
 from minimind.rundir.metrics import MetricsLog
 from minimind.telemetry.console import ProgressBar, step_line

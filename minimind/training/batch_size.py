@@ -15,6 +15,7 @@ import psutil
 import torch
 from torch import nn
 
+from minimind.checkpoint.state import TrainState
 from minimind.config import AUTO, DEFAULT_BATCH_SIZE, TrainConfig
 from minimind.data.mixture import Plan
 from minimind.distributed.device import synchronize
@@ -40,16 +41,12 @@ ADAM_BYTES = 8
 """The optimiser's two float32 moments of a parameter, which no trial has allocated yet."""
 
 
-def keep_batch_size(config: TrainConfig, saved: dict[str, Any]) -> TrainConfig:
-    """Let a resumed run with ``--batch_size auto`` go on with what its checkpoint's run found.
-
-    Args:
-        saved: the checkpoint's configuration.
-    """
+def keep_batch_size(config: TrainConfig, saved: TrainState) -> TrainConfig:
+    """Let a resumed run with ``--batch_size auto`` go on with what its checkpoint's run found."""
     if config.batch_size != AUTO:
         return config
-    rows, size = DEFAULT_BATCH_SIZE * config.accumulation_steps, saved["batch_size"]
-    steps = rows // size if rows % size == 0 else saved["accumulation_steps"]
+    rows, size = DEFAULT_BATCH_SIZE * config.accumulation_steps, saved.config["batch_size"]
+    steps = rows // size if rows % size == 0 else saved.config["accumulation_steps"]
     return replace(config, batch_size=size, accumulation_steps=steps)
 
 

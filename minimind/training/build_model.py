@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from minimind.checkpoint.resume import Schedule
+from minimind.checkpoint.state import TrainState
 from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
@@ -28,7 +29,7 @@ NOT_IN_TENSORS = ("rope_theta", "rope_parameters", "rms_norm_eps")
 
 
 def init_model(
-    config: TrainConfig, store: TokenStore, device: torch.device, saved: dict[str, Any] | None
+    config: TrainConfig, store: TokenStore, device: torch.device, saved: TrainState | None
 ) -> MiniMindForCausalLM:
     """Build the model that the flags describe, with the tokenizer's vocabulary.
 
@@ -39,7 +40,7 @@ def init_model(
     stored = read_weights(start_from) if start_from is not None else None
     settings: dict[str, Any] = {}
     if saved is not None:
-        settings = settings_of(saved["model_config"], config.checkpoint_file)
+        settings = settings_of(saved.model_config, config.checkpoint_file)
     elif stored is not None:
         settings = stored.settings
     model = MiniMindForCausalLM(

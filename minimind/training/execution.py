@@ -7,12 +7,11 @@ import os
 import shutil
 import sys
 import sysconfig
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from minimind.checkpoint.state import Execution, TrainState
 from minimind.config import FLEX_HEAD_SIZE, TrainConfig
 from minimind.distributed.device import cpu_has_bfloat16
 from minimind.distributed.world import World
@@ -45,19 +44,6 @@ FLEX_TOKENS = 512
 Its blocks are 128 tokens wide. Measured on an H100 (docs/performance.md): at 512 tokens it
 makes the step 7 % faster, at 256 tokens, where it has nothing to skip, 45 % slower.
 """
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What ``--dtype``, ``--compile`` and ``--attention`` came to on this machine."""
-
-    device: str
-    dtype: str
-    compile: bool
-    attention: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def check_machine(config: TrainConfig, device: torch.device) -> None:
@@ -94,7 +80,7 @@ def choose_execution(
     *,
     dtype: str,
     planned_flops: float,
-    saved: dict[str, Any] | None,
+    saved: TrainState | None,
 ) -> Execution:
     """Settle how to compute, alike on all ranks.
 
@@ -107,14 +93,15 @@ def choose_execution(
         saved: the checkpoint, or None for a fresh run.
     """
     device = world.device.type
-    kept = (saved or {}).get("execution") or {}
-    if kept.get("device") != device:
-        kept = {}
+    kept = saved.execution if saved is not None else None
+    if kept is not None and kept.device != device:
+        kept = None
     missing = missing_for_compile(device)
     if config.compile != "auto":
         compiles = config.compile == "on"
     else:
-        wanted = kept.get("compile", device != "cpu" or planned_flops >= CPU_COMPILE_FLOPS)
+        pays = device != "cpu" or planned_flops >= CPU_COMPILE_FLOPS
+        wanted = kept.compile if kept else pays
         able = all(world.gather(missing is None))
         if wanted and not able:
             log.warning(
@@ -123,21 +110,22 @@ def choose_execution(
                 "; the resumed run is not bit for bit as before" if kept else "",
             )
         compiles = wanted and able
+    attention: str
     if config.attention != "auto":
         attention = config.attention
-    elif "attention" in kept and kept["compile"] == compiles:
-        attention = kept["attention"]
+    elif kept and kept.compile == compiles:
+        attention = kept.attention
     elif compiles and matrix_products_pay(device, dtype, config.max_seq_len):
         attention = "blockwise"
     elif compiles and flex_pays(world.device, dtype, config):
         attention = "flex_attention"
     else:
         attention = "sdpa"
-    if kept and kept["dtype"] != dtype and (saved or {})["config"]["dtype"] == config.dtype:
+    if saved and kept and kept.dtype != dtype and saved.config.get("dtype") == config.dtype:
         log.warning(
             "computing in %s after %s: the run goes on, but not bit for bit as before",
             dtype,
-            kept["dtype"],
+            kept.dtype,
         )
     return Execution(device, dtype, compiles, attention)
 

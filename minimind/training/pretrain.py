@@ -18,14 +18,13 @@ from torch import nn
 
 from minimind.charts.loss_curve import plot_loss_curve
 from minimind.checkpoint.resume import (
-    Progress,
     check_config,
     check_data,
-    check_state,
     must_fit,
     plan_schedule,
 )
 from minimind.checkpoint.run_lock import FolderLock
+from minimind.checkpoint.state import Progress, TrainState
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig, write_config_file
 from minimind.data.dataloader import make_loader
@@ -132,8 +131,8 @@ def _run(
     world.on_main(checkpointer.remove_leftovers)
     saved = find_checkpoint(config, world, checkpointer)
     if saved is not None:
-        config = keep_batch_size(config, saved["config"])
-        check_config(config, saved["config"])
+        config = keep_batch_size(config, saved)
+        check_config(config, saved.config)
     startup.lap("checkpoint")
 
     # 5. Mixed precision.
@@ -145,11 +144,11 @@ def _run(
     # 6. Data, rows, model.
     store, plan = open_rows(config, world, config.data_path, config.pack)
     if saved is not None:
-        check_data(plan.fingerprint, saved["data"])
+        check_data(plan.fingerprint, saved.data)
     startup.lap("data")
     model = init_model(config, store, world.device, saved)
     config = settle_batch_size(config, model, plan, world, autocast)
-    progress = Progress(**{k: saved[k] for k in vars(Progress())}) if saved else Progress()
+    progress = saved.progress if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
     evaluator = None
     if config.eval_data_path:
@@ -168,7 +167,7 @@ def _run(
     # 7. Experiment tracking, under the id that the run had before.
     tracker = start_tracker(
         config,
-        saved["wandb_id"] if saved else None,
+        saved.wandb_id if saved else None,
         config.to_dict(),
         world.is_main,
         done=progress.global_step,
@@ -181,9 +180,9 @@ def _run(
     # 9. The checkpoint's state into all of them.
     if saved is not None:
         with must_fit(config.checkpoint_file):
-            model.load_state_dict(saved["model"])
-            optimizers.load_state_dict(saved["optimizer"])
-            restore_scaler(scaler, saved["scaler"])
+            model.load_state_dict(saved.model)
+            optimizers.load_state_dict(saved.optimizer)
+            restore_scaler(scaler, saved.scaler)
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
@@ -334,7 +333,7 @@ def make_folders(config: TrainConfig) -> None:
 
 def find_checkpoint(
     config: TrainConfig, world: World, checkpointer: Checkpointer
-) -> dict[str, Any] | None:
+) -> TrainState | None:
     """Load the newest checkpoint that verifies, if there is one and it is wanted."""
     if config.from_resume == "0":
         return None
@@ -344,9 +343,7 @@ def find_checkpoint(
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
         return None
     # Rank 0 has just verified it, and has it in memory.
-    saved = checkpointer.hand_over() or load_torch_file(path)
-    check_state(saved, path)
-    return saved
+    return TrainState.from_dict(checkpointer.hand_over() or load_torch_file(path), path)
 
 
 def open_rows(
@@ -374,27 +371,27 @@ def open_rows(
 
 
 def restore_rank_state(
-    trainer: Trainer, config: TrainConfig, world: World, saved: dict[str, Any] | None
+    trainer: Trainer, config: TrainConfig, world: World, saved: TrainState | None
 ) -> None:
     """Give this rank its random numbers, and what the next log line needs from before.
 
     On another number of ranks the random numbers are seeded anew.
     """
-    if saved is not None and saved["world_size"] == world.world_size:
-        mine = saved["ranks"][world.rank]
+    if saved is not None and saved.world_size == world.world_size:
+        mine = saved.ranks[world.rank]
         with must_fit(config.checkpoint_file):
-            set_rng_state(mine["rng"], world.device)
-        trainer.meter.restore(mine["meter"])
+            set_rng_state(mine.rng, world.device)
+        trainer.meter.restore(mine.meter)
     else:
         setup_seed(config.seed + world.rank + trainer.progress.global_step * world.world_size)
         if saved is not None and world.is_main:
-            trainer.meter.restore(torch.stack([rank["meter"] for rank in saved["ranks"]]).sum(0))
+            trainer.meter.restore(torch.stack([rank.meter for rank in saved.ranks]).sum(0))
     if saved is not None:
-        trainer.grad_norm = saved["ranks"][0]["grad_norm"].to(world.device)
+        trainer.grad_norm = saved.ranks[0].grad_norm.to(world.device)
     trainer.mark_boundary()
 
 
-def announce(trainer: Trainer, startup: StartupClock, saved: dict[str, Any] | None) -> None:
+def announce(trainer: Trainer, startup: StartupClock, saved: TrainState | None) -> None:
     """Say what is about to be trained, and where it goes on."""
     world, plan, progress = trainer.world, trainer.plan, trainer.progress
     log.info(

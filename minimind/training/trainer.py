@@ -7,7 +7,7 @@ import enum
 import logging
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from minimind.checkpoint.resume import Progress, Schedule
+from minimind.checkpoint.resume import Schedule
+from minimind.checkpoint.state import Execution, Progress, RankState, TrainState
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
@@ -29,7 +30,6 @@ from minimind.telemetry.meters import LossMeter, StepTimer
 from minimind.telemetry.reporter import Place, Reporter
 from minimind.training.audit import RowRecord
 from minimind.training.evaluate import to_device
-from minimind.training.execution import Execution
 from minimind.training.optimizer import Optimizers, learning_rate_at
 from minimind.training.profiler import StepProfiler
 from minimind.training.seed import rng_state
@@ -384,11 +384,11 @@ class Trainer:
         with self.timer.section("checkpoint"):
             self._assert_finite_so_far()
             ranks = self.world.gather(
-                {
-                    "rng": self.boundary.rng,
-                    "meter": self.boundary.meter.cpu(),
-                    "grad_norm": self.boundary.grad_norm.cpu(),
-                }
+                RankState(
+                    rng=self.boundary.rng,
+                    meter=self.boundary.meter.cpu(),
+                    grad_norm=self.boundary.grad_norm.cpu(),
+                )
             )
             self._saved_at = self.boundary.progress.global_step
             if not self.world.is_main:
@@ -420,23 +420,22 @@ class Trainer:
         log.debug("checkpoint of step %d durable after %.3f s", step, seconds)
         self.events.append("checkpointed", step=step, seconds=round(seconds, 3))
 
-    def state(self, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    def state(self, ranks: list[RankState]) -> TrainState:
         """The checkpoint: all that exact resume needs."""
-        return {
-            "format": 1,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizers.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            **asdict(self.boundary.progress),
-            "wandb_id": self.reporter.tracker.run_id,
-            "world_size": self.world.world_size,
-            "rows_per_update": self.schedule.rows_per_update,
-            "ranks": ranks,
-            "config": self.config.to_dict(),
-            "execution": self.execution.to_dict(),
-            "model_config": self.model.config.to_dict(),  # type: ignore[union-attr, operator]
-            "data": self.plan.fingerprint,
-        }
+        return TrainState(
+            model=self.model.state_dict(),
+            optimizer=self.optimizers.state_dict(),
+            scaler=self.scaler.state_dict(),
+            progress=self.boundary.progress,
+            wandb_id=self.reporter.tracker.run_id,
+            world_size=self.world.world_size,
+            rows_per_update=self.schedule.rows_per_update,
+            ranks=ranks,
+            config=self.config.to_dict(),
+            execution=self.execution,
+            model_config=self.model.config.to_dict(),  # type: ignore[union-attr, operator]
+            data=self.plan.fingerprint,
+        )
 
     def _log(self, place: Place, learning_rate: float, epoch_minutes: float) -> None:
         """One point; the host waits for the device here."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minimind.checkpoint.state import Progress
 from minimind.config import read_config_file
 from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
 from minimind.errors import ConfigError, WeightsError
@@ -30,7 +31,7 @@ class Pretrained:
         config: the model's shape; the special ids are the tokenizer's.
         tokenizer_folder: where ``tokenizer`` was read from.
         flags: the run's flags, where the weights tell; else empty.
-        progress: ``epoch``, ``global_step``, ``tokens`` … of a checkpoint; else empty.
+        progress: how far the run was, of a checkpoint.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class Pretrained:
     tokenizer: Any
     tokenizer_folder: Path
     flags: dict[str, Any] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
 
     @property
     def dtype(self) -> torch.dtype:

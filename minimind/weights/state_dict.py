@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
 from minimind.model import MiniMindConfig
 from minimind.weights.foreign import read_gguf, read_onnx
@@ -71,8 +72,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _tensors_of(found: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
-        found = found["model"]
     if not isinstance(found, Mapping):
         raise WeightsError(f"{path} holds no weights, but a {type(found).__name__}")
     foreign = [name for name, value in found.items() if not isinstance(value, Tensor)]
@@ -98,13 +97,13 @@ class StoredWeights:
         state: the tensors.
         settings: keyword arguments for ``infer_config``, as ``read_folder_settings`` gives them.
         flags: the run's flags, of a checkpoint.
-        progress: ``epoch``, ``step``, ``global_step``, ``tokens`` … of a checkpoint.
+        progress: how far the run was, of a checkpoint.
     """
 
     state: dict[str, Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, Any] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
 
 
 def read_weights(path: str | Path) -> StoredWeights:
@@ -126,32 +125,24 @@ def read_weights(path: str | Path) -> StoredWeights:
         state = _tensors_of(read_onnx(path), path)
         described = (path.parent / "config.json").is_file()
         return StoredWeights(state, read_folder_settings(path.parent) if described else {})
-    return read_checkpoint(path) or StoredWeights(_tensors_of(load_torch_file(path), path))
+    return stored_weights(load_torch_file(path), path)
 
 
 def _has_only(graph: Path) -> bool:
     return graph.is_file() and not any(graph.parent.glob("*.safetensors"))
 
 
-def read_checkpoint(path: str | Path) -> StoredWeights | None:
-    """Read a checkpoint ``.pt``; None for a folder, or a file that holds plain weights.
+def stored_weights(found: Any, path: Path) -> StoredWeights:
+    """The weights in what a torch file holds: a checkpoint, or weights alone.
 
     Raises:
-        WeightsError: the file is missing, damaged, or carries code.
+        WeightsError: there are none, or the model's configuration is damaged.
     """
-    path = Path(path)
-    if path.suffix != ".pt" or path.is_dir():
-        return None
-    found = load_torch_file(path)
-    if not isinstance(found, Mapping) or not isinstance(found.get("model_config"), Mapping):
-        return None
-    plain = (int, float, str)
-    return StoredWeights(
-        state=_tensors_of(found, path),
-        settings=settings_of(found["model_config"], path),
-        flags=dict(flags) if isinstance(flags := found.get("config"), Mapping) else {},
-        progress={key: value for key, value in found.items() if isinstance(value, plain)},
-    )
+    saved = SavedModel.of(found)
+    state = _tensors_of(saved.weights, path)
+    if saved.model_config is None:
+        return StoredWeights(state)
+    return StoredWeights(state, settings_of(saved.model_config, path), saved.config, saved.progress)
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:

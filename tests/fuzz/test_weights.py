@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from minimind.checkpoint.resume import check_state
+from minimind.checkpoint.state import TrainState
 from minimind.checkpoint.store import load_checkpoint
 from minimind.cli.inspect import inspect, main
 from minimind.errors import MiniMindError, WeightsError
@@ -100,7 +100,7 @@ def test_whole_files_of_wrong_content(data: st.DataObject, checkpoint: bool, fil
         torch.save(found, path)
         look(path)
         try:
-            check_state(load_checkpoint(path), path)
+            TrainState.from_dict(load_checkpoint(path), path)
         except WeightsError as error:
             in_one_line(error)
 
@@ -213,6 +213,6 @@ def test_a_checkpoint_of_another_type_names_what_is_wrong(
     name: str, value: Any, files: Path
 ) -> None:
     state = torch.load(files / "run.pt", weights_only=True)
-    check_state(state, files / "run.pt")
+    TrainState.from_dict(state, files / "run.pt")
     with pytest.raises(WeightsError, match=rf"its .*{name}.* cannot be used"):
-        check_state({**state, name: value}, files / "run.pt")
+        TrainState.from_dict({**state, name: value}, files / "run.pt")

@@ -8,10 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from launcher.spec.run_folder import Final, RunFolder
 from minimind.checkpoint.store import Checkpointer
@@ -20,6 +18,7 @@ from minimind.data.tokenize.cache import open_corpus
 from minimind.rundir.metrics import MetricsLog
 from minimind.system.durable import sync_file
 from minimind.training.audit import trim_row_records
+from tests.checkpoints import train_state
 from tests.corpus import write_corpus, write_tokenizer
 from tests.shim.crash import set_mark
 
@@ -28,22 +27,12 @@ SAVES = 4
 RECORDS = 5
 
 
-def state(step: int) -> dict[str, Any]:
-    """A checkpoint of a few hundred bytes, another one for every step."""
-    weight = torch.full((4, 4), float(step))
-    return {
-        "model": {"a.weight": weight, "tied.weight": weight},
-        "optimizer": {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": []},
-        "scaler": {},
-        "epoch": 0,
-        "step": step,
-        "global_step": step,
-        "wandb_id": None,
-    }
-
-
 def checkpointer(folder: Path, keep: int) -> Checkpointer:
     return Checkpointer(folder / "run_8.pt", folder / "run_8.pth", keep=keep)
+
+
+def marker(record: Path, step: int) -> Callable[[float], None]:
+    return lambda seconds: set_mark(record, f"durable {step}")
 
 
 def save_checkpoints(folder: Path, keep: int, record: Path, *, restart: bool) -> None:
@@ -54,7 +43,9 @@ def save_checkpoints(folder: Path, keep: int, record: Path, *, restart: bool) ->
             saver.find_newest()
             saver.remove_leftovers()
         set_mark(record, f"begun {step}")
-        saver.save(state(step), lambda seconds, step=step: set_mark(record, f"durable {step}"))  # type: ignore[misc]
+        saver.save(
+            train_state(step), lambda seconds, step=step: set_mark(record, f"durable {step}")
+        )  # type: ignore[misc]
         saver.wait()
 
 
@@ -62,7 +53,7 @@ def save_after_damage(folder: Path, record: Path) -> None:
     """The newest checkpoint is damaged; a restart goes on from the one before it, and saves."""
     saver = checkpointer(folder, 2)
     for step in (1, 2):
-        saver.save(state(step), lambda seconds: None)
+        saver.save(train_state(step), lambda seconds: None)
         saver.wait()
     with saver.checkpoint_file.open("r+b") as file:
         file.write(bytes(100))
@@ -71,7 +62,9 @@ def save_after_damage(folder: Path, record: Path) -> None:
     saver = checkpointer(folder, 2)
     saver.find_newest()
     for step in (3, 4):
-        saver.save(state(step), lambda seconds, step=step: set_mark(record, f"durable {step}"))  # type: ignore[misc]
+        saver.save(
+            train_state(step), lambda seconds, step=step: set_mark(record, f"durable {step}")
+        )  # type: ignore[misc]
         saver.wait()
 
 

@@ -21,12 +21,12 @@ from minimind.data.packing import plan_rows
 from minimind.data.token_store import TokenStore
 from minimind.rundir.metrics import MetricsLog, read_metrics
 from minimind.weights.torch_file import load_torch_file
+from tests.checkpoints import train_state
 from tests.integration.crash_scenario import (
     CHECKPOINTS,
     RECORDS,
     SAVES,
     checkpointer,
-    state,
 )
 from tests.runs import differences
 from tests.shim import preload, recording
@@ -86,7 +86,7 @@ def test_a_checkpoint_is_the_newest_or_the_one_before_it(
         assert promised <= step <= begun, (crash.after, sorted(crash.files))
         assert begun - step <= 1
         if newest is not None:
-            assert differences(load_checkpoint(newest), state(step)) == []
+            assert differences(load_checkpoint(newest), train_state(step).to_dict()) == []
         weights = folder / "run_8.pth"
         if weights.exists():
             value = float(load_torch_file(weights)["a.weight"][0, 0])
@@ -108,7 +108,7 @@ def test_a_run_goes_on_saving_after_any_crash(
         saver = checkpointer(folder, 3)
         saver.find_newest()
         saver.remove_leftovers()
-        saver.save(state(9), lambda seconds: None)
+        saver.save(train_state(9), lambda seconds: None)
         saver.wait()
         kept = sorted(folder.glob("*.pt"))
         assert len(kept) <= 3

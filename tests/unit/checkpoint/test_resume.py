@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pytest
 
-from minimind.checkpoint.resume import Progress, check_config, check_data, plan_schedule
+from minimind.checkpoint.resume import check_config, check_data, plan_schedule
+from minimind.checkpoint.state import Progress, TrainState
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
+from tests.checkpoints import train_state
 
 
-def saved(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    return {
-        "config": config.to_dict(),
-        "world_size": world_size,
-        "rows_per_update": config.batch_size * config.accumulation_steps * world_size,
-    }
+def saved(config: TrainConfig, world_size: int) -> TrainState:
+    return train_state(
+        config=config.to_dict(),
+        world_size=world_size,
+        rows_per_update=config.batch_size * config.accumulation_steps * world_size,
+    )
 
 
 def test_fresh_schedule_counts_the_short_last_window() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from minimind.checkpoint.run_lock import LockLostError
+from minimind.checkpoint.state import TrainState
 from minimind.checkpoint.store import (
     Checkpointer,
     half_precision,
@@ -24,20 +25,12 @@ from minimind.checkpoint.store import (
 from minimind.errors import WeightsError
 from minimind.system import durable
 from minimind.weights.torch_file import verify_file
+from tests.checkpoints import train_state
 from tests.runs import differences
 
 
-def state(step: int) -> dict[str, Any]:
-    weight = torch.full((64, 32), float(step))
-    return {
-        "model": {"a.weight": weight, "tied.weight": weight},
-        "optimizer": {"state": {0: {"step": torch.tensor(float(step))}}, "param_groups": []},
-        "scaler": {},
-        "epoch": 0,
-        "step": step,
-        "global_step": step,
-        "wandb_id": None,
-    }
+def state(step: int) -> TrainState:
+    return train_state(step, shape=(64, 32))
 
 
 @pytest.fixture
@@ -89,7 +82,7 @@ def test_rotation_without_hard_links(
 def test_training_may_change_the_tensors_while_they_are_written(saver: Checkpointer) -> None:
     live = state(1)
     saver.save(live, lambda seconds: None)
-    live["model"]["a.weight"].fill_(99.0)
+    live.model["a.weight"].fill_(99.0)
     saver.wait()
     assert float(load_checkpoint(saver.checkpoint_file)["model"]["a.weight"][0, 0]) == 1.0
 
@@ -119,13 +112,13 @@ def test_tied_weights_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return halve(tensor)
 
     monkeypatch.setattr(torch.Tensor, "half", note)
-    assert len(half_precision(state(1)["model"])) == 2
+    assert len(half_precision(state(1).model)) == 2
     assert len(seen) == 1
 
 
 def test_checkpoint_is_full_precision(saver: Checkpointer) -> None:
     live = state(1)
-    live["model"]["a.weight"][0, 0] = 1 + 2**-20
+    live.model["a.weight"][0, 0] = 1 + 2**-20
     saver.save(live, lambda seconds: None)
     saver.wait()
     assert float(load_checkpoint(saver.checkpoint_file)["model"]["a.weight"][0, 0]) == 1 + 2**-20
@@ -169,7 +162,7 @@ class Code:
 
 
 def malicious(path: Path) -> None:
-    torch.save({**state(9), "x": Code(f"touch {path.parent / 'executed'}")}, path)
+    torch.save({**state(9).to_dict(), "x": Code(f"touch {path.parent / 'executed'}")}, path)
 
 
 def malicious_bare_pickle(path: Path) -> None:
@@ -291,6 +284,17 @@ def test_what_was_found_is_handed_over_and_not_kept(saver: Checkpointer) -> None
     assert saved is not None
     assert differences(saved, load_checkpoint(found)) == []
     assert saver.hand_over() is None
+
+
+def test_a_checkpoint_whose_step_is_no_number_is_found_and_then_refused(
+    saver: Checkpointer,
+) -> None:
+    torch.save({**state(1).to_dict(), "global_step": [1]}, saver.checkpoint_file)
+    assert saver.find_newest() == saver.checkpoint_file
+    found = saver.hand_over()
+    assert found is not None
+    with pytest.raises(WeightsError, match="its global_step cannot be used"):
+        TrainState.from_dict(found, saver.checkpoint_file)
 
 
 def test_no_checkpoint_is_none(saver: Checkpointer) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from minimind.checkpoint.resume import Progress, Schedule
+from minimind.checkpoint.resume import Schedule
+from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
 from minimind.rundir.metrics import MetricsLog
 from minimind.telemetry import reporter as module

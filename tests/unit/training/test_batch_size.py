@@ -3,6 +3,7 @@ import pytest
 from minimind.config import AUTO, TrainConfig, parse_args
 from minimind.errors import ConfigError, OutOfMemoryError
 from minimind.training.batch_size import candidates, fastest, keep_batch_size, largest
+from tests.checkpoints import train_state
 
 
 def always():
@@ -83,16 +84,18 @@ class TestLargest:
 
 
 class TestResumed:
+    saved = train_state(config={"batch_size": 4, "accumulation_steps": 64})
+
     def test_keeps_what_was_found(self):
         config = TrainConfig(batch_size="auto", accumulation_steps=8)
-        kept = keep_batch_size(config, {"batch_size": 4, "accumulation_steps": 64})
+        kept = keep_batch_size(config, self.saved)
         assert (kept.batch_size, kept.accumulation_steps) == (4, 64)
 
     def test_another_accumulation_changes_the_rows_of_an_update(self):
         config = TrainConfig(batch_size="auto", accumulation_steps=16)
-        kept = keep_batch_size(config, {"batch_size": 4, "accumulation_steps": 64})
+        kept = keep_batch_size(config, self.saved)
         assert (kept.batch_size, kept.accumulation_steps) == (4, 128)
 
     def test_a_number_stands(self):
         config = TrainConfig(batch_size=2)
-        assert keep_batch_size(config, {"batch_size": 4, "accumulation_steps": 64}) is config
+        assert keep_batch_size(config, self.saved) is config

@@ -2,6 +2,7 @@ import logging
 import re
 import shutil
 import sysconfig
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from minimind.training.execution import (
     choose_execution,
     missing_for_compile,
 )
+from tests.checkpoints import train_state
 
 CPU = torch.device("cpu")
 LITTLE, MUCH = CPU_COMPILE_FLOPS / 2, CPU_COMPILE_FLOPS * 2
@@ -48,7 +50,7 @@ def choose(flops=MUCH, world=None, saved=None, dtype="bfloat16", **flags):
 
 
 def checkpoint(made, **flags):
-    return {"execution": made.to_dict(), "config": TrainConfig(**flags).to_dict()}
+    return train_state(execution=made, config=TrainConfig(**flags).to_dict())
 
 
 class TestOnACpu:
@@ -108,8 +110,8 @@ class TestOnAGpu:
         assert choose(world=gpu, max_seq_len=512).attention == "sdpa"
 
     def test_a_run_that_began_with_the_fused_kernel_keeps_it(self, gpu):
-        saved = checkpoint(choose(world=gpu, max_seq_len=512))
-        saved["execution"]["attention"] = "sdpa"
+        made = choose(world=gpu, max_seq_len=512)
+        saved = checkpoint(replace(made, attention="sdpa"))
         assert choose(world=gpu, saved=saved, max_seq_len=512).attention == "sdpa"
 
 
@@ -126,11 +128,10 @@ class TestResumed:
         assert (made.compile, made.attention) == (False, "sdpa")
 
     def test_a_checkpoint_from_before_such_choices(self):
-        assert choose(MUCH, saved={"config": {}}) == choose(MUCH)
+        assert choose(MUCH, saved=train_state(execution=None)) == choose(MUCH)
 
     def test_on_another_kind_of_device_the_choice_is_made_anew(self):
-        saved = checkpoint(choose(LITTLE))
-        saved["execution"]["device"] = "cuda"
+        saved = checkpoint(replace(choose(LITTLE), device="cuda"))
         assert choose(MUCH, saved=saved).compile
 
     def test_where_nothing_compiles_any_more_the_run_goes_on_and_says_so(self, monkeypatch, caplog):
