@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minimind.checkpoint.state import Progress, TrainState
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError, WeightsError
 
@@ -48,20 +45,6 @@ SAME_OR_WARN = (
     "dtype",
 )
 """With another value the run goes on, but not bit for bit as it would have."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How this run's rows fall into micro-steps and optimiser steps."""
-
-    rows_per_micro_step: int
-    accumulation_steps: int
-    total_steps: int
-    """Optimiser steps of the whole run, those before the resume included."""
-
-    @property
-    def rows_per_update(self) -> int:
-        return self.rows_per_micro_step * self.accumulation_steps
 
 
 @contextlib.contextmanager
@@ -115,53 +98,3 @@ def check_data(fingerprint: str, saved: str) -> None:
             "--data_path; use the same to resume, or start a new run from its weights with "
             "--from_weight and --from_resume 0"
         )
-
-
-def plan_schedule(
-    config: TrainConfig,
-    world_size: int,
-    n_rows: int,
-    progress: Progress,
-    saved: TrainState | None,
-) -> Schedule:
-    """Lay out the rest of the run; on another number of ranks, keep the rows per update.
-
-    Args:
-        n_rows: rows of one epoch.
-        saved: the checkpoint, or None for a fresh run.
-    """
-    rows_per_micro_step = config.batch_size * world_size
-    accumulation = config.accumulation_steps
-    if saved is not None:
-        flags = saved.config
-        same_flags = (flags["batch_size"], flags["accumulation_steps"]) == (
-            config.batch_size,
-            config.accumulation_steps,
-        )
-        if same_flags and saved.rows_per_update != rows_per_micro_step * accumulation:
-            kept, rest = divmod(saved.rows_per_update, rows_per_micro_step)
-            if kept >= 1 and rest == 0:
-                accumulation = kept
-                log.info(
-                    "%d ranks instead of %d: accumulating %d micro-steps keeps %d rows an update",
-                    world_size,
-                    saved.world_size,
-                    kept,
-                    saved.rows_per_update,
-                )
-            else:
-                log.warning(
-                    "%d ranks instead of %d: %d rows an update instead of %d; choose a "
-                    "--batch_size that divides it to keep it",
-                    world_size,
-                    saved.world_size,
-                    rows_per_micro_step * accumulation,
-                    saved.rows_per_update,
-                )
-    per_update = rows_per_micro_step * accumulation
-    left_here = math.ceil(max(0, n_rows - progress.rows_done) / per_update)
-    epochs_after = max(0, config.epochs - progress.epoch - 1)
-    total = progress.global_step + left_here + epochs_after * math.ceil(n_rows / per_update)
-    if config.max_steps:
-        total = min(total, config.max_steps)
-    return Schedule(rows_per_micro_step, accumulation, total)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from minimind.checkpoint.resume import Schedule
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
 from minimind.rundir.metrics import MetricsLog
@@ -41,7 +40,8 @@ class Reporter:
     """Writes rank 0's records; on the other ranks it only takes part in what all compute."""
 
     config: TrainConfig
-    schedule: Schedule
+    total_steps: int
+    """Optimiser steps of the whole run."""
     world_size: int
     metrics: MetricsLog | None
     """Rank 0's; None elsewhere."""
@@ -130,7 +130,7 @@ class Reporter:
             "step": place.step,
             "iters": place.iters,
             "global_step": progress.global_step,
-            "total_steps": self.schedule.total_steps,
+            "total_steps": self.total_steps,
             "loss": logits_loss + aux_loss,
             "logits_loss": logits_loss,
             "aux_loss": aux_loss,

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from minimind.checkpoint.resume import Schedule
 from minimind.checkpoint.state import TrainState
 from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
@@ -20,6 +19,7 @@ from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.training.evaluate import to_device
 from minimind.training.flops import flops_per_token
+from minimind.training.schedule import Schedule
 from minimind.weights.state_dict import load_state_into, read_weights, settings_of
 
 log = logging.getLogger(__name__)

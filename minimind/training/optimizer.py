@@ -1,8 +1,7 @@
-"""The optimiser: which parameters it decays, which learning rate it has when."""
+"""The optimiser: which algorithm updates which parameters, and which of them it decays."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,26 +10,6 @@ from torch import nn
 
 from minimind.config import TrainConfig
 from minimind.training.muon import Muon
-
-
-def learning_rate_at(
-    step: int, total_steps: int, peak: float, *, warmup_ratio: float, min_ratio: float
-) -> float:
-    """Cosine schedule with a linear warm-up and a floor.
-
-    Args:
-        step: optimiser steps done so far, 0-based.
-        total_steps: optimiser steps of the whole run.
-        peak: the rate after the warm-up.
-        warmup_ratio: share of ``total_steps`` that warms up.
-        min_ratio: the last rate, as a share of ``peak``.
-    """
-    warmup_steps = round(total_steps * warmup_ratio)
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps - 1)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return peak * (min_ratio + (1 - min_ratio) * cosine)
 
 
 class Optimizers:

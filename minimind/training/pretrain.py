@@ -21,7 +21,6 @@ from minimind.checkpoint.resume import (
     check_config,
     check_data,
     must_fit,
-    plan_schedule,
 )
 from minimind.checkpoint.run_lock import FolderLock
 from minimind.checkpoint.state import Progress, TrainState
@@ -62,6 +61,7 @@ from minimind.training.precision import DTYPES, autocast_context, make_scaler, r
 from minimind.training.profiler import StepProfiler, name_compiled_kernels
 from minimind.training.records import prepare_records
 from minimind.training.result import RunResult
+from minimind.training.schedule import plan_schedule
 from minimind.training.seed import set_rng_state, setup_seed
 from minimind.training.trainer import Outcome, Trainer
 from minimind.weights.torch_file import load_torch_file
@@ -233,7 +233,7 @@ def _run(
     )
     reporter = Reporter(
         config=config,
-        schedule=schedule,
+        total_steps=schedule.total_steps,
         world_size=world.world_size,
         metrics=metrics,
         tracker=tracker,

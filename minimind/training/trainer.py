@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from minimind.checkpoint.resume import Schedule
 from minimind.checkpoint.state import Execution, Progress, RankState, TrainState
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig
@@ -30,8 +29,9 @@ from minimind.telemetry.meters import LossMeter, StepTimer
 from minimind.telemetry.reporter import Place, Reporter
 from minimind.training.audit import RowRecord
 from minimind.training.evaluate import to_device
-from minimind.training.optimizer import Optimizers, learning_rate_at
+from minimind.training.optimizer import Optimizers
 from minimind.training.profiler import StepProfiler
+from minimind.training.schedule import Schedule, learning_rate_at
 from minimind.training.seed import rng_state
 
 log = logging.getLogger(__name__)

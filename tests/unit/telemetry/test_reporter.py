@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from minimind.checkpoint.resume import Schedule
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
 from minimind.rundir.metrics import MetricsLog
@@ -40,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def make(path: Path | None, **changes: Any) -> Reporter:
     values: dict[str, Any] = {
         "config": TrainConfig(log_interval=10, eval_interval=4),
-        "schedule": Schedule(rows_per_micro_step=1, accumulation_steps=1, total_steps=9),
+        "total_steps": 9,
         "world_size": 2,
         "metrics": MetricsLog(path) if path else None,
         "tracker": NullTracker(),

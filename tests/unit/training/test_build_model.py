@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from minimind.checkpoint.resume import Schedule
 from minimind.config import TrainConfig
 from minimind.model import MiniMindConfig
 from minimind.training.build_model import planned_flops
 from minimind.training.flops import flops_per_token
+from minimind.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(

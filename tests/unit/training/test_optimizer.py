@@ -10,30 +10,8 @@ from torch import nn
 
 from minimind.config import TrainConfig
 from minimind.training.muon import Muon
-from minimind.training.optimizer import Optimizers, learning_rate_at
+from minimind.training.optimizer import Optimizers
 from minimind.training.precision import make_scaler
-
-
-def rate(step: int, total: int = 100, warmup: float = 0.1, floor: float = 0.1) -> float:
-    return learning_rate_at(step, total, 1.0, warmup_ratio=warmup, min_ratio=floor)
-
-
-def test_schedule_warms_up_peaks_and_ends_at_the_floor() -> None:
-    rates = [rate(step) for step in range(100)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[0] == pytest.approx(1 / 11)
-    assert rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[99] == pytest.approx(0.1)
-    assert rate(1000) == pytest.approx(0.1)
-
-
-def test_schedule_halfway_is_the_mean_of_peak_and_floor() -> None:
-    assert rate(50, total=101, warmup=0.0, floor=0.2) == pytest.approx(0.6)
-
-
-def test_schedule_of_one_step() -> None:
-    assert rate(0, total=1, warmup=0.0) == 1.0
 
 
 class Tiny(nn.Module):
