@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import runpy
-import signal
 import sys
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_unshared
 from minimind.errors import MiniMindError
 from minimind.system import redact
+from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line
 
 
@@ -51,7 +51,7 @@ def run_rank(run: RunFolder) -> int:
     spec = run.spec()
     faulthandler.enable()
     # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.
-    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=False)
+    faulthandler.register(STACKS_SIGNAL, all_threads=True, chain=False)
     os.environ.update(rank_variables(os.environ, spec))
     secrets = run.secrets()
     os.environ.update(secrets)

@@ -9,6 +9,7 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import sbatch_parameters
 from launcher.spec.run_folder import RunFolder
+from minimind.system.signals import IGNORED_BY_BATCH_SHELL
 
 SUBMITIT = ("-u", "-m", "submitit.core._submit")
 """What submitit puts behind a Python; the folder of its pickles follows."""
@@ -46,6 +47,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     known = inspect.signature(_make_sbatch_string).parameters
     asked = sbatch_parameters(spec)
     others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
+    ignored = " ".join(number.name.removeprefix("SIG") for number in IGNORED_BY_BATCH_SHELL)
     return {
         **asked,
         "gpus_per_node": spec.gpus if spec.request_gpus else None,
@@ -55,7 +57,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
         "use_srun": False,
         # The batch shell must outlive the signals that stop the ranks: what follows them,
         # classifying and requeueing, is its work.
-        "setup": ["trap '' TERM CONT USR1 USR2 INT", *spec.setup],
+        "setup": [f"trap '' {ignored}", *spec.setup],
         "additional_parameters": {
             "chdir": str(run.code),
             "output": str(run.root / "%a" / "batch.log" if array else run.batch_log),

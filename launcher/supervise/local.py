@@ -29,6 +29,7 @@ from launcher.supervise.watchdog import Progress, watch
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.system.process import free_port, process_identity
+from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line
 
 RESTART_SECONDS = 1.0
@@ -66,7 +67,7 @@ class AttemptRanks(LocalRanks):
         return any(self.codes())
 
     def dump_stacks(self) -> None:
-        self.send(signal.SIGQUIT)
+        self.send(STACKS_SIGNAL)
 
 
 def rank_command(spec: JobSpec) -> list[str]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from minimind.data.mixture import Plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.system.process import available_cores
+from minimind.system.signals import IGNORED_BY_WORKERS, ignore
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,7 @@ def _guard_worker(worker_id: int) -> None:
     a job: it counts only when the parent sent it. A worker whose parent has died notices
     by itself (torch's own watchdog, within seconds).
     """
-    for name in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(name, signal.SIG_IGN)
+    ignore(number for number in IGNORED_BY_WORKERS if number != signal.SIGTERM)
     # Blocked, not ignored: only a blocked signal can be waited for and its sender known.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.system.process import available_cores, free_port
-from minimind.system.signals import STOP_SIGNALS
+from minimind.system.signals import FORWARDED, STOP_SIGNALS
 
-FORWARDED = (*STOP_SIGNALS, signal.SIGQUIT)
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 SECONDS_AFTER_A_CRASH = 10.0
 """How long the other ranks get to fail and say why, once one has crashed."""

@@ -1,14 +1,42 @@
-"""Being asked to stop: the signals, and the flag that they leave. Imports no torch."""
+"""Being asked to stop: who takes which signal, and the flag that one leaves.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+"""What a training answers by saving and stopping."""
+
+STACKS_SIGNAL = signal.SIGQUIT
+"""What a rank answers by printing the stacks of its threads."""
+
+FORWARDED = (*STOP_SIGNALS, STACKS_SIGNAL)
+"""What goes on to the ranks from whoever started them."""
+
+IGNORED_BY_WORKERS = (*STOP_SIGNALS, signal.SIGHUP)
+"""What worker processes leave to their parent, which ends them itself."""
+
+IGNORED_BY_BATCH_SHELL = (
+    signal.SIGTERM,
+    signal.SIGCONT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGINT,
+)
+"""What must not end a job's batch shell: the ranks' last save comes first."""
+
+
+def ignore(numbers: Iterable[int]) -> None:
+    """Let signals do nothing to this process."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequested(BaseException):

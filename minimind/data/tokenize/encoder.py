@@ -24,6 +24,7 @@ import numpy as np
 
 from minimind.data.rows import BadRow, Chunk, parse_rows
 from minimind.errors import MiniMindError
+from minimind.system.signals import IGNORED_BY_WORKERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,13 +32,11 @@ if TYPE_CHECKING:
 SEGMENT_CHARS = 1 << 20
 """Longer texts are encoded in segments that end with a line, to bound the memory."""
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
 # Isolated, with this process's own path: what lies in the current folder is not imported. A signal
 # to all processes must not end a worker while it still imports, either.
 _SERVE = f"""\
 import signal, sys
-for number in {[int(number) for number in STOP_SIGNALS]}:
+for number in {[int(number) for number in IGNORED_BY_WORKERS]}:
     signal.signal(number, signal.SIG_IGN)
 sys.path[:] = sys.argv[2:]
 from minimind.data.tokenize.encoder import serve

@@ -18,7 +18,7 @@ import pytest
 
 from minimind.data.tokenize import unfinished
 from minimind.data.tokenize.cache import open_corpus
-from minimind.data.tokenize.encoder import STOP_SIGNALS
+from minimind.system.signals import IGNORED_BY_WORKERS
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 OPEN = """
@@ -93,7 +93,7 @@ def leaves_signals_to_its_parent(worker: psutil.Process) -> bool:
     """Whether Python has started far enough; until then a signal ends it, as any new process."""
     status = Path(f"/proc/{worker.pid}/status").read_text()
     (ignored,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
-    return bool(int(ignored, 16) >> (STOP_SIGNALS[-1] - 1) & 1)
+    return bool(int(ignored, 16) >> (IGNORED_BY_WORKERS[-1] - 1) & 1)
 
 
 def half_built(cache: Path) -> bool:

@@ -8,7 +8,14 @@ import threading
 
 import pytest
 
-from minimind.system.signals import STOP_SIGNALS, StopFlag, StopRequested
+from minimind.system.signals import (
+    IGNORED_BY_BATCH_SHELL,
+    IGNORED_BY_WORKERS,
+    STOP_SIGNALS,
+    StopFlag,
+    StopRequested,
+    ignore,
+)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -65,3 +72,17 @@ def test_outside_of_the_main_thread_nothing_is_installed() -> None:
     thread.start()
     thread.join()
     assert seen == [0]
+
+
+@pytest.mark.parametrize("numbers", [IGNORED_BY_BATCH_SHELL, IGNORED_BY_WORKERS])
+def test_no_stop_signal_ends_what_outlives_it(numbers: tuple[signal.Signals, ...]) -> None:
+    assert set(STOP_SIGNALS) <= set(numbers)
+
+
+def test_an_ignored_signal_does_nothing() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        ignore([signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
