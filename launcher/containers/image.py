@@ -16,18 +16,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from launcher.containers.runtimes import RUNTIMES, enroot_name
 from minimind.errors import ConfigError
 from minimind.system.durable import sync_file, take_name, write_text_durably
 
-SUFFIXES = {"enroot": ".sqsh", "pyxis": ".sqsh", "apptainer": ".sif", "charliecloud": ""}
-"""Runtimes that need an import → the end of the file's name; docker and podman need none."""
-
-TOOLS = {
-    "enroot": "enroot",
-    "pyxis": "enroot",
-    "apptainer": "apptainer",
-    "charliecloud": "ch-convert",
-}
 RECORD_SUFFIX = ".origin.json"
 
 _PINNED = re.compile(r"@(sha256:[0-9a-f]{64})$")
@@ -61,12 +53,17 @@ def import_image(
         ConfigError: the runtime needs no import, its tool is missing or fails, or the target is
             there already.
     """
-    if runtime not in SUFFIXES:
-        raise ConfigError(f"--container {runtime}: nothing to import; choose {', '.join(SUFFIXES)}")
-    tool = TOOLS[runtime]
+    importable = [name for name, entry in RUNTIMES.items() if entry.import_tool]
+    if runtime not in importable:
+        raise ConfigError(
+            f"--container {runtime}: nothing to import; choose {', '.join(importable)}"
+        )
+    tool = RUNTIMES[runtime].import_tool
     if which(tool) is None:
         raise ConfigError(f"--container {runtime}: {tool} is not installed on this machine")
-    target = Path(os.path.abspath(target or default_name(reference) + SUFFIXES[runtime]))
+    target = Path(
+        os.path.abspath(target or default_name(reference) + RUNTIMES[runtime].imported_suffix)
+    )
     if target.exists():
         raise ConfigError(f"{target} exists: remove it, or name another with --out")
     engine = which("docker")
@@ -99,28 +96,14 @@ def import_image(
 
 def import_command(reference: str, runtime: str, target: Path, local: bool) -> list[str]:
     """The command that makes ``target``; ``local``: from the docker engine of this machine."""
+    tool = RUNTIMES[runtime].import_tool
     if runtime == "charliecloud":
-        return ["ch-convert", "-i", "docker", "-o", "dir", reference, str(target)]
+        return [tool, "-i", "docker", "-o", "dir", reference, str(target)]
     if runtime == "apptainer":
         source = f"docker-daemon:{with_tag(reference)}" if local else f"docker://{reference}"
-        return ["apptainer", "build", str(target), source]
+        return [tool, "build", str(target), source]
     source = f"dockerd://{reference}" if local else f"docker://{enroot_name(reference)}"
-    return ["enroot", "import", "--output", str(target), source]
-
-
-def enroot_name(reference: str) -> str:
-    """enroot and pyxis separate a registry from the image by ``#``, not by a slash.
-
-    A path, and what is spelled their way already, stay as they are.
-    """
-    scheme = "docker://"
-    if reference.startswith(scheme):
-        return scheme + enroot_name(reference.removeprefix(scheme))
-    if "#" in reference or "://" in reference:
-        return reference
-    registry, slash, rest = reference.partition("/")
-    has_registry = slash and ("." in registry or ":" in registry or registry == "localhost")
-    return f"{registry}#{rest}" if has_registry else reference
+    return [tool, "import", "--output", str(target), source]
 
 
 def with_tag(reference: str) -> str:
@@ -135,10 +118,10 @@ def default_name(reference: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", last)
 
 
-def local_digest(docker: str, reference: str) -> str | None:
-    """The digest of an image in the local docker engine; None: it has no such image."""
+def local_digest(engine: str, reference: str) -> str | None:
+    """The digest of an image that docker or podman has here; None: it has no such image."""
     answer = subprocess.run(
-        [docker, "image", "inspect", "--format", "{{.Id}}", reference],
+        [engine, "image", "inspect", "--format", "{{.Id}}", reference],
         capture_output=True,
         text=True,
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from launcher.containers.image import enroot_name
 from launcher.slurm.sbatch import SUBMITIT
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
@@ -44,8 +44,6 @@ RANK_VARIABLES = (
 )
 """What a rank needs to know. Named without a value, so that each task passes on its own."""
 
-IMAGE_FILES = {".sqsh": "enroot", ".squashfs": "enroot", ".sif": "apptainer"}
-
 APPTAINER_SCHEMES = ("docker-daemon:", "docker-archive:", "oci:", "oci-archive:")
 """Apptainer's ways to say where an image lies, besides those with ``://``."""
 
@@ -72,24 +70,10 @@ def label(spec: JobSpec) -> str:
     return f"minimind.run={spec.run_dir}"
 
 
-def detect(image: str | None, which: Callable[[str], str | None] = shutil.which) -> str:
-    """What ``--container auto`` means for ``image`` on this machine; "none" without an image."""
-    if image is None:
-        return "none"
-    for suffix, runtime in IMAGE_FILES.items():
-        if image.endswith(suffix):
-            return runtime
-    if os.path.isdir(image) and which("ch-run"):
-        return "charliecloud"
-    for program, runtime in (
-        ("enroot", "pyxis"),
-        ("apptainer", "apptainer"),
-        ("docker", "docker"),
-        ("podman", "podman"),
-    ):
-        if which(program):
-            return runtime
-    return "docker"
+def command_prefix(spec: JobSpec) -> list[str]:
+    """The words before ``python …`` that put a rank into its container."""
+    runtime = RUNTIMES.get(spec.container)
+    return runtime.command(spec) if runtime else []
 
 
 def srun_command(spec: JobSpec) -> list[str]:
@@ -137,25 +121,13 @@ def srun_options(spec: JobSpec) -> list[str]:
     ]
 
 
-def command_prefix(spec: JobSpec) -> list[str]:
-    """The words before ``python …`` that put a rank into its container."""
-    builder: dict[str, Callable[[JobSpec], list[str]]] = {
-        "enroot": _enroot,
-        "apptainer": _apptainer,
-        "docker": _docker,
-        "podman": _podman,
-        "charliecloud": _charliecloud,
-    }
-    return builder[spec.container](spec) if spec.container in builder else []
-
-
 def sweep_command(spec: JobSpec) -> list[str]:
     """Removes containers that an earlier attempt left on a node; empty where none can stay.
 
     A container outlives a client that was killed with SIGKILL where a daemon or a monitor of
     its own holds it: docker and podman.
     """
-    if spec.container not in ("docker", "podman"):
+    if spec.container not in RUNTIMES or not RUNTIMES[spec.container].is_engine:
         return []
     script = 'ids=$("$1" ps -aq --filter "label=$2"); [ -z "$ids" ] || "$1" rm -f $ids'
     return ["sh", "-c", script, "sweep", spec.container, label(spec)]
@@ -241,3 +213,102 @@ def _charliecloud(spec: JobSpec) -> list[str]:
     binds = [f"{mount.source}:{mount.target}" for mount in mounts(spec)]
     inside = ["--cd", inside_folder(spec), *spec.container_args, spec.image]
     return ["ch-run", *_pairs("--bind", binds), *inside, "--"]
+
+
+def _pyxis(spec: JobSpec) -> list[str]:
+    """Nothing: it is a plugin of srun, see ``srun_options``."""
+    return []
+
+
+def enroot_name(reference: str) -> str:
+    """enroot and pyxis separate a registry from the image by ``#``, not by a slash.
+
+    A path, and what is spelled their way already, stay as they are.
+    """
+    scheme = "docker://"
+    if reference.startswith(scheme):
+        return scheme + enroot_name(reference.removeprefix(scheme))
+    if "#" in reference or "://" in reference:
+        return reference
+    registry, slash, rest = reference.partition("/")
+    has_registry = slash and ("." in registry or ":" in registry or registry == "localhost")
+    return f"{registry}#{rest}" if has_registry else reference
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What one container runtime starts, and by which words."""
+
+    program: str
+    """What a machine has that has the runtime."""
+
+    command: Callable[[JobSpec], list[str]]
+    """The words before ``python …``."""
+
+    by_name: bool = True
+    """It starts images by their reference; the others only files or folders."""
+
+    starts_folders: bool = False
+    is_engine: bool = False
+    """It keeps images and containers itself: nothing to import, and something to clean up."""
+
+    import_tool: str = ""
+    imported_suffix: str = ""
+    """The end of an imported file's name; a folder has none."""
+
+    known_by: tuple[str, ...] = ()
+    """Ends of files' names that mean this runtime."""
+
+    older_program: str = ""
+
+
+RUNTIMES = {
+    "pyxis": Runtime("enroot", _pyxis, import_tool="enroot", imported_suffix=".sqsh"),
+    "enroot": Runtime(
+        "enroot",
+        _enroot,
+        by_name=False,
+        import_tool="enroot",
+        imported_suffix=".sqsh",
+        known_by=(".sqsh", ".squashfs"),
+    ),
+    "apptainer": Runtime(
+        "apptainer",
+        _apptainer,
+        starts_folders=True,
+        import_tool="apptainer",
+        imported_suffix=".sif",
+        known_by=(".sif",),
+        older_program="singularity",
+    ),
+    "docker": Runtime("docker", _docker, is_engine=True),
+    "podman": Runtime("podman", _podman, is_engine=True),
+    "charliecloud": Runtime(
+        "ch-run", _charliecloud, by_name=False, starts_folders=True, import_tool="ch-convert"
+    ),
+}
+"""In the order in which ``--container auto`` prefers them, and under the names it chooses from."""
+
+
+def programs() -> list[str]:
+    """The programs of all runtimes, each once."""
+    found = [name for entry in RUNTIMES.values() for name in (entry.program, entry.older_program)]
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def is_image_file(image: str) -> bool:
+    """True for a name that ends as a runtime's files do."""
+    return any(image.endswith(entry.known_by) for entry in RUNTIMES.values())
+
+
+def detect(image: str | None, which: Callable[[str], str | None] = shutil.which) -> str:
+    """What ``--container auto`` means for ``image`` on this machine; "none" without an image."""
+    if image is None:
+        return "none"
+    for name, entry in RUNTIMES.items():
+        if image.endswith(entry.known_by):
+            return name
+    if os.path.isdir(image) and which(RUNTIMES["charliecloud"].program):
+        return "charliecloud"
+    here = (name for name, entry in RUNTIMES.items() if entry.by_name and which(entry.program))
+    return next(here, "docker")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.containers.runtimes import programs
 from launcher.inspect.probe import disk_speed
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition
@@ -20,7 +21,6 @@ from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 
 GOOD, WARN, BAD = "ok", "warn", "bad"
-RUNTIMES = ("enroot", "apptainer", "singularity", "docker", "podman", "ch-run")
 LOCAL_FILESYSTEMS = ("ext4", "ext3", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "vfat")
 CHECKPOINT_BYTES = 1_250_000_000
 """The 104 M model in full precision: weights and two AdamW moments, 12 bytes a parameter."""
@@ -115,7 +115,7 @@ def _requeue_delay(config: dict[str, str]) -> int:
 
 def examine_runtimes() -> list[Finding]:
     """The container runtimes of this machine."""
-    found = [name for name in RUNTIMES if shutil.which(name)]
+    found = [name for name in programs() if shutil.which(name)]
     if slurm.available():
         answer = slurm.run("srun", "--help")
         if "--container-image" in answer.stdout:

@@ -15,10 +15,8 @@ from launcher.spec.checks import (
     check_variable,
     typed,
 )
-from launcher.spec.options import Options, check_values
+from launcher.spec.options import CONTAINERS, Options, check_values
 from minimind.errors import ConfigError
-
-CONTAINERS = ("none", "pyxis", "enroot", "apptainer", "docker", "podman", "charliecloud")
 
 
 @dataclass(frozen=True, kw_only=True)

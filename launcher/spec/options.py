@@ -17,6 +17,9 @@ from launcher.spec.mount import Mount
 
 TRAIN_MODULE = "minimind.train_pretrain"
 
+CONTAINERS = ("none", "pyxis", "enroot", "apptainer", "docker", "podman", "charliecloud")
+"""Values of ``--container`` besides auto; what each means is in launcher/containers."""
+
 WHERE, SIZE, IMAGE, RUN, GRID = "Where", "Size", "Container", "Run", "Grid"
 """Panels of ``--help``."""
 
@@ -189,9 +192,7 @@ class Options:
     """Lines of the batch script."""
 
     image: str | None = option(str, IMAGE, "Container image: reference or file.", one_word=True)
-    container: str = option(
-        str, IMAGE, "auto, none, pyxis, enroot, apptainer, docker, podman, charliecloud.", "none"
-    )
+    container: str = option(str, IMAGE, f"auto, {', '.join(CONTAINERS)}.", "none")
     container_args: tuple[str, ...] = in_profile(list, (), value=joined)
     mounts: tuple[Mount, ...] = option(
         list,

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher.containers import runtimes as container
-from launcher.containers.image import SUFFIXES
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition, Site
 from launcher.spec.checks import check_name, check_path, check_writable
@@ -176,14 +175,14 @@ def _find_image(image: str | None, runtime: str) -> tuple[str | None, str]:
     is_path = image is not None and image.startswith(("/", "./", "../", "~"))
     if runtime == "auto":
         runtime = container.detect(path if is_path else image)
-    if image is None or runtime == "none":
+    entry = container.RUNTIMES.get(runtime)
+    if image is None or entry is None:
         return image, runtime
-    starts_files = runtime in SUFFIXES
-    starts_folders = runtime in ("apptainer", "charliecloud")
+    starts_files = not entry.is_engine
     # A folder that has an image's name by chance is none to the other runtimes.
-    if (starts_files and os.path.isfile(path)) or (starts_folders and os.path.isdir(path)):
+    if (starts_files and os.path.isfile(path)) or (entry.starts_folders and os.path.isdir(path)):
         return path, runtime
-    is_path = is_path or image.endswith(tuple(container.IMAGE_FILES)) or runtime == "charliecloud"
+    is_path = is_path or container.is_image_file(image) or runtime == "charliecloud"
     if is_path and not os.path.exists(path):
         raise ConfigError(f"--image {image}: no such file")
     if runtime == "enroot":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from launcher.containers.image import read_origin
+from launcher.containers.image import local_digest, read_origin
+from launcher.containers.runtimes import RUNTIMES
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.trust import make_private
 from minimind.errors import ConfigError
@@ -47,12 +47,7 @@ def image_identity(spec: JobSpec) -> dict[str, Any]:
         found = {"image": spec.image, "bytes": status.st_size, "modified": status.st_mtime}
         origin = read_origin(path)
         return found | ({"origin": asdict(origin)} if origin else {})
-    if spec.container in ("docker", "podman") and shutil.which(spec.container):
-        answer = subprocess.run(
-            [spec.container, "image", "inspect", "--format", "{{.Id}}", spec.image],
-            capture_output=True,
-            text=True,
-        )
-        if answer.returncode == 0:
-            return {"image": spec.image, "digest": answer.stdout.strip()}
+    if RUNTIMES[spec.container].is_engine and shutil.which(spec.container):
+        digest = local_digest(spec.container, spec.image)
+        return {"image": spec.image} | ({"digest": digest} if digest is not None else {})
     return {"image": spec.image}

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.containers.runtimes import command_prefix, srun_options
+from launcher.containers.runtimes import RUNTIMES, command_prefix, detect, programs, srun_options
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import CONTAINERS
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,32 @@ def test_apptainer_takes_a_reference_by_its_scheme(
     image: str, told: str, make_spec: Callable[..., JobSpec]
 ) -> None:
     assert command_prefix(make_spec(image=image, container="apptainer"))[-1] == told
+
+
+def test_every_name_of_the_option_has_its_row() -> None:
+    assert ("none", *RUNTIMES) == CONTAINERS
+
+
+@pytest.mark.parametrize(
+    "image, here, found",
+    [
+        (None, "docker", "none"),
+        ("/shared/mm.sqsh", "docker", "enroot"),
+        ("/shared/mm.squashfs", "docker", "enroot"),
+        ("/shared/mm.sif", "docker", "apptainer"),
+        ("mm:1", "docker enroot", "pyxis"),
+        ("mm:1", "docker apptainer", "apptainer"),
+        ("mm:1", "podman ch-run", "podman"),
+        ("mm:1", "ch-run", "docker"),
+        ("mm:1", "", "docker"),
+        ("/", "ch-run docker", "charliecloud"),
+        ("/", "docker", "docker"),
+    ],
+)
+def test_what_auto_means(image: str | None, here: str, found: str) -> None:
+    assert detect(image, lambda program: program if program in here.split() else None) == found
+
+
+def test_doctor_looks_for_every_program_once() -> None:
+    expected = ["enroot", "apptainer", "singularity", "docker", "podman", "ch-run"]
+    assert programs() == expected
