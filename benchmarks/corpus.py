@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minimind.data.sample_corpus import make_sample
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 
 CHARS_PER_TOKEN = 2.74
 """Of the sample corpus under the shipped tokenizer, line ends and document marks included."""

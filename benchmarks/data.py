@@ -51,7 +51,7 @@ MEMORY_TARGET, START_TARGET, WAIT_TARGET, SPEED_TARGET = 600.0, 1.0, 1.0, 0.9
 
 def build(data: Path, cache: Path, workers: int) -> None:
     """Child process: tokenise ``data`` into a store."""
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
     from minimind.data.tokenizer import load_tokenizer
 
     load_tokenizer("")  # its imports: a training run has them anyway
@@ -81,7 +81,7 @@ def encode(data: Path) -> None:
 def open_warm(data: Path, cache: Path) -> None:
     """Child process: what a training run does with a store that exists."""
     from minimind.data.packing import plan_rows
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
 
     start = time.perf_counter()
     plan = plan_rows(open_corpus([str(data)], cache_dir=str(cache)), 512)

@@ -45,7 +45,7 @@ def packed_rows(args: argparse.Namespace) -> NDArray[Any]:
 
     Every position is a real token; documents run into each other, as in most simple loops.
     """
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
 
     tokens = open_corpus([args.data_path], cache_dir=args.cache_dir).tokens
     n_rows = len(tokens) // args.max_seq_len

@@ -115,7 +115,7 @@ def score(
         ConfigError, DataError, WeightsError: the device, text or weights cannot be used.
     """
     from minimind.data.packing import plan_rows
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
     from minimind.distributed.world import World
     from minimind.training.evaluate import evaluate
     from minimind.training.precision import autocast_context

@@ -1,5 +1,6 @@
 """From jsonl text to the rows that a model trains on.
 
-``corpus`` (jsonl → token store) → ``packing`` (documents → rows) → ``sampler`` (rows →
-micro-steps) → ``loader`` (micro-steps → tensors). Importing this package loads nothing.
+``inputs`` (paths → files) → ``rows`` (files → lines) → ``tokenize`` (lines → token store) →
+``packing`` (documents → rows; ``mixture``: of several sources) → ``sampler`` (rows →
+micro-steps) → ``dataloader`` (micro-steps → tensors). Importing this package loads nothing.
 """

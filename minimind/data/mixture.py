@@ -24,7 +24,7 @@ from minimind.data.inputs import find_files
 from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SourceRows
 from minimind.data.token_store import TokenStore
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.errors import DataError
 from minimind.rundir.sources import parse_sources
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from minimind.data.mixture import Plan
-from minimind.data.tokenize.cache import TokenStore
+from minimind.data.token_store import TokenStore
 from minimind.distributed.world import World
 
 

@@ -21,9 +21,8 @@ from minimind.data.inputs import find_files
 from minimind.data.packing import plan_rows
 from minimind.data.rows import BadRow, Place, read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
-from minimind.data.tokenize.cache import open_corpus
-from minimind.data.tokenize.unfinished import Mark
-from minimind.data.tokenize.writer import StoreWriter
+from minimind.data.tokenize.build import StoreWriter, open_corpus
+from minimind.data.tokenize.cache import Mark
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
 from minimind.rundir.metrics import read_metrics

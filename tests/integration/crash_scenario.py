@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher.spec.run_folder import Final, RunFolder
 from minimind.checkpoint.store import Checkpointer
 from minimind.data.packing import plan_rows
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.rundir.metrics import MetricsLog
 from minimind.system.durable import sync_file
 from minimind.training.audit import trim_row_records

@@ -1,18 +1,37 @@
-"""Builds a token store in a folder: sources → chunks → encoder processes → arrays."""
+"""From text files to their token store: sources → chunks → encoder processes → arrays.
+
+A store is built at most once for each content (:mod:`minimind.data.tokenize.cache`); here is
+how. An interrupted build goes on at its last mark and ends in the very same bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from minimind.data.inputs import Source
-from minimind.data.rows import BEGINNING, CHUNK_BYTES, Chunk, read_chunks
+import numpy as np
+
+from minimind.data.inputs import Source, find_files
+from minimind.data.rows import (
+    BEGINNING,
+    CHUNK_BYTES,
+    Chunk,
+    Place,
+    RejectedRows,
+    left_out,
+    nothing_usable,
+    read_chunks,
+    refuse_more_than,
+    row_place,
+)
 from minimind.data.token_store import (
     DOC_BYTES,
     FORMAT_VERSION,
@@ -20,56 +39,155 @@ from minimind.data.token_store import (
     OFFSETS,
     REJECTED,
     TOKENS,
+    DamagedStoreError,
+    TokenStore,
+)
+from minimind.data.tokenize.cache import (
+    Building,
+    Mark,
+    builders_turn,
+    cache_errors,
+    remove_abandoned,
+    store_folder,
 )
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
-from minimind.data.tokenize.unfinished import Mark
-from minimind.data.tokenize.writer import StoreWriter
+from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.system.durable import sync_tree
 from minimind.system.process import available_cores
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
+MARK_SECONDS = 5.0
+"""An interruption costs no more work than this."""
+
 STORE_FILES = (TOKENS, OFFSETS, DOC_BYTES, REJECTED)
+LENGTHS, BYTES = "lengths.tmp", "bytes.tmp"
+ARRAYS = (TOKENS, LENGTHS, BYTES)
+"""What is written as the documents come; the indexes are made of them at the end."""
+
+READ_BYTES = 1 << 22
+
+
+def open_corpus(
+    paths: Sequence[str],
+    tokenizer_path: str = "",
+    *,
+    text_field: str = "text",
+    cache_dir: str = "",
+    max_bad_rows: int = -1,
+    progress: bool = False,
+    report: Callable[[str], None] | None = None,
+    n_workers: int | None = None,
+) -> TokenStore:
+    """Return the token store of ``paths``, tokenising them if no store of them exists.
+
+    Args:
+        paths: jsonl files (plain, ``.gz``, ``.zst``) or globs; each file counts once.
+        tokenizer_path: a tokenizer folder (``""``: the shipped one).
+        cache_dir: where stores live (``""``: ``$MINIMIND_CACHE``, else the user's cache).
+        max_bad_rows: more unusable rows than this are an error (-1: never).
+        progress: show a progress bar, on a terminal.
+        report: told in words, several times a second, how far the work is.
+        n_workers: tokenising processes (None: one for each core).
+
+    Raises:
+        DataError: a path, the tokenizer or the cache folder cannot be used, no row can, or
+            more than ``max_bad_rows`` rows cannot.
+    """
+    sources = [Source.of(path) for path in find_files(paths)]
+    fingerprint = tokenizer_fingerprint(tokenizer_path)
+    folder = store_folder(cache_dir, sources, text_field, fingerprint)
+    try:
+        store = TokenStore.open(folder)
+        log.debug("token store %s is up to date", folder)
+    except DamagedStoreError:
+        store = _build_once(
+            folder,
+            sources,
+            tokenizer_path,
+            text_field,
+            progress=progress,
+            report=report,
+            n_workers=n_workers,
+        )
+    _report_bad_rows(store, max_bad_rows)
+    return store
+
+
+def _build_once(
+    folder: Path,
+    sources: Sequence[Source],
+    tokenizer_path: str,
+    text_field: str,
+    *,
+    progress: bool,
+    report: Callable[[str], None] | None,
+    n_workers: int | None,
+) -> TokenStore:
+    """Build the store, or take the one that another process builds meanwhile."""
+    cache = folder.parent
+    with cache_errors(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with builders_turn(folder, report):
+        with contextlib.suppress(DamagedStoreError):
+            return TokenStore.open(folder)
+        remove_abandoned(cache)
+        tokenizer = load_tokenizer(tokenizer_path)
+        with contextlib.ExitStack() as stack:
+            with cache_errors(cache):
+                building = stack.enter_context(Building.of(folder))
+            with cache_errors(cache, only_full=True):
+                build_store(
+                    building,
+                    sources,
+                    tokenizer,
+                    text_field=text_field,
+                    n_workers=n_workers,
+                    progress=progress,
+                    report=report,
+                )
+            return building.publish()
+
+
+def _report_bad_rows(store: TokenStore, max_bad_rows: int) -> None:
+    if not store.n_rejected:
+        return
+    listed = store.path / REJECTED
+    first = row_place(next(store.rejected()))
+    refuse_more_than(max_bad_rows, store.n_rejected, f"{first} (all: {listed})")
+    log.warning("%s", left_out(store.n_rejected, store.reject_reasons, first, listed))
 
 
 def build_store(
-    folder: Path,
+    building: Building,
     sources: Sequence[Source],
     tokenizer: PreTrainedTokenizerFast,
     *,
     text_field: str,
-    n_workers: int | None = None,
-    progress: bool = False,
-    report: Callable[[str], None] | None = None,
-    mark: Mark | None = None,
+    n_workers: int | None,
+    progress: bool,
+    report: Callable[[str], None] | None,
 ) -> None:
-    """Tokenise ``sources`` into the existing ``folder`` and make it durable.
+    """Tokenise ``sources`` into the folder of ``building`` and make it durable.
 
     The result is the same, byte for byte, whatever the number of workers and however often
-    the work was interrupted. ``progress`` and ``report`` are those of
-    :func:`minimind.data.tokenize.cache.open_corpus`; ``mark`` is how far ``folder`` has come.
+    the work was interrupted. The options are those of :func:`open_corpus`.
 
     Raises:
         DataError: a source cannot be read, is damaged, changed meanwhile, or no source has
             a usable row.
     """
     began = time.monotonic()
-    vocab_size = max(tokenizer.get_vocab().values()) + 1
-    spec = EncoderSpec(
-        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
-        bos_id=tokenizer.bos_token_id,
-        eos_id=tokenizer.eos_token_id,
-        dtype="uint16" if vocab_size <= 1 << 16 else "uint32",
-        text_field=text_field,
-    )
+    spec = _encoder_spec(tokenizer, text_field)
     if n_workers is None:
         n_chunks = 1 + sum(source.size for source in sources) // CHUNK_BYTES
         n_workers = min(available_cores(), n_chunks)
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(StoreWriter(folder, spec.dtype, mark))
+        writer = stack.enter_context(StoreWriter(building.path, spec.dtype, building.mark))
         bar = stack.enter_context(_Progress(sources, progress, report))
         if mark := writer.begins_at:
             log.info("going on with an interrupted build: %d documents are done", writer.n_docs)
@@ -86,36 +204,36 @@ def build_store(
         writer.mark(len(sources), BEGINNING)
     for source in sources:
         source.refuse_change()
-    counts = writer.finish()
-    files = [name for name in STORE_FILES if (folder / name).exists()]
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "dtype": spec.dtype,
-        "counts": counts,
-        "content_hash": writer.content_hash,
-        "tokenizer": {
-            "vocab_size": vocab_size,
-            "bos_id": spec.bos_id,
-            "eos_id": spec.eos_id,
-            "pad_id": tokenizer.pad_token_id,
-        },
-        "reject_reasons": dict(writer.rejected.reasons),
-        "sources": [{**asdict(source), "path": str(source.path)} for source in sources],
-        "files": {name: (folder / name).stat().st_size for name in files},
-    }
-    (folder / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
-    sync_tree(folder)
-    writer.remove_scaffolding()
+    if not writer.n_docs:
+        rejected = writer.rejected
+        listed = f" (all: {building.keep_listing()})" if rejected.count else ""
+        raise nothing_usable((s.path for s in sources), rejected.count, rejected.first + listed)
+    writer.finish(sources, tokenizer)
     seconds = time.monotonic() - began
     log.info(
         "tokenised %d documents (%d tokens, %.1f MB of text) in %.1f s (%.1f MB/s, %d processes)",
-        counts["n_docs"],
-        counts["n_tokens"],
-        counts["n_bytes"] / 1e6,
+        writer.n_docs,
+        writer.n_tokens,
+        writer.n_bytes / 1e6,
         seconds,
-        counts["n_bytes"] / 1e6 / seconds,
+        writer.n_bytes / 1e6 / seconds,
         n_workers,
     )
+
+
+def _encoder_spec(tokenizer: PreTrainedTokenizerFast, text_field: str) -> EncoderSpec:
+    return EncoderSpec(
+        tokenizer_json=tokenizer.backend_tokenizer.to_str(),
+        bos_id=tokenizer.bos_token_id,
+        eos_id=tokenizer.eos_token_id,
+        dtype="uint16" if _vocab_size(tokenizer) <= 1 << 16 else "uint32",
+        text_field=text_field,
+    )
+
+
+def _vocab_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """One more than the largest id, whether each below it is used or not."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def _chunks(sources: Sequence[Source], mark: Mark | None) -> Iterator[tuple[int, Chunk]]:
@@ -126,6 +244,170 @@ def _chunks(sources: Sequence[Source], mark: Mark | None) -> Iterator[tuple[int,
         start = mark.place if mark is not None and number == mark.source else BEGINNING
         for chunk in read_chunks(source.path, start):
             yield number, chunk
+
+
+class _DamagedError(Exception):
+    """What lies in the folder is not what its mark says."""
+
+
+class StoreWriter:
+    """Fills a folder with the arrays of a store.
+
+    Args:
+        folder: an existing folder.
+        dtype: of a token.
+        mark: how far an interrupted build in this folder had come.
+
+    Attributes:
+        begins_at: ``mark`` if the folder holds what that says; None: this build starts afresh.
+        rejected: the rows that were left out.
+    """
+
+    def __init__(self, folder: Path, dtype: str, mark: Mark | None) -> None:
+        self._folder = folder
+        self._dtype = np.dtype(dtype)
+        self._marked_at = time.monotonic()
+        self.n_docs = self.n_tokens = self.n_bytes = 0
+        self.begins_at = mark
+
+    def __enter__(self) -> StoreWriter:
+        if self.begins_at is not None:
+            try:
+                self._restore(self.begins_at)
+            except (_DamagedError, OSError, ValueError, LookupError, TypeError) as error:
+                log.warning("an interrupted build is begun anew: %s", error)
+                self.begins_at = None
+        if self.begins_at is None:
+            Mark.remove(self._folder)
+            self.n_docs = self.n_tokens = self.n_bytes = 0
+            self._open("w")
+        return self
+
+    def _open(self, mode: Literal["w", "a"]) -> None:
+        with contextlib.ExitStack() as opened:
+            self._files: dict[str, IO[bytes]] = {
+                name: opened.enter_context(open(self._folder / name, f"{mode}b")) for name in ARRAYS
+            }
+            self._listing = opened.enter_context(
+                open(self._folder / REJECTED, f"{mode}+", encoding="utf-8")
+            )
+            self._opened = opened.pop_all()
+        self._digests = {name: _sha256(self._folder / name) for name in ARRAYS}
+        self.rejected = RejectedRows(self._listing)
+
+    def __exit__(self, *exc: object) -> None:
+        self._opened.close()
+
+    def add_docs(
+        self, tokens: NDArray[Any], lengths: NDArray[np.uint64], doc_bytes: NDArray[np.uint64]
+    ) -> None:
+        self._write(TOKENS, tokens.tobytes())
+        self._write(LENGTHS, lengths.tobytes())
+        self._write(BYTES, doc_bytes.astype(np.uint32).tobytes())
+        self.n_docs += len(lengths)
+        self.n_tokens += len(tokens)
+        self.n_bytes += int(doc_bytes.sum())
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._files[name].write(data)
+        self._digests[name].update(data)
+
+    def mark_now_and_then(self, source: int, place: Place) -> None:
+        """Let a build that is interrupted after this begin again here, or a little before."""
+        if time.monotonic() - self._marked_at >= MARK_SECONDS:
+            self.mark(source, place)
+
+    def mark(self, source: int, place: Place) -> None:
+        """Let a build that is interrupted after this begin again here."""
+        sizes = {}
+        files: dict[str, IO[Any]] = {**self._files, REJECTED: self._listing}
+        for name, file in files.items():
+            file.flush()
+            sizes[name] = os.fstat(file.fileno()).st_size
+        Mark(source, place, sizes, self._digest(source, place, sizes)).write(self._folder)
+        self._marked_at = time.monotonic()
+
+    def _digest(self, source: int, place: Place, sizes: dict[str, int]) -> str:
+        whole = hashlib.sha256(repr((source, place, sorted(sizes.items()))).encode())
+        for name in ARRAYS:
+            whole.update(self._digests[name].digest())
+        return whole.hexdigest()
+
+    def _restore(self, mark: Mark) -> None:
+        """Take up what an interrupted build left, and cut off what came after its mark.
+
+        Raises:
+            _DamagedError, OSError, ValueError, LookupError, TypeError: it is not what it was.
+        """
+        for name in (*ARRAYS, REJECTED):
+            if (self._folder / name).stat().st_size < mark.sizes[name]:
+                raise _DamagedError(f"{name} is cut off")
+            os.truncate(self._folder / name, mark.sizes[name])
+        self._open("a")
+        try:
+            if self._digest(mark.source, mark.place, mark.sizes) != mark.digest:
+                raise _DamagedError("it is not what its mark says")
+            self._listing.seek(0)
+            self.rejected.count_listed(self._listing)
+        except BaseException:
+            self._opened.close()
+            raise
+        self.n_docs = mark.sizes[LENGTHS] // np.dtype(np.uint64).itemsize
+        self.n_tokens = mark.sizes[TOKENS] // self._dtype.itemsize
+        if self.n_docs:
+            doc_bytes = np.memmap(self._folder / BYTES, np.uint32, "r")
+            self.n_bytes = int(doc_bytes.sum(dtype=np.uint64))
+
+    def finish(self, sources: Sequence[Source], tokenizer: PreTrainedTokenizerFast) -> None:
+        """Write the indexes and ``meta.json``, once all files are closed; make it all durable."""
+        content_hash = self._write_indexes()
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "dtype": self._dtype.name,
+            "counts": {
+                "n_docs": self.n_docs,
+                "n_tokens": self.n_tokens,
+                "n_bytes": self.n_bytes,
+                "n_rejected": self.rejected.count,
+            },
+            "content_hash": content_hash,
+            "tokenizer": {
+                "vocab_size": _vocab_size(tokenizer),
+                "bos_id": tokenizer.bos_token_id,
+                "eos_id": tokenizer.eos_token_id,
+                "pad_id": tokenizer.pad_token_id,
+            },
+            "reject_reasons": dict(self.rejected.reasons),
+            "sources": [{**asdict(source), "path": str(source.path)} for source in sources],
+            "files": {name: (self._folder / name).stat().st_size for name in STORE_FILES},
+        }
+        (self._folder / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+        sync_tree(self._folder)
+        Mark.remove(self._folder)
+        for name in (LENGTHS, BYTES):
+            (self._folder / name).unlink()
+
+    def _write_indexes(self) -> str:
+        """Write where documents begin and how many bytes each has; return the content's hash."""
+        lengths = np.memmap(self._folder / LENGTHS, np.uint64, "r")
+        offsets = np.lib.format.open_memmap(
+            self._folder / OFFSETS, "w+", np.uint64, (self.n_docs + 1,)
+        )
+        offsets[0] = 0
+        np.cumsum(lengths, out=offsets[1:])
+        offsets.flush()
+        np.save(self._folder / DOC_BYTES, np.memmap(self._folder / BYTES, np.uint32, "r"))
+        digest = hashlib.sha256(self._digests[TOKENS].digest())
+        digest.update(lengths.data)
+        return digest.hexdigest()
+
+
+def _sha256(path: Path) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest
 
 
 class _Progress:

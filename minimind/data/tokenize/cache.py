@@ -1,4 +1,7 @@
-"""``open_corpus``: the token store of some text files, built at most once for each content."""
+"""The cache of token stores: who builds one, what an interrupted build left, how it gets its name.
+
+A store is built in a folder beside it, so that its own folder is whole or absent.
+"""
 
 from __future__ import annotations
 
@@ -9,73 +12,34 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from minimind.data.inputs import Source, find_files
-from minimind.data.rows import left_out, nothing_usable, refuse_more_than, row_place
+from minimind.data.inputs import Source
+from minimind.data.rows import Place
 from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore
-from minimind.data.tokenize.build import build_store
-from minimind.data.tokenize.unfinished import SUFFIX, Building, remove_abandoned, signs_of_life
-from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
-from minimind.system.durable import take_name
+from minimind.system.durable import remove_temporaries, take_name, write_text_durably
 
 log = logging.getLogger(__name__)
 
 STALL_SECONDS = 60.0
 """A build elsewhere that writes nothing for so long is taken for dead: we build our own."""
 
+ABANDONED_SECONDS = 120.0
+"""A folder that nobody holds and nobody has written to for so long is nobody's."""
 
-def open_corpus(
-    paths: Sequence[str],
-    tokenizer_path: str = "",
-    *,
-    text_field: str = "text",
-    cache_dir: str = "",
-    max_bad_rows: int = -1,
-    progress: bool = False,
-    report: Callable[[str], None] | None = None,
-    n_workers: int | None = None,
-) -> TokenStore:
-    """Return the token store of ``paths``, tokenising them if no store of them exists.
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""An interrupted build waits so long for somebody who goes on with it."""
 
-    Args:
-        paths: jsonl files (plain, ``.gz``, ``.zst``) or globs; each file counts once.
-        tokenizer_path: a tokenizer folder (``""``: the shipped one).
-        cache_dir: where stores live (``""``: ``$MINIMIND_CACHE``, else the user's cache).
-        max_bad_rows: more unusable rows than this are an error (-1: never).
-        progress: show a progress bar, on a terminal.
-        report: told in words, several times a second, how far the work is.
-        n_workers: tokenising processes (None: one for each core).
-
-    Raises:
-        DataError: a path, the tokenizer or the cache folder cannot be used, no row can, or
-            more than ``max_bad_rows`` rows cannot.
-    """
-    sources = [Source.of(path) for path in find_files(paths)]
-    cache = cache_folder(cache_dir)
-    key = _key(sources, text_field, tokenizer_fingerprint(tokenizer_path))
-    folder = cache / f"tokens-{key}"
-    try:
-        store = TokenStore.open(folder)
-        log.debug("token store %s is up to date", folder)
-    except DamagedStoreError:
-        store = _build_once(
-            folder,
-            sources,
-            tokenizer_path,
-            text_field,
-            progress=progress,
-            report=report,
-            n_workers=n_workers,
-        )
-    _report_bad_rows(store, max_bad_rows)
-    return store
+SUFFIX = ".building"
+_LOCK, _MARK = "owner.lock", "mark.json"
 
 
 def cache_folder(cache_dir: str = "") -> Path:
@@ -88,14 +52,19 @@ def cache_folder(cache_dir: str = "") -> Path:
     return user_cache_path("minimind", appauthor=False)
 
 
-def _key(sources: Sequence[Source], text_field: str, fingerprint: str) -> str:
+def store_folder(
+    cache_dir: str, sources: Sequence[Source], text_field: str, fingerprint: str
+) -> Path:
+    """Return the folder of the store of ``sources`` as they are, under one tokenizer."""
     files = [[str(s.path), s.size, s.mtime_ns] for s in sources]
     parts = json.dumps([FORMAT_VERSION, files, text_field, fingerprint])
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+    key = hashlib.sha256(parts.encode()).hexdigest()[:32]
+    return cache_folder(cache_dir) / f"tokens-{key}"
 
 
 @contextlib.contextmanager
-def _cache_errors(cache: Path, *, only_full: bool = False) -> Iterator[None]:
+def cache_errors(cache: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Say what to do about a cache folder that cannot be written, or just about a full disk."""
     try:
         yield
     except OSError as error:
@@ -108,46 +77,8 @@ def _cache_errors(cache: Path, *, only_full: bool = False) -> Iterator[None]:
         raise DataError(f"cache folder {cache}: {error.strerror or error}; {advice}") from None
 
 
-def _build_once(
-    folder: Path,
-    sources: Sequence[Source],
-    tokenizer_path: str,
-    text_field: str,
-    *,
-    progress: bool,
-    report: Callable[[str], None] | None,
-    n_workers: int | None,
-) -> TokenStore:
-    """Build the store, or take the one that another process builds meanwhile."""
-    cache = folder.parent
-    with _cache_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-    with _builders_turn(folder, report):
-        with contextlib.suppress(DamagedStoreError):
-            return TokenStore.open(folder)
-        remove_abandoned(cache)
-        tokenizer = load_tokenizer(tokenizer_path)
-        with contextlib.ExitStack() as stack:
-            with _cache_errors(cache):
-                building = stack.enter_context(Building.of(folder))
-            with _cache_errors(cache, only_full=True):
-                build_store(
-                    building.path,
-                    sources,
-                    tokenizer,
-                    text_field=text_field,
-                    n_workers=n_workers,
-                    progress=progress,
-                    report=report,
-                    mark=building.mark,
-                )
-            building.release()
-            _refuse_empty(building.path, folder)
-            return _publish(building.path, folder)
-
-
 @contextlib.contextmanager
-def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterator[None]:
+def builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterator[None]:
     """Wait while another process builds this store, but never for one that is dead.
 
     The lock only saves work: two builds at once are harmless, so where locks do not work,
@@ -183,33 +114,173 @@ def _builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterat
         lock.release()
 
 
-def _refuse_empty(building: Path, folder: Path) -> None:
-    """Raise DataError if no document came out; the list of bad rows is kept."""
-    meta = json.loads((building / "meta.json").read_bytes())
-    if meta["counts"]["n_docs"]:
-        return
-    first, n_rejected = "", meta["counts"]["n_rejected"]
-    if n_rejected:
-        listed = folder.with_name(f"{folder.name}-{REJECTED}")
-        os.replace(building / REJECTED, listed)
-        with open(listed, encoding="utf-8") as file:
-            first = f"{row_place(json.loads(file.readline()))} (all: {listed})"
-    raise nothing_usable([source["path"] for source in meta["sources"]], n_rejected, first)
+@dataclass(frozen=True)
+class Mark:
+    """How far a build has come.
 
+    Attributes:
+        source: number of the file that was being read.
+        place: where to go on in it.
+        sizes: of the arrays' files, in bytes, when this was all that was in them.
+        digest: SHA-256 (hex) over the arrays and all of the above, so that nothing is built on
+            bytes that a crashed machine never wrote.
+    """
 
-def _publish(building: Path, folder: Path) -> TokenStore:
-    """Give the finished build its name; if another one was faster, use that."""
-    while True:
+    source: int
+    place: Place
+    sizes: dict[str, int]
+    digest: str
+
+    def write(self, folder: Path) -> None:
+        write_text_durably(folder / _MARK, json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(folder: Path) -> Mark | None:
+        """The mark of an interrupted build; None where there is none that makes sense."""
         try:
-            take_name(building, folder)
-            return TokenStore.open(folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-        with contextlib.suppress(DamagedStoreError):
-            return TokenStore.open(folder)
-        log.warning("the token store %s is damaged; it is replaced", folder)
-        _discard(folder)
+            found = json.loads((folder / _MARK).read_bytes())
+            mark = Mark(
+                int(found["source"]),
+                Place(int(found["place"]["line"]), int(found["place"]["offset"])),
+                {str(name): int(size) for name, size in found["sizes"].items()},
+                str(found["digest"]),
+            )
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        except (OverflowError, RecursionError):  # an infinite number, a nest too deep
+            return None
+        numbers = (mark.source, mark.place.line, mark.place.offset, *mark.sizes.values())
+        return mark if min(numbers) >= 0 else None
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        remove_temporaries(folder / _MARK)
+        (folder / _MARK).unlink(missing_ok=True)
+
+
+@dataclass
+class Building:
+    """A folder in which this process builds a store.
+
+    Attributes:
+        store: the folder that the finished store will have.
+        mark: how far an interrupted build had come that was taken up; None: start afresh.
+    """
+
+    store: Path
+    path: Path
+    mark: Mark | None
+    _lock: FileLock
+
+    @staticmethod
+    @contextlib.contextmanager
+    def of(store: Path) -> Iterator[Building]:
+        """A folder for building ``store``: an interrupted build of it, or a new one.
+
+        It is gone afterwards, unless this process is interrupted meanwhile.
+
+        Raises:
+            OSError: the cache folder cannot be written.
+        """
+        building = _take_up(store) or _begin(store)
+        try:
+            yield building
+        except Exception:
+            with contextlib.suppress(OSError):
+                Mark.remove(building.path)
+            raise
+        finally:
+            building.release()
+            if Mark.read(building.path) is None:
+                shutil.rmtree(building.path, ignore_errors=True)
+
+    def release(self) -> None:
+        """Let go of the folder; it holds nothing then but what is built in it."""
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            (self.path / _LOCK).unlink(missing_ok=True)
+
+    def keep_listing(self) -> Path:
+        """Keep the list of rejected rows, though there will be no store; return where it is."""
+        kept = self.store.with_name(f"{self.store.name}-{REJECTED}")
+        os.replace(self.path / REJECTED, kept)
+        return kept
+
+    def publish(self) -> TokenStore:
+        """Give the finished store its name; if another build was faster, use that one's."""
+        self.release()
+        while True:
+            try:
+                take_name(self.path, self.store)
+                return TokenStore.open(self.store)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            with contextlib.suppress(DamagedStoreError):
+                return TokenStore.open(self.store)
+            log.warning("the token store %s is damaged; it is replaced", self.store)
+            _discard(self.store)
+
+
+def _begin(store: Path) -> Building:
+    path = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_own_prefix(store), dir=store.parent))
+    path.chmod(store.parent.stat().st_mode)  # readable for whom the cache is
+    lock = FileLock(path / _LOCK)
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire(timeout=0)
+    return Building(store, path, None, lock)
+
+
+def _take_up(store: Path) -> Building | None:
+    """Take over an interrupted build of ``store``, if nobody is at work on it."""
+    here = f"{store.name}-{socket.gethostname()}-"
+    for path in store.parent.glob(f"{store.name}-*{SUFFIX}"):
+        if (mark := Mark.read(path)) is None:
+            continue
+        lock = FileLock(path / _LOCK)
+        try:
+            # Between machines a lock may mean nothing: silence tells there, and of two that
+            # hear it only one can rename the folder.
+            if not path.name.startswith(here) and _silent_for(path) < ABANDONED_SECONDS:
+                continue
+            lock.acquire(timeout=0)
+            own = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_own_prefix(store), dir=store.parent))
+            os.rename(path, own)
+        except (OSError, NotImplementedError, Timeout):
+            lock.release()
+            continue
+        return Building(store, own, mark, lock)
+    return None
+
+
+def _own_prefix(store: Path) -> str:
+    return f"{store.name}-{socket.gethostname()}-{os.getpid()}-"
+
+
+def _silent_for(path: Path) -> float:
+    """Seconds since anything in a folder was written."""
+    return time.time() - max(file.stat().st_mtime for file in [*path.iterdir(), path])
+
+
+def signs_of_life(store: Path) -> list[tuple[str, int]]:
+    """What changes as long as somebody builds this store."""
+    signs = []
+    for building in store.parent.glob(f"{store.name}-*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            signs += [(str(path), path.stat().st_mtime_ns) for path in building.iterdir()]
+    return sorted(signs)
+
+
+def remove_abandoned(cache: Path) -> None:
+    """Remove what killed builders left, of any store in this cache."""
+    for path in cache.glob(f"tokens-*{SUFFIX}"):
+        patience = ABANDONED_SECONDS if Mark.read(path) is None else KEPT_SECONDS
+        with contextlib.suppress(OSError, NotImplementedError, Timeout):
+            if _silent_for(path) < patience:
+                continue
+            with FileLock(path / _LOCK, timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
+            log.info("removed the unfinished build %s", path)
 
 
 def _discard(folder: Path) -> None:
@@ -218,12 +289,3 @@ def _discard(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process discarded it
         os.rename(folder, Path(grave) / folder.name)
     shutil.rmtree(grave, ignore_errors=True)
-
-
-def _report_bad_rows(store: TokenStore, max_bad_rows: int) -> None:
-    if not store.n_rejected:
-        return
-    listed = store.path / REJECTED
-    first = row_place(next(store.rejected()))
-    refuse_more_than(max_bad_rows, store.n_rejected, f"{first} (all: {listed})")
-    log.warning("%s", left_out(store.n_rejected, store.reject_reasons, first, listed))

@@ -96,7 +96,7 @@ def stats(
         DataError: the data cannot be used, as in a run.
     """
     from minimind.data.inputs import find_files
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
 
     files = find_files(paths)
     store = open_corpus(

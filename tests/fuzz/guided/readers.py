@@ -31,7 +31,7 @@ from minimind.cli.export import main as export
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
 from minimind.data.rows import BadRow, read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, DataError
 from minimind.model import MiniMindForCausalLM

@@ -16,16 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minimind.data.tokenize import unfinished
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize import cache as stores_cache
+from minimind.data.tokenize.build import open_corpus
 from minimind.system.signals import IGNORED_BY_WORKERS
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 OPEN = """
 import logging, sys
-from minimind.data.tokenize import encoder
-from minimind.data.tokenize import writer
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize import build, encoder
+from minimind.data.tokenize.build import open_corpus
 
 def peak_kib(pid):  # not ru_maxrss, which begins with what the starting process had
     lines = open(f"/proc/{pid}/status").read().splitlines()
@@ -37,7 +36,7 @@ def close(worker, real=encoder._Worker.close):
     real(worker)
 
 logging.basicConfig(level=logging.INFO)
-writer.MARK_SECONDS = 0.0
+build.MARK_SECONDS = 0.0
 workers = []
 encoder._Worker.close = close
 store = open_corpus([sys.argv[1]], cache_dir=sys.argv[2], n_workers=int(sys.argv[3]))
@@ -132,8 +131,8 @@ def test_a_killed_builder_leaves_nothing_in_the_way(
     assert left.endswith(".building")
 
     # It may or may not have written its first mark before it was killed.
-    monkeypatch.setattr(unfinished, "KEPT_SECONDS", -1)
-    monkeypatch.setattr(unfinished, "ABANDONED_SECONDS", -1)
+    monkeypatch.setattr(stores_cache, "KEPT_SECONDS", -1)
+    monkeypatch.setattr(stores_cache, "ABANDONED_SECONDS", -1)
     small = write_jsonl(tmp_path / "b.jsonl", TEXTS)
     open_corpus([small], cache_dir=str(cache))  # of another store, and still it cleans up
     assert left not in names(cache)
@@ -241,7 +240,7 @@ def test_a_warm_store_needs_no_tokenizer(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     open_corpus([data], cache_dir=str(cache))
     code = (
-        "import sys; from minimind.data.tokenize.cache import open_corpus\n"
+        "import sys; from minimind.data.tokenize.build import open_corpus\n"
         "open_corpus([sys.argv[1]], cache_dir=sys.argv[2])\n"
         "print(sorted({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))"
     )
@@ -256,7 +255,7 @@ def test_a_program_without_main_guard_works(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     script = tmp_path / "script.py"
     script.write_text(
-        "from minimind.data.tokenize.cache import open_corpus\n"
+        "from minimind.data.tokenize.build import open_corpus\n"
         f"print(open_corpus([{data!r}], cache_dir={str(tmp_path / 'cache')!r}).n_docs)\n"
     )
     folder = tmp_path / "current"

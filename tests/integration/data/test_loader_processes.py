@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 PROGRAM = """
 import os, signal, sys
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.data.dataloader import make_loader
 from minimind.data.packing import plan_rows
 from minimind.data.sampler import SkipBatchSampler

@@ -10,7 +10,7 @@ import torch
 
 from minimind.cli.eval import main
 from minimind.data.packing import plan_rows
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.errors import ConfigError, DataError
 from minimind.weights.pretrained import load_weights
 from tests.corpus import write_corpus

@@ -9,7 +9,7 @@ import torch
 
 from minimind.cli.export import main as export
 from minimind.cli.inspect import inspect, main
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from tests.unit.export.helpers import make_model, write_checkpoint, write_weight
 
 

@@ -251,7 +251,7 @@ def test_unknown_packing_is_refused(tmp_path: Path) -> None:
 
 
 def test_pickling_a_plan_carries_no_data(tmp_path: Path, tokenizer_path: str) -> None:
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
     from tests.unit.data.helpers import TEXTS, write_jsonl
 
     data = write_jsonl(tmp_path / "a.jsonl", [text * 20 for text in TEXTS] * 50)

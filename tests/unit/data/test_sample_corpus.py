@@ -146,7 +146,7 @@ def test_a_python_without_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_real_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A few MB, disjoint splits, and rows with under 1 % padding."""
-    from minimind.data.tokenize.cache import open_corpus
+    from minimind.data.tokenize.build import open_corpus
 
     out = tmp_path / "sample"
     assert main(["sample", "--out", str(out)]) == 0

@@ -8,7 +8,7 @@ import pytest
 import rich.console
 
 from minimind.data.rows import CHUNK_BYTES
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 

@@ -17,9 +17,10 @@ import zstandard
 
 from minimind.data import rows as reader
 from minimind.data.token_store import DamagedStoreError, TokenStore
-from minimind.data.tokenize import build, writer
-from minimind.data.tokenize import cache as corpus
-from minimind.data.tokenize.cache import cache_folder, open_corpus
+from minimind.data.tokenize import build
+from minimind.data.tokenize import cache as stores_cache
+from minimind.data.tokenize.build import open_corpus
+from minimind.data.tokenize.cache import cache_folder
 from minimind.errors import DataError
 from tests.unit.data.helpers import TEXTS, make_tokenizer, write_jsonl
 
@@ -130,7 +131,7 @@ def test_the_warm_store_is_opened_without_a_build(
     data: str, cache: Path, tokenizer_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = open_corpus([data], tokenizer_path, cache_dir=str(cache))
-    monkeypatch.setattr(corpus, "load_tokenizer", lambda _: pytest.fail("tokenizer loaded"))
+    monkeypatch.setattr(build, "load_tokenizer", lambda _: pytest.fail("tokenizer loaded"))
     second = open_corpus([data], tokenizer_path, cache_dir=str(cache))
     assert second.path == first.path
 
@@ -352,19 +353,19 @@ def test_the_loser_of_a_race_takes_the_winners_store(
     data: str, cache: Path, tokenizer_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both build, as they do where locks do not work; the other one is done first."""
-    real = corpus.build_store
+    real = build.build_store
     winners = []
 
-    def slower(folder: Path, *args: Any, **options: Any) -> None:
-        real(folder, *args, **options)
-        monkeypatch.setattr(corpus, "build_store", real)
-        monkeypatch.setattr(corpus.FileLock, "acquire", no_locks)
+    def slower(*args: Any, **options: Any) -> None:
+        real(*args, **options)
+        monkeypatch.setattr(build, "build_store", real)
+        monkeypatch.setattr(stores_cache.FileLock, "acquire", no_locks)
         winners.append(open_corpus([data], tokenizer_path, cache_dir=str(cache)))
 
     def no_locks(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(corpus, "build_store", slower)
+    monkeypatch.setattr(build, "build_store", slower)
     mine = open_corpus([data], tokenizer_path, cache_dir=str(cache))
     inode = os.stat(mine.path).st_ino
     assert winners[0].path == mine.path
@@ -381,7 +382,7 @@ def test_a_store_that_appears_is_taken_though_the_lock_is_held(
 
     ready = open_corpus([data], tokenizer_path, cache_dir=str(cache)).path
     hidden = ready.rename(tmp_path / "hidden")
-    monkeypatch.setattr(corpus, "build_store", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr(build, "build_store", lambda *_, **__: pytest.fail("built again"))
     appears = threading.Timer(0.3, hidden.rename, [ready])
     with FileLock(cache / f".{ready.name}.lock"):
         appears.start()
@@ -400,7 +401,7 @@ def test_a_builder_that_is_stuck_is_not_waited_for(
 
     path = open_corpus([data], tokenizer_path, cache_dir=str(cache)).path
     (path / "meta.json").unlink()
-    monkeypatch.setattr(corpus, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(stores_cache, "STALL_SECONDS", 0.5)
     with FileLock(cache / f".{path.name}.lock"):  # held by somebody who never writes
         store = open_corpus([data], tokenizer_path, cache_dir=str(cache))
     assert store.n_docs == len(TEXTS)
@@ -458,7 +459,7 @@ def test_a_full_disk(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer.StoreWriter, "add_docs", full)
+    monkeypatch.setattr(build.StoreWriter, "add_docs", full)
     before = psutil.Process().children()  # an earlier test's, such as multiprocessing's tracker
     with pytest.raises(DataError, match="No space left on device; free some space there"):
         open_corpus([data], tokenizer_path, cache_dir=str(cache))

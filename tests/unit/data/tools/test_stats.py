@@ -8,7 +8,7 @@ import pytest
 
 from minimind.cli.data import main
 from minimind.data.packing import plan_rows
-from minimind.data.tokenize.cache import open_corpus
+from minimind.data.tokenize.build import open_corpus
 from minimind.data.tools.stats import stats
 from minimind.errors import ConfigError, DataError
 from tests.unit.data.helpers import TEXTS, write_jsonl

@@ -18,9 +18,9 @@ from filelock import FileLock
 from minimind.data import rows as reader
 from minimind.data.rows import Place
 from minimind.data.token_store import TokenStore
-from minimind.data.tokenize import build, unfinished, writer
-from minimind.data.tokenize.cache import open_corpus
-from minimind.data.tokenize.unfinished import Mark
+from minimind.data.tokenize import build, cache
+from minimind.data.tokenize.build import open_corpus
+from minimind.data.tokenize.cache import Mark
 from minimind.errors import DataError
 from tests.unit.data.helpers import TEXTS
 
@@ -36,7 +36,7 @@ def rows(texts: list[str]) -> bytes:
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(reader, "CHUNK_BYTES", 200)
     monkeypatch.setattr(reader, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(writer, "MARK_SECONDS", 0.0)
+    monkeypatch.setattr(build, "MARK_SECONDS", 0.0)
     plain, gz, zst = (tmp_path / f"{i}.jsonl{end}" for i, end in enumerate(("", ".gz", ".zst")))
     plain.write_bytes(b"\xef\xbb\xbf" + rows(TEXTS * 2))
     gz.write_bytes(gzip.compress(rows(TEXTS[::-1])))
@@ -236,7 +236,7 @@ def test_of_two_that_go_on_one_begins_anew(
             shutil.move(source, tmp_path / "the other's")
         real(source, target)
 
-    monkeypatch.setattr(unfinished.os, "rename", late)
+    monkeypatch.setattr(cache.os, "rename", late)
     assert content(tokenise("c")) == whole
 
 
