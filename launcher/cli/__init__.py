@@ -1,4 +1,4 @@
-"""The launcher's command line: one module a group of commands."""
+"""The launcher's command line: one file a command."""
 
 from launcher.cli.main import app, main
 

@@ -33,13 +33,10 @@ def import_(
         print(f"Next: launcher submit --image {image} --container {container} -- FLAGS")
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this module."""
-    shown = "Example: launcher image import minimind --container apptainer --out minimind.sif"
-    group = typer.Typer(
-        help="Container images for the site's runtime.", no_args_is_help=True, epilog=shown
-    )
-    group.command("import", epilog=shown)(import_)
-    # One command alone would swallow its own name.
-    group.callback()(lambda: None)
-    app.add_typer(group, name="image")
+EXAMPLE = "Example: launcher image import minimind --container apptainer --out minimind.sif"
+app = typer.Typer(
+    help="Container images for the site's runtime.", no_args_is_help=True, epilog=EXAMPLE
+)
+app.command("import", epilog=EXAMPLE)(import_)
+# One command alone would swallow its own name.
+app.callback()(lambda: None)

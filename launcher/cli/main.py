@@ -1,16 +1,24 @@
-"""The launcher's command line. Commands live in cli_*.py; heavy imports wait inside them."""
+"""The launcher's command line. Each command has its file; heavy imports wait inside them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
-from launcher.cli import image as cli_image
-from launcher.cli import runs as cli_runs
-from launcher.cli import site as cli_site
-from launcher.cli import submit as cli_submit
-from launcher.cli import sweep as cli_sweep
+from launcher.cli import image
+from launcher.cli.cancel import cancel
+from launcher.cli.doctor import doctor
+from launcher.cli.drill import drill
+from launcher.cli.list import list_runs
+from launcher.cli.logs import logs
+from launcher.cli.requeue import requeue
+from launcher.cli.run import run
+from launcher.cli.status import status
+from launcher.cli.submit import submit
+from launcher.cli.sweep import sweep
+from launcher.cli.why import why
 from minimind.errors import EXIT_CRASHED, EXIT_USER_ERROR, MiniMindError
 from minimind.system.terminal import one_line, print_anything
 
@@ -22,11 +30,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-cli_submit.register(app)
-cli_sweep.register(app)
-cli_runs.register(app)
-cli_site.register(app)
-cli_image.register(app)
+COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
+    ("submit", submit, "--nodes 2 --gpus 8 --time 8:00:00 -- --data_path /shared/corpus.jsonl"),
+    ("run", run, "--procs 2 -- --max_steps 100"),
+    ("sweep", sweep, "--vary learning_rate=1e-3,5e-4 -- --data_path /shared/corpus.jsonl"),
+    ("status", status, "first --watch"),
+    ("list", list_runs, "--json"),
+    ("logs", logs, "first -f --rank 1"),
+    ("why", why, "first"),
+    ("cancel", cancel, "first"),
+    ("requeue", requeue, "first"),
+    ("doctor", doctor, "--nodes 2 --gpus 8"),
+    ("drill", drill, "--nodes 2 --only term --only kill"),
+)
+"""Name, function and example of every command, in the order of ``--help``."""
+
+for _name, _function, _example in COMMANDS:
+    app.command(_name, epilog=f"Example: launcher {_name} {_example}")(_function)
+app.add_typer(image.app, name="image")
 
 
 def main(argv: list[str] | None = None) -> int | None:

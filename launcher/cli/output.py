@@ -1,66 +1,89 @@
-"""The table of runs, for people."""
+"""What commands print for people: the table of runs, the script of a dry run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import shlex
+import sys
 
-from minimind.system.terminal import short_duration
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from launcher.containers import runtimes
+from launcher.inspect import run_state as state
+from launcher.inspect.run_state import RunState
+from launcher.slurm.sbatch import batch_script
+from launcher.spec.job_spec import JobSpec
+from launcher.supervise import local
+from minimind.system.terminal import note, print_json, short_duration
 
-    from launcher.inspect.run_state import RunState
+STYLES = {
+    state.RUNNING: "green",
+    state.DONE: "bold green",
+    state.FAILED: "bold red",
+    state.HELD: "yellow",
+    state.INTERRUPTED: "yellow",
+    state.CANCELLED: "dim",
+    state.DAMAGED: "bold red",
+}
+
+
+def print_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -> None:
+    """Prints the batch script, and the command that its supervisor starts the ranks with.
+
+    Where there is no batch script, the command of each rank. ``point``: of a sweep, for whose
+    array ``spec`` stands.
+    """
+    run = point or spec
+    if spec.cluster == "local":
+        command = shlex.join(local.rank_command(run))
+        text = f"{spec.world_size} × {command}\n"
+    else:
+        command = shlex.join(runtimes.rank_command(run))
+        text = batch_script(spec, array=point is not None)
+    if as_json:
+        print_json({"spec": json.loads(spec.to_json()), "script": text, "ranks": command})
+    else:
+        sys.stdout.write(text)
+        if spec.cluster == "slurm":
+            note(f"The ranks of {run.name}: {command}")
 
 
 def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
     """``status``'s table; each row is a run and its goodput (0 to 1)."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False)
     for column in ("RUN", "STATE", "JOB", "NODES", "TRY", "EPOCH", "STEP", "LOSS"):
         table.add_column(column, no_wrap=True)
     for column in ("TOK/S", "ETA", "RESTARTS", "GOODPUT"):
         table.add_column(column, no_wrap=True)
-    for state, goodput in rows:
+    for run, goodput in rows:
         # As Text: a name or an answer of Slurm's may hold what rich takes for markup.
         table.add_row(
-            Text(state.name),
-            Text(state.state, style=_STYLES.get(state.state, "")),
-            Text(state.job_id or "—"),
-            Text(",".join(state.nodes) or "—"),
-            str(state.attempt or "—"),
-            str(state.epoch if state.epoch is not None else "—"),
-            step_text(state),
-            f"{state.loss:.4f}" if isinstance(state.loss, (int, float)) else str(state.loss or "—"),
-            f"{state.tokens_per_second:,.0f}" if state.tokens_per_second else "—",
-            short_duration(state.eta_seconds),
-            Text(restarts_text(state.restarts)),
+            Text(run.name),
+            Text(run.state, style=STYLES.get(run.state, "")),
+            Text(run.job_id or "—"),
+            Text(",".join(run.nodes) or "—"),
+            str(run.attempt or "—"),
+            str(run.epoch if run.epoch is not None else "—"),
+            step_text(run),
+            f"{run.loss:.4f}" if isinstance(run.loss, (int, float)) else str(run.loss or "—"),
+            f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else "—",
+            short_duration(run.eta_seconds),
+            Text(restarts_text(run.restarts)),
             f"{100 * goodput:.0f}%" if goodput is not None else "—",
         )
     return table
 
 
-def step_text(state: RunState) -> str:
+def step_text(run: RunState) -> str:
     """``120/1000 (12%)``, or what the run does before its first step."""
-    if state.preparing:
-        return state.preparing
-    if not state.total_steps:
-        return str(state.step)
-    return f"{state.step}/{state.total_steps} ({state.percent:.0f}%)"
+    if run.preparing:
+        return run.preparing
+    if not run.total_steps:
+        return str(run.step)
+    return f"{run.step}/{run.total_steps} ({run.percent:.0f}%)"
 
 
 def restarts_text(restarts: dict[str, int]) -> str:
     """``preempted 2, crash 1``"""
     return ", ".join(f"{cause} {count}" for cause, count in sorted(restarts.items())) or "0"
-
-
-_STYLES = {
-    "RUNNING": "green",
-    "DONE": "bold green",
-    "FAILED": "bold red",
-    "HELD": "yellow",
-    "INTERRUPTED": "yellow",
-    "CANCELLED": "dim",
-    "DAMAGED": "bold red",
-}

@@ -1,17 +1,12 @@
-"""``submit`` and ``run``: validate, snapshot, start, and follow when asked to."""
+"""``submit``: validate, snapshot, start, and follow when asked to."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from launcher.cli.options import submission_options
 from minimind.errors import ConfigError
-from minimind.system.terminal import json_text, note, print_json, show
+from minimind.system.terminal import note, print_json
 
 if TYPE_CHECKING:
     from launcher.spec.job_spec import JobSpec
@@ -26,7 +21,10 @@ def submit(train: list[str], given: dict[str, Any]) -> int:
     spec = resolve(given, train)
     as_json, wait = given["as_json"], given["wait"]
     if given["dry_run"]:
-        return show_script(spec, as_json)
+        from launcher.cli.output import print_script
+
+        print_script(spec, as_json)
+        return 0
     from launcher.submit.submission import submit as send
 
     secrets = read_secrets(spec)
@@ -38,59 +36,6 @@ def submit(train: list[str], given: dict[str, Any]) -> int:
     from launcher.inspect.follow import follow
 
     return follow(spec.run_dir, as_json=as_json)
-
-
-@submission_options
-def run(train: list[str], given: dict[str, Any]) -> int:
-    """Run the same spec here, in the foreground: one rank a GPU, or [bold]--procs N[/bold]."""
-    if given["procs"] is not None and given["gpus"] is not None:
-        raise ConfigError("--procs and --gpus exclude each other")
-    if given["procs"] is not None:
-        # First, so that a --device of the user's own comes later and wins.
-        train, given["gpus"] = ["--device", "cpu", *train], given["procs"]
-    elif given["gpus"] is None:
-        from launcher.supervise.host import count_gpus
-
-        given["gpus"] = max(1, count_gpus())
-    from launcher.submit.local import run_here
-    from launcher.submit.resolve import read_secrets, resolve
-    from launcher.submit.submission import prepare
-
-    spec = resolve({**given, "cluster": "local"}, train)
-    secrets = read_secrets(spec)
-    check_name_is_free(spec, given["resume"])
-    code = run_here(prepare(spec, secrets), spec, quiet=given["as_json"])
-    if given["as_json"]:
-        # The exit status tells what became of the run, even if nobody reads this.
-        found = {"run": spec.name, "exit_code": code, "run_dir": spec.run_dir}
-        show(sys.stdout, json_text(found) + "\n")
-    return code
-
-
-def show_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) -> int:
-    """Prints the batch script, and the command that its supervisor starts the ranks with.
-
-    Where there is no batch script, the command of each rank. ``point``: of a sweep, for whose
-    array ``spec`` stands.
-    """
-    from launcher.containers import runtimes
-    from launcher.slurm.sbatch import batch_script
-    from launcher.supervise import local
-
-    run = point or spec
-    if spec.cluster == "local":
-        command = shlex.join(local.rank_command(run))
-        text = f"{spec.world_size} × {command}\n"
-    else:
-        command = shlex.join(runtimes.rank_command(run))
-        text = batch_script(spec, array=point is not None)
-    if as_json:
-        print_json({"spec": json.loads(spec.to_json()), "script": text, "ranks": command})
-    else:
-        sys.stdout.write(text)
-        if spec.cluster == "slurm":
-            note(f"The ranks of {run.name}: {command}")
-    return 0
 
 
 def check_name_is_free(spec: JobSpec, resume: bool) -> None:
@@ -150,10 +95,3 @@ def ranks_text(spec: JobSpec) -> str:
     if spec.cluster == "local" and count_gpus() == 0:
         return text + " on CPUs over gloo (no GPU here)"
     return text
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's commands to the application."""
-    shown = "launcher submit --nodes 2 --gpus 8 --time 8:00:00 -- --data_path /shared/corpus.jsonl"
-    app.command(epilog=f"Example: {shown}")(submit)
-    app.command(epilog="Example: launcher run --procs 2 -- --max_steps 100")(run)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from launcher.cli.options import submission_options
+from launcher.cli.submit import note_next
 from minimind.system.terminal import note, print_json
 
 
 @submission_options
 def sweep(train: list[str], given: dict[str, Any]) -> int:
     """Submit a run for every point of a grid of train flags."""
-    from launcher.cli.submit import note_next
     from launcher.spec.run_folder import RunFolder
     from launcher.submit.resolve import read_secrets, resolve
     from launcher.submit.sweep import check_new, parse_vary, point_specs, read_grid, submit_sweep
@@ -23,12 +21,13 @@ def sweep(train: list[str], given: dict[str, Any]) -> int:
     flags = table | parse_vary(given["vary"] or [])
     spec = resolve(given, train)
     if given["dry_run"]:
-        from launcher.cli.submit import show_script
+        from launcher.cli.output import print_script
 
         specs = point_specs(spec, train, flags)
         for point in specs:
             note(f"{spec.name}/{Path(point.run_dir).name}: {' '.join(point.train_args)}")
-        return show_script(spec, given["as_json"], point=specs[0])
+        print_script(spec, given["as_json"], point=specs[0])
+        return 0
     secrets = read_secrets(spec)
     check_new(spec)
     found = submit_sweep(spec, train, flags, secrets)
@@ -41,9 +40,3 @@ def sweep(train: list[str], given: dict[str, Any]) -> int:
     first = f"{spec.name}/0"
     note_next(RunFolder(spec.run_dir), ["status", f"logs {first} -f", f"cancel {first}"])
     return 0
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this module's command to the application."""
-    shown = "launcher sweep --vary learning_rate=1e-3,5e-4 -- --data_path /shared/corpus.jsonl"
-    app.command(epilog=f"Example: {shown}")(sweep)

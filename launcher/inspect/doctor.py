@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from launcher.containers.runtimes import programs
+from launcher.inspect.control import cancel_run
 from launcher.inspect.probe import disk_speed
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition
 from launcher.slurm.parse import leading_number
 from launcher.spec.run_folder import RunFolder
-from launcher.submit.resolve import runs_dir_flag
+from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
+from launcher.submit.submission import submit
+from minimind.system.terminal import note
 
 GOOD, WARN, BAD = "ok", "warn", "bad"
 LOCAL_FILESYSTEMS = ("ext4", "ext3", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "vfat")
@@ -27,6 +30,7 @@ CHECKPOINT_BYTES = 1_250_000_000
 SIGNAL_TO_SAVE_SECONDS = 3.0
 """Until all ranks have agreed on the stopping step and the save begins."""
 CLOCK_SKEW_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,35 @@ def filesystem(path: Path) -> str:
         if target.is_relative_to(folder) and len(folder.parts) > best:
             best, kind = len(folder.parts), found
     return kind
+
+
+def examine_as_job(
+    size: dict[str, Any], profile: dict[str, Any], *, cpu: bool, timeout: int
+) -> list[Finding]:
+    """Submits a job that measures its nodes, waits for it, and says what it found."""
+    name = time.strftime("doctor-%Y%m%d-%H%M%S")
+    folder = runs_folder(size["runs_dir"], profile) / name
+    train = ["--device", "cpu"] if cpu else []
+    spec = job_spec(name, size, profile, "launcher.probe", train)
+    submitted = time.time()
+    job = submit(spec, {})
+    note(f"job {job} measures on {spec.nodes} nodes; its folder is {folder}")
+    run = RunFolder(folder)
+    if not _wait(run, timeout):
+        cancel_run(run)
+        why = f"launcher why {name}{runs_dir_flag(run)}"
+        text = f"did not end within {timeout} s and was cancelled; see {why}"
+        return [Finding(BAD, "job", text)]
+    return examine_nodes(run, submitted)
+
+
+def _wait(run: RunFolder, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while run.final() is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def examine_nodes(run: RunFolder, submitted: float) -> list[Finding]:
