@@ -97,7 +97,7 @@ def ranks(size: int, folder: Path) -> list[Line]:
         if mine:
             lock.release()
         if number == 0:
-            from launcher.spec.records import read_events
+            from minimind.rundir.events import read_events
 
             found = read_events(folder / "events.jsonl")
             assert len(found) == 20 * size, "an event was lost or torn"

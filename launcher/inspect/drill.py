@@ -17,12 +17,12 @@ from typing import Any
 
 from launcher.slurm import client as slurm
 from launcher.spec.options import TRAIN_MODULE
-from launcher.spec.records import read_points
-from launcher.spec.run_folder import RunFolder, of_attempt
+from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import submit
 from launcher.supervise import host
 from minimind.errors import SubmissionError
+from minimind.rundir.events import of_attempt
 from minimind.system.durable import write_text_durably
 from minimind.system.terminal import note
 
@@ -184,18 +184,18 @@ def write_corpus(path: Path) -> None:
 
 
 def _steps_per_second(run: RunFolder) -> float:
-    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = run.points()
     times = [point["time"] for point in points if "loss" in point]
     return len(times) / max(times[-1] - times[0], 1e-3) if times else 1.0
 
 
 def _steps(run: RunFolder) -> int:
-    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = run.points()
     return max((int(point.get("global_step", 0)) for point in points), default=0)
 
 
 def _lost_steps(run: RunFolder) -> int:
-    points = read_points(Path(run.spec().save_dir) / "metrics.jsonl")
+    points = run.points()
     steps = [point["global_step"] for point in points if "loss" in point]
     return len(steps) - len(set(steps))
 

@@ -10,11 +10,11 @@ from typing import Any
 from launcher.inspect import run_state as state
 from launcher.inspect.logs import log_files
 from launcher.slurm import client as slurm
-from launcher.spec.records import Event
-from launcher.spec.run_folder import RunFolder, of_attempt, preparing
+from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise.classify import cause_text
+from minimind.rundir.events import Event, of_attempt, preparing
 
 PENDING_WORDS = {
     "Priority": "other jobs come first",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from launcher.slurm.parse import JobInfo
-from launcher.spec.records import Event, Point, read_points
-from launcher.spec.run_folder import RunFolder, last_step, of_attempt, preparing
+from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise import host
 from minimind.errors import ConfigError
+from minimind.rundir.events import Event, last_step, of_attempt, preparing
+from minimind.rundir.metrics import Point
+from minimind.system.jsonl import strict
 from minimind.system.process import is_alive
 
 PENDING = "PENDING"
@@ -52,7 +53,8 @@ class RunState:
     """Under way, counted from 1 as in the training's own lines."""
     step: int = 0
     total_steps: int | None = None
-    loss: float | None = None
+    loss: float | str | None = None
+    """``"NaN"`` and the like where it is no finite number."""
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     restarts: dict[str, int] = field(default_factory=dict)
@@ -137,7 +139,7 @@ class Records:
         Raises:
             ConfigError: the folder holds no usable spec.
         """
-        return cls(run.events(), read_points(Path(run.spec().save_dir) / "metrics.jsonl"))
+        return cls(run.events(), run.points())
 
 
 def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records) -> RunState:
@@ -167,7 +169,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         epoch=newest["epoch"] + 1 if "epoch" in newest else None,
         step=step,
         total_steps=total,
-        loss=newest.get("loss"),
+        loss=strict(newest.get("loss")),
         tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
         eta_seconds=_eta(mine, records.points, total) if state == RUNNING else None,
         restarts=dict(requeues),

@@ -6,18 +6,17 @@ runs with whatever Python 3.10+ the node has.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
-import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.records import Event, read_events
 from minimind.errors import ConfigError
+from minimind.rundir.events import Event, append_event, read_events
+from minimind.rundir.metrics import Point, read_lines
 from minimind.system.durable import sync_folder, write_text_durably
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -97,25 +96,22 @@ class RunFolder:
         return found
 
     def append(self, event: str, **values: Any) -> None:
-        """Appends one event durably. A single write under O_APPEND: lines never mix."""
-        line = json.dumps({"time": time.time(), "event": event, **values}, ensure_ascii=False)
-        data = (line + "\n").encode()
-        descriptor = os.open(self.events_file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                # A crash or a full disk tore the line before: it must not take this one along.
-                data = b"\n" + data
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if size == 0:
-            sync_folder(self.root)
+        """Appends one event durably."""
+        append_event(self.events_file, event, **values)
 
     def events(self) -> list[Event]:
         """All events, oldest first. A line that is no event is left out."""
         return read_events(self.events_file)
+
+    def points(self) -> list[Point]:
+        """All points that the training logged, as they were written; none can be read: [].
+
+        Raises:
+            ConfigError: the folder holds no usable spec.
+        """
+        with contextlib.suppress(OSError):
+            return read_lines(Path(self.spec().save_dir) / "metrics.jsonl")
+        return []
 
     def attempt_dir(self, number: int) -> Path:
         """Where the logs of attempt ``number`` (from 1) lie."""
@@ -221,27 +217,3 @@ def _read_final(marker: Path) -> Final:
     if isinstance(cause, str) and isinstance(reason, str) and isinstance(code, int):
         return Final(cause, code, reason)
     raise ConfigError(f"{marker} is damaged: remove it to let the run go on")
-
-
-def last_step(events: Iterable[Event]) -> int:
-    """The furthest optimiser step that a durable checkpoint holds; 0 when there is none."""
-    saved = {"checkpointed", "preempted", "finished"}
-    steps = [event["step"] for event in events if event.get("event") in saved and "step" in event]
-    return max(steps, default=0)
-
-
-def of_attempt(events: list[Event], attempt: int) -> list[Event]:
-    """The events from the start of ``attempt`` up to the start of the next one."""
-    inside = False
-    found = []
-    for event in events:
-        if event.get("event") == "attempt_started":
-            inside = event.get("attempt") == attempt
-        if inside:
-            found.append(event)
-    return found
-
-
-def preparing(events: list[Event]) -> str:
-    """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
-    return str(events[-1]["what"]) if events and events[-1]["event"] == "preparing" else ""

@@ -8,10 +8,10 @@ import time
 from typing import Any
 
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.records import Event
-from launcher.spec.run_folder import Final, RunFolder, last_step, of_attempt
+from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import classify as causes
 from launcher.supervise.restart_policy import Decision, decide
+from minimind.rundir.events import Event, last_step, of_attempt
 
 
 def begin(run: RunFolder, **values: Any) -> int:

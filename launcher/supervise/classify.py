@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp
-from launcher.spec.records import Event
+from minimind.rundir.events import Event
 
 DONE = "done"
 PREEMPTED = "preempted"

@@ -11,14 +11,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from launcher.spec.records import Event
 from launcher.spec.run_folder import RunFolder
+from minimind.rundir.events import SILENT_SECONDS, Event
 from minimind.system.process import process_identity
-
-BEAT_SECONDS = 5.0
-"""How often a local supervisor touches its lock, so that other hosts see it live."""
-SILENT_SECONDS = 60.0
-"""After how long without that it is given up for dead. Hosts' clocks agree better than that."""
 
 _ATTEMPT_EVENTS = ("attempt_started", "attempt_ended", "requeued")
 _EVENTS = b"MINIMIND_EVENTS="

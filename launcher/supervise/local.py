@@ -20,14 +20,14 @@ from types import FrameType
 
 from launcher.containers import runtimes as container
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.run_folder import Final, RunFolder, of_attempt
+from launcher.spec.run_folder import Final, RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.host import BEAT_SECONDS
 from launcher.supervise.watchdog import Progress, watch
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.rundir.events import BEAT_SECONDS, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line

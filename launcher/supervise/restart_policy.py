@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.records import Event
 from launcher.spec.run_folder import Final
 from launcher.supervise import classify as causes
+from minimind.rundir.events import Event
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,14 @@ from launcher.slurm import client as slurm
 from launcher.slurm.environment import PLACE_VARIABLES
 from launcher.slurm.parse import leading_number, unanswered
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.run_folder import RunFolder, of_attempt
+from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, watch
 from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.rundir.events import of_attempt
 from minimind.system.process import free_port
 from minimind.system.terminal import one_line
 

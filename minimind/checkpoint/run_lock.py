@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from minimind.errors import ConfigError, MiniMindError
-from minimind.rundir.events import ENVIRONMENT_VARIABLE
+from minimind.rundir.events import BEAT_SECONDS, ENVIRONMENT_VARIABLE, SILENT_SECONDS
 from minimind.system.process import boot_id, is_alive, pid_namespace, start_ticks
+from minimind.system.validators import is_whole
 
 log = logging.getLogger(__name__)
-
-HEARTBEAT_SECONDS = 5.0
-STALE_SECONDS = 60.0
 
 
 class LockLostError(MiniMindError):
@@ -67,7 +65,7 @@ class FolderLock:
         path: Path,
         *,
         flag: str = "checkpoint_dir",
-        stale_seconds: float = STALE_SECONDS,
+        stale_seconds: float = SILENT_SECONDS,
     ) -> None:
         self.path = path
         self.flag = flag
@@ -104,7 +102,7 @@ class FolderLock:
                     f"wait for it, stop it, or use another --{self.flag}"
                 )
             check()
-            time.sleep(HEARTBEAT_SECONDS / 5)
+            time.sleep(BEAT_SECONDS / 5)
         self._remove_leftovers()
         self._thread = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
         self._thread.start()
@@ -160,7 +158,7 @@ class FolderLock:
         with self._written_beside() as fresh, contextlib.suppress(FileNotFoundError):
             os.replace(fresh, self.path)
         # Of two that take over at once the later rename wins; let both see which it was.
-        time.sleep(HEARTBEAT_SECONDS / 5)
+        time.sleep(BEAT_SECONDS / 5)
 
     @contextlib.contextmanager
     def _written_beside(self) -> Iterator[Path]:
@@ -218,7 +216,7 @@ class FolderLock:
                 probe.unlink()
 
     def _keep_alive(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
+        while not self._stop.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 if self.is_mine():
                     os.utime(self.path)
@@ -226,7 +224,7 @@ class FolderLock:
 
 def _is_owner(found: dict[str, Any]) -> bool:
     numbers = (found.get("pid"), found.get("attempt", 0), found.get("started") or 0)
-    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+    if not all(map(is_whole, numbers)):
         return False
     return all(isinstance(found.get(name, ""), str) for name in ("token", "host", "job", "run"))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from minimind.errors import WeightsError
+from minimind.system.validators import is_whole
 from minimind.weights.torch_file import plain_tensor
 
 T = TypeVar("T")
@@ -136,9 +137,9 @@ def faults(found: Mapping[str, Any]) -> list[str]:
     """The keys of a checkpoint that are missing or of another type than a resume needs."""
     ranks, model, config = found.get("ranks"), found.get("model"), found.get("config")
     right = {
-        **{name: _is_count(found.get(name)) for name in vars(Progress())},
-        "world_size": _is_count(found.get("world_size")),
-        "rows_per_update": _is_count(found.get("rows_per_update")),
+        **{name: is_whole(found.get(name)) for name in vars(Progress())},
+        "world_size": is_whole(found.get("world_size")),
+        "rows_per_update": is_whole(found.get("rows_per_update")),
         "optimizer": isinstance(found.get("optimizer"), dict),
         "scaler": isinstance(found.get("scaler"), dict),
         "model": isinstance(model, dict) and all(map(plain_tensor, model.values())),
@@ -147,20 +148,16 @@ def faults(found: Mapping[str, Any]) -> list[str]:
         "wandb_id": isinstance(found.get("wandb_id"), (str, type(None))),
         "config": isinstance(config, dict)
         and all(
-            _is_count(config.get(name)) and config[name] > 0
+            is_whole(config.get(name)) and config[name] > 0
             for name in ("batch_size", "accumulation_steps")
         ),
         "execution": "execution" not in found or _is_execution(found["execution"]),
         "ranks": isinstance(ranks, list)
-        and _is_count(found.get("world_size"))
+        and is_whole(found.get("world_size"))
         and len(ranks) == found["world_size"]
         and all(map(_is_rank, ranks)),
     }
     return [name for name, is_right in right.items() if not is_right]
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _is_execution(value: Any) -> bool:
@@ -189,7 +186,7 @@ def is_checkpoint(found: Any) -> bool:
 def step_of(found: Mapping[str, Any]) -> int:
     """Optimiser steps in a checkpoint; -1 when it does not say."""
     step = found["global_step"]
-    return step if _is_count(step) else -1
+    return step if is_whole(step) else -1
 
 
 @dataclass(frozen=True)
@@ -209,7 +206,7 @@ class SavedModel:
         if not isinstance(found, Mapping) or not isinstance(found.get("model"), Mapping):
             return cls(found, None, {}, None)
         model_config, config = found.get("model_config"), found.get("config")
-        counts = {name: found[name] for name in vars(Progress()) if _is_count(found.get(name))}
+        counts = {name: found[name] for name in vars(Progress()) if is_whole(found.get(name))}
         return cls(
             weights=found["model"],
             model_config=dict(model_config) if isinstance(model_config, Mapping) else None,

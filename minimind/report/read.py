@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimind.checkpoint.run_lock import STALE_SECONDS
 from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, read_json, tidy
+from minimind.rundir.events import SILENT_SECONDS, read_events
 from minimind.rundir.ledger import Account, account_for, events_of_metrics
 from minimind.rundir.metrics import each_step_once, read_lines
 from minimind.system.terminal import long_duration
 
-SILENT_SECONDS = 600.0
+REMARKABLE_SECONDS = 600.0
 """A launched run that has shown no sign of life for so long is remarked upon."""
 
 SUBMISSION = (
@@ -95,12 +95,12 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
     lines = tidy(read_lines(out / "metrics.jsonl"))
     records = each_step_once(lines)
     points = [r for r in records if "loss" in r and "global_step" in r]
-    events = [e for e in tidy(read_lines(path / "events.jsonl")) if "time" in e and "event" in e]
+    events = tidy(read_events(path / "events.jsonl"))
     launched, now = bool(events), clock()
     newest = max((r["time"] for r in (*lines, *events) if "time" in r), default=now)
     if launched:
         state, reason = _launched_state(path, events)
-        if state == "running" and now - newest > SILENT_SECONDS:
+        if state == "running" and now - newest > REMARKABLE_SECONDS:
             silence = long_duration(now - newest)
             reason = f"no sign of life for {silence}: launcher status tells more"
     else:
@@ -188,7 +188,7 @@ def _plain_state(points: list[Record], checkpoints: Iterable[Path], now: float) 
     if points and points[-1]["global_step"] >= points[-1].get("total_steps", math.inf):
         return "done"
     pulses = [written for _, _, written in _files(checkpoints, "*.lock")]
-    return "running" if pulses and now - max(pulses) < STALE_SECONDS else "stopped"
+    return "running" if pulses and now - max(pulses) < SILENT_SECONDS else "stopped"
 
 
 def _checkpoint_files(folders: Iterable[Path], config: Record) -> list[tuple[str, int, float]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from minimind.errors import ConfigError
 from minimind.system.toml import read_toml
+from minimind.system.validators import is_whole
 
 Record = dict[str, Any]
 
@@ -42,7 +43,7 @@ def _fitting(key: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if key in _WHOLE:
-        return value if isinstance(value, int) and 0 <= value < 1 << 50 else None
+        return value if is_whole(value) and value < 1 << 50 else None
     if key == "time":
         # Up to the year 5138, beyond which calendars give up.
         return float(value) if 0 <= value < 1e11 else None

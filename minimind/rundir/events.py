@@ -1,8 +1,10 @@
-"""The run's event log, which the launcher reads: preparing, started, resumed, checkpointed,
-preempted, finished, failed.
+"""``events.jsonl``: what happened to a run, in the words of launcher and training.
 
-The environment variable ``MINIMIND_EVENTS`` names the file. The batch script on the host
-appends to it too, so every event is one ``O_APPEND`` write; readers skip blank lines.
+The launcher appends ``submitted``, ``attempt_started``, ``attempt_ended``, …; the training, which
+finds the file by the environment variable ``MINIMIND_EVENTS``, ``preparing``, ``started``,
+``resumed``, ``checkpointed``, ``preempted``, ``finished`` and ``failed``. Many processes on many
+nodes append, and some are killed while they do: a line that is no event as its readers know it is
+left out. Steps are optimiser steps. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,24 +13,135 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog, append_durably, read_objects
+from minimind.system.validators import (
+    MOST,
+    is_finite,
+    is_text,
+    is_whole,
+    is_word,
+    is_word_list,
+)
 
 ENVIRONMENT_VARIABLE = "MINIMIND_EVENTS"
 
 BEAT_SECONDS = 5.0
+"""How often whoever holds a run shows that it lives, by the time of a file: the events, a lock."""
+SILENT_SECONDS = 60.0
+"""After how long without that it is given up for dead. Hosts' clocks agree better than that."""
+
+Event = dict[str, Any]
+"""``time`` (Unix seconds), ``event`` (its kind), and what belongs to that kind."""
+
+SAVED = ("checkpointed", "preempted", "finished")
+"""Events that tell of a durable checkpoint, of ``step``."""
+
+LONGEST_JOB_ID = 32
+
+
+def _is_code(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and abs(value) < MOST)
+
+
+def _is_job_id(value: Any) -> bool:
+    return is_word(value) and len(value) <= LONGEST_JOB_ID
+
+
+FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "time": is_finite,
+    "event": is_word,
+    "attempt": is_whole,
+    "step": is_whole,
+    "pid": is_whole,
+    "log_offset": is_whole,
+    "stall_seconds": is_finite,
+    "exit_code": _is_code,
+    "job_id": _is_job_id,
+    "cause": is_word,
+    "reason": is_text,
+    "cluster": is_word,
+    "host": is_word,
+    "what": is_word,
+}
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "submitted": ("job_id",),
+    "attempt_started": ("attempt",),
+    "attempt_ended": ("attempt", "cause"),
+    "requeued": ("cause",),
+    "requeue_failed": ("reason",),
+    "supervisor_started": ("pid",),
+    "preparing": ("what",),
+}
 
 log = logging.getLogger(__name__)
 
 
+def new_event(event: str, **fields: Any) -> Event:
+    """An event of this moment."""
+    return {"time": time.time(), "event": event, **fields}
+
+
+def append_event(path: Path, event: str, **fields: Any) -> None:
+    """Append an event of this moment to a file, durably.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    append_durably(path, new_event(event, **fields))
+
+
+def read_events(path: Path) -> list[Event]:
+    """All events of a run, oldest first; a file that cannot be read has none."""
+    with contextlib.suppress(OSError):
+        return [event for event in read_objects(path) if is_event(event)]
+    return []
+
+
+def is_event(value: Mapping[str, Any]) -> bool:
+    """True when ``value`` has what every reader of its kind of event relies on."""
+    if not {"time", "event"} <= value.keys():
+        return False
+    if not all(check(value[name]) for name, check in FIELDS.items() if name in value):
+        return False
+    kind = value["event"]
+    if kind == "attempt_started" and not is_word_list(value.get("nodes", [])):
+        return False
+    return all(name in value for name in NEEDED.get(kind, ()))
+
+
+def last_step(events: Iterable[Event]) -> int:
+    """The furthest optimiser step that a durable checkpoint holds; 0 when there is none."""
+    steps = [event["step"] for event in events if event.get("event") in SAVED and "step" in event]
+    return max(steps, default=0)
+
+
+def of_attempt(events: list[Event], attempt: int) -> list[Event]:
+    """The events from the start of ``attempt`` up to the start of the next one."""
+    inside = False
+    found = []
+    for event in events:
+        if event.get("event") == "attempt_started":
+            inside = event.get("attempt") == attempt
+        if inside:
+            found.append(event)
+    return found
+
+
+def preparing(events: list[Event]) -> str:
+    """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
+    return str(events[-1]["what"]) if events and events[-1]["event"] == "preparing" else ""
+
+
 class EventLog:
-    """Appends events to a file, or does nothing when there is no file to append to."""
+    """The training's events: appended to a file, or dropped when there is none to append to."""
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = Path(path) if path else None
-        self._file: MetricsLog | None = None
+        self._file: JsonLog | None = None
         self._beaten_at = float("-inf")
 
     @classmethod
@@ -36,7 +149,7 @@ class EventLog:
         return cls(os.environ.get(ENVIRONMENT_VARIABLE))
 
     def append(self, event: str, **fields: Any) -> None:
-        """Append ``{"time": UNIX_SECONDS, "event": EVENT, ...}``, durable when this returns.
+        """Append an event of this moment, durable when this returns.
 
         An event that cannot be written is logged as a warning: no bookkeeping stops a run.
         """
@@ -44,8 +157,8 @@ class EventLog:
             return
         try:
             if self._file is None:
-                self._file = MetricsLog(self.path)
-            self._file.write({"time": time.time(), "event": event, **fields})
+                self._file = JsonLog(self.path)
+            self._file.write(new_event(event, **fields))
         except OSError as error:
             log.warning("cannot record the event %r in %s: %s", event, self.path, error)
 

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from minimind.system.jsonl import strict
+
 LONGEST = 1000
 """Characters of a message; no path is longer than half of that, as a rule."""
 
@@ -56,8 +58,8 @@ def show(stream: TextIO, text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """How all commands write JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """How all commands write JSON, which has no NaN: see :mod:`minimind.system.jsonl`."""
+    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def print_json(value: Any) -> None:

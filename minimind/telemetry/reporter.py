@@ -11,7 +11,7 @@ import torch
 
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 from minimind.telemetry.console import ProgressBar, step_line
 from minimind.telemetry.monitor import Monitor
 from minimind.telemetry.samples import SampleWriter
@@ -43,7 +43,7 @@ class Reporter:
     total_steps: int
     """Optimiser steps of the whole run."""
     world_size: int
-    metrics: MetricsLog | None
+    metrics: JsonLog | None
     """Rank 0's; None elsewhere."""
     tracker: Tracker
     monitor: Monitor

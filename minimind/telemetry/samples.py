@@ -18,7 +18,7 @@ from minimind.config import TrainConfig
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError
 from minimind.inference.generate import generate, read_prompts
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 from minimind.telemetry.trackers.tracker import Tracker
 
 DEFAULT_PROMPTS = ("The", "A good way to", "今天天气", "我们可以")
@@ -58,7 +58,7 @@ class SampleWriter:
         self._tracker = tracker
         self._seed = config.seed
         self._tokenizer = load_tokenizer(config.tokenizer_path)
-        self._file: MetricsLog | None = MetricsLog(Path(config.save_dir) / FILE_NAME)
+        self._file: JsonLog | None = JsonLog(Path(config.save_dir) / FILE_NAME)
 
     def write(self, *, micro_step: int, update: int, **place: Any) -> None:
         """Sample now. What goes wrong is one warning, and the end of sampling; never raises.

@@ -35,7 +35,7 @@ from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.errors import ConfigError
 from minimind.rundir.events import EventLog
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 from minimind.system.signals import StopFlag, StopRequested
 from minimind.telemetry.console import ProgressBar, logging_to_console, logging_to_file
 from minimind.telemetry.environment import FILE_NAME as ENVIRONMENT_FILE
@@ -213,7 +213,7 @@ def _run(
         save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
     )
     stack.callback(row_record.close)
-    metrics = MetricsLog(save_dir / "metrics.jsonl") if world.is_main else None
+    metrics = JsonLog(save_dir / "metrics.jsonl") if world.is_main else None
     if metrics is not None:
         stack.callback(metrics.close)
         write_config_file(config, save_dir / "config.toml")

@@ -14,8 +14,9 @@ from typing import Any
 
 from launcher.inspect import run_state as state
 from launcher.slurm.parse import JobInfo
-from launcher.spec.run_folder import RunFolder, of_attempt
+from launcher.spec.run_folder import RunFolder
 from launcher.supervise import host
+from minimind.rundir.events import of_attempt
 from minimind.system.process import is_alive
 from tests.chaos.target import (
     Ending,

@@ -15,8 +15,8 @@ from launcher.spec.run_folder import Final, RunFolder
 from minimind.checkpoint.store import Checkpointer
 from minimind.data.packing import plan_rows
 from minimind.data.tokenize.build import open_corpus
-from minimind.rundir.metrics import MetricsLog
 from minimind.system.durable import sync_file
+from minimind.system.jsonl import JsonLog
 from minimind.training.audit import trim_row_records
 from tests.checkpoints import train_state
 from tests.corpus import write_corpus, write_tokenizer
@@ -69,7 +69,7 @@ def save_after_damage(folder: Path, record: Path) -> None:
 
 
 def write_metrics(folder: Path, record: Path) -> None:
-    log = MetricsLog(folder / "metrics.jsonl")
+    log = JsonLog(folder / "metrics.jsonl")
     for step in range(1, RECORDS + 1):
         log.write({"global_step": step, "step": step, "epoch": 0, "loss": 1 / step})
         set_mark(record, f"durable {step}")

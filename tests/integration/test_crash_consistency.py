@@ -19,7 +19,8 @@ from launcher.spec.run_folder import RunFolder
 from minimind.checkpoint.store import load_checkpoint
 from minimind.data.packing import plan_rows
 from minimind.data.token_store import TokenStore
-from minimind.rundir.metrics import MetricsLog, read_metrics
+from minimind.rundir.metrics import read_metrics
+from minimind.system.jsonl import JsonLog
 from minimind.weights.torch_file import load_torch_file
 from tests.checkpoints import train_state
 from tests.integration.crash_scenario import (
@@ -136,7 +137,7 @@ def test_every_metrics_record_survives_once_written(
 ) -> None:
     for count, crash in enumerate(part(record, "metrics")):
         path = crash.write(tmp_path / str(count)) / "metrics.jsonl"
-        log = MetricsLog(path)
+        log = JsonLog(path)
         log.write({"event": "resumed", "time": 0})
         log.close()
         found = [r["global_step"] for r in read_metrics(path) if "loss" in r]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from minimind.checkpoint.run_lock import STALE_SECONDS
 from minimind.cli.report import main
 from minimind.report.read import read_run
+from minimind.rundir.events import SILENT_SECONDS
 from tests.runs import Run, wait_until
 
 
@@ -43,7 +43,7 @@ def test_a_run_is_reported_at_every_stage_of_its_life(
     processes[0].kill()
     assert run.finish(processes) == [-signal.SIGKILL]
 
-    killed = read_run(run.folder, clock=lambda: time.time() + 2 * STALE_SECONDS)
+    killed = read_run(run.folder, clock=lambda: time.time() + 2 * SILENT_SECONDS)
     assert killed.state == "stopped"
     run.complete()
     done = report()

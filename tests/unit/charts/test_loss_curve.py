@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from minimind.charts.loss_curve import plot_loss_curve
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -20,7 +20,7 @@ def colours(path, box=None):
 
 
 def write(path, *records):
-    log = MetricsLog(path)
+    log = JsonLog(path)
     for record in records:
         log.write(record)
     log.close()

@@ -17,7 +17,7 @@ from minimind.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock_module, "BEAT_SECONDS", 0.05)
 
 
 @pytest.fixture

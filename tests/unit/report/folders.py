@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind.config import TrainConfig, write_config_file
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 
 START = 1_800_000_000.0
 
@@ -50,7 +50,7 @@ def sample(step: int, prompt: str = "The", text: str = " sea") -> dict[str, Any]
 
 
 def write_lines(path: Path, records: list[dict[str, Any]]) -> None:
-    log = MetricsLog(path)
+    log = JsonLog(path)
     for record in records:
         log.write(record)
     log.close()
@@ -73,7 +73,7 @@ def write_output(
 
 
 EVENTS: list[dict[str, Any]] = [
-    {"time": START, "event": "submitted", "cluster": "slurm"},
+    {"time": START, "event": "submitted", "job_id": "5", "cluster": "slurm"},
     {"time": START + 10, "event": "attempt_started", "attempt": 1, "nodes": ["n1", "n2"]},
     {"time": START + 20, "event": "started", "step": 0},
     {"time": START + 60, "event": "checkpointed", "step": 40},

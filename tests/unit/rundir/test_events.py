@@ -8,7 +8,7 @@ import sys
 import time
 
 from minimind.rundir.events import BEAT_SECONDS, EventLog
-from minimind.rundir.metrics import read_lines
+from minimind.system.jsonl import read_objects
 from minimind.telemetry import preparation
 from minimind.telemetry.preparation import Preparation
 
@@ -101,7 +101,7 @@ def test_every_acknowledged_event_survives_sigkill(tmp_path):
         rest, _ = writer.communicate()
     acknowledged = max([acknowledged, *map(int, rest.split())])
     # What was being written when the kill came may be torn: nobody was told that it is there.
-    numbers = [event["number"] for event in read_lines(path)]
+    numbers = [event["number"] for event in read_objects(path)]
     assert acknowledged >= 20
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) in (acknowledged, acknowledged + 1)

@@ -11,7 +11,7 @@ SECRET = "s3cret-value"
 PROGRAM = """
 import json, logging, os, sys
 from minimind.system import redact
-from minimind.rundir.metrics import to_json
+from minimind.system.jsonl import to_json
 
 logging.basicConfig(filename=sys.argv[1], format="%(levelname)s %(message)s")
 log = logging.getLogger("another.package")

@@ -9,7 +9,7 @@ import torch
 
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
-from minimind.rundir.metrics import MetricsLog
+from minimind.system.jsonl import JsonLog
 from minimind.telemetry import reporter as module
 from minimind.telemetry.console import ProgressBar
 from minimind.telemetry.meters import SECTIONS
@@ -41,7 +41,7 @@ def make(path: Path | None, **changes: Any) -> Reporter:
         "config": TrainConfig(log_interval=10, eval_interval=4),
         "total_steps": 9,
         "world_size": 2,
-        "metrics": MetricsLog(path) if path else None,
+        "metrics": JsonLog(path) if path else None,
         "tracker": NullTracker(),
         "monitor": Monitor(torch.device("cpu")),
         "bar": ProgressBar(9, 0, visible=False),

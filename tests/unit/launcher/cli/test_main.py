@@ -177,6 +177,24 @@ def test_nothing_to_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status"]) == 0
 
 
+@pytest.mark.parametrize("loss", ['"NaN"', "NaN", '"Infinity"', "-Infinity"])
+def test_status_keeps_a_point_that_is_not_finite_and_its_json_valid(
+    submitted: RunFolder, capsys: pytest.CaptureFixture[str], loss: str
+) -> None:
+    line = f'{{"time": 1.0, "global_step": 7, "total_steps": 9, "loss": {loss}}}\n'
+    out = Path(submitted.spec().save_dir)
+    out.mkdir()
+    (out / "metrics.jsonl").write_text(line)
+    assert main(["status", "demo", "--json", "--runs-dir", str(submitted.root.parent)]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert (found["step"], found["total_steps"]) == (7, 9)
+    assert found["loss"] == loss.strip('"')
+
+
 def test_golden_folder_is_used() -> None:
     assert len(list(GOLDEN.glob("*.txt"))) >= 7
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.records import read_json_lines
-from launcher.spec.run_folder import Final, RunFolder, last_step
+from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
+from minimind.rundir.events import last_step
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_torn_and_blank_lines_are_left_out(run: RunFolder) -> None:
         file.write(b'\n{"time": 1, "ev\n\xff\xfe\n[1]\n')
     run.append("released")
     assert [event["event"] for event in run.events()] == ["submitted", "released"]
-    assert read_json_lines(run.root / "nothing") == []
+    assert RunFolder(run.root / "nothing").events() == []
 
 
 def test_an_event_after_a_torn_line_is_not_lost_with_it(run: RunFolder) -> None:
