@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from minimind.cli.data import main
+from minimind.cli.data.preview import visible
 from minimind.config import TrainConfig
 from minimind.data.sampler import epoch_order
-from minimind.data.tools.preview import describe_row, first_rows, plan_of, visible
+from minimind.data.tools.preview import describe_row, first_rows, plan_of
 from minimind.errors import ConfigError
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
