@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from minimind.cli.parser import (
@@ -77,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
         args.max_seq_len is None or args.max_seq_len >= 8,
         f"--max_seq_len must be 8 or more, but is {args.max_seq_len}",
     )
+    from minimind.training.score import score
+
     device = find_device(args.device)
     names = ("data_path", "text_field", "batch_size", "dtype", "cache_dir", *_OF_WEIGHT)
     settings = {name: getattr(args, name) for name in names}
@@ -90,64 +90,6 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         print_json(results)
     return EXIT_DONE
-
-
-def score(
-    weight: str | Path,
-    device: Any,
-    *,
-    data_path: Sequence[str],
-    text_field: str = "text",
-    max_seq_len: int | None = None,
-    batch_size: int = 8,
-    dtype: str = "float32",
-    cache_dir: str = "",
-    tokenizer_path: str = "",
-    num_experts_per_tok: int | None = None,
-) -> dict[str, Any]:
-    """Score every token of the text once, in rows as in training.
-
-    Returns:
-        ``loss`` (nats per scored token), ``perplexity`` (its exponential), ``bits_per_byte``
-        of the UTF-8 text, and what they are of.
-
-    Raises:
-        ConfigError, DataError, WeightsError: the device, text or weights cannot be used.
-    """
-    from minimind.data.packing import plan_rows
-    from minimind.data.tokenize.build import open_corpus
-    from minimind.distributed.world import World
-    from minimind.training.evaluate import evaluate
-    from minimind.training.precision import autocast_context
-    from minimind.weights.pretrained import open_pretrained
-
-    autocast = autocast_context(device, dtype)
-    source = open_pretrained(weight, tokenizer_path, num_experts_per_tok)
-    length = max_seq_len or int(source.flags.get("max_seq_len", 512))
-    store = open_corpus(
-        data_path, str(source.tokenizer_folder), text_field=text_field, cache_dir=cache_dir
-    )
-    plan = plan_rows(store, length)
-    result = evaluate(
-        source.build().to(device),
-        plan,
-        store,
-        batch_size=batch_size,
-        world=World(rank=0, world_size=1, local_rank=0, device=device),
-        autocast=autocast,
-    )
-    loss = result["eval_loss"]
-    return {
-        "weight": str(weight),
-        "loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else math.inf,
-        "bits_per_byte": result["bits_per_byte"],
-        "documents": store.n_docs,
-        "scored_tokens": int(plan.targets_per_row.sum(dtype="int64")),
-        "bytes": store.n_bytes,
-        "max_seq_len": length,
-        "dtype": dtype,
-    }
 
 
 def _line(result: dict[str, Any]) -> str:

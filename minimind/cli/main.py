@@ -16,8 +16,8 @@ EXIT_BROKEN_PIPE = 141
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
-    "generate": ("minimind.inference.generate", "write text with a trained model"),
-    "chat": ("minimind.inference.chat", "talk to a model in the terminal"),
+    "generate": ("minimind.cli.generate", "write text with a trained model"),
+    "chat": ("minimind.cli.chat", "talk to a model in the terminal"),
     "eval": ("minimind.cli.eval", "score text that the model has not seen"),
     "report": ("minimind.cli.report", "a run, or several, as one HTML page"),
     "inspect": ("minimind.cli.inspect", "say what a file or folder is, and whether it verifies"),

@@ -1,26 +1,15 @@
-"""``minimind chat``: talk to a model in the terminal."""
+"""A dialogue with a model."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device
-from minimind.errors import EXIT_DONE, require
-from minimind.inference.sampling import Sampling, TextStream, add_sampling_flags
-from minimind.weights.pretrained import open_pretrained
-
-HELP = "/reset begins anew, /help shows this, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
-EXAMPLES = """\
-Examples:
-  minimind chat --weight out/pretrain_512.pth
-  minimind chat --weight out/pretrain_512.pth --plain --temperature 0.5
-"""
+from minimind.inference.sampling import Sampling, TextStream
 
 
 @dataclass
@@ -105,82 +94,3 @@ class Conversation:
         )
         # The last token was written, not read.
         self._read = output[0].tolist()[: self._cache.get_seq_length()]
-
-
-def build_parser() -> Parser:
-    parser = Parser(
-        prog="minimind chat",
-        description=f"Talk to a model in the terminal. {HELP}.\n"
-        "A model that was only pretrained continues text rather than answering: try --plain.",
-        epilog=EXAMPLES,
-    )
-    add_weight_flags(parser)
-    parser.flag("plain", action="store_true", help="no roles: the model continues what you write")
-    parser.flag("system", default="", metavar="TEXT", help="an instruction to begin with")
-    parser.flag(
-        "context",
-        type=int,
-        metavar="N",
-        help="most tokens that the model is shown (default: its training's row length, or 512)",
-    )
-    add_sampling_flags(parser, max_new_tokens=128, repetition_penalty=1.1)
-    add_device_flag(parser)
-    return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """Raises ConfigError, DataError or WeightsError where the command cannot be done."""
-    args = build_parser().parse_args(list(argv))
-    sampling = Sampling.from_flags(args)
-    require(not (args.plain and args.system), "--system needs roles: leave out --plain")
-    device = find_device(args.device)
-    source = open_pretrained(args.weight, args.tokenizer_path, args.num_experts_per_tok)
-    require(
-        args.plain or bool(source.tokenizer.chat_template),
-        f"the tokenizer {source.tokenizer_folder} has no chat template; use --plain",
-    )
-    context = args.context or int(source.flags.get("max_seq_len", 512))
-    require(
-        context > sampling.max_new_tokens,
-        f"--context {context} must exceed --max_new_tokens {sampling.max_new_tokens}",
-    )
-    torch.manual_seed(args.seed)
-    talk = Conversation(
-        source.build().to(device), source.tokenizer, sampling, context, plain=args.plain
-    )
-    opening = [{"role": "system", "content": args.system}] if args.system else []
-    talk.turns += opening
-    asks = sys.stdin.isatty()
-    if asks:
-        print(HELP)
-    while (line := _read_line("> " if asks else "")) is not None:
-        command = line.strip()
-        if command == "/quit":
-            break
-        if command == "/help":
-            print(HELP)
-        elif command == "/reset":
-            talk.reset()
-            talk.turns += opening
-        elif command.startswith("/"):
-            print(f"unknown command {command.split()[0]}; {HELP}")
-        elif command:
-            talk.answer(line, _write)
-            print(flush=True)
-    return EXIT_DONE
-
-
-def _read_line(prompt: str) -> str | None:
-    """A line that the user types; None at the end of the input."""
-    while True:
-        try:
-            return input(prompt)
-        except EOFError:
-            return None
-        except KeyboardInterrupt:
-            print()
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

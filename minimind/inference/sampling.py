@@ -1,16 +1,15 @@
-"""How the next token is chosen: the flags of ``generate``."""
+"""How the next token is chosen, and how text is handed on as it comes."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from minimind.cli.parser import Parser
 from minimind.errors import require
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -58,32 +57,6 @@ class Sampling:
             "max_new_tokens": self.max_new_tokens,
             "repetition_penalty": self.repetition_penalty,
         }
-
-    @classmethod
-    def from_flags(cls, args: Namespace) -> Sampling:
-        """What the command line says.
-
-        Raises:
-            ConfigError: a value is out of its range.
-        """
-        sampling = cls(**{f.name: getattr(args, f.name) for f in fields(cls)})
-        sampling.check()
-        return sampling
-
-
-def add_sampling_flags(parser: Parser, **defaults: Any) -> None:
-    """Flags for every field of :class:`Sampling`, and ``--seed``."""
-    preset = Sampling(**defaults)
-    for name, kind, text in (
-        ("max_new_tokens", int, "most tokens to add"),
-        ("temperature", float, "0: the likeliest token each time; more: more chance"),
-        ("top_p", float, "sample among the likeliest tokens of this total probability"),
-        ("top_k", int, "sample among so many of the likeliest tokens; 0: no limit"),
-        ("repetition_penalty", float, "above 1: less likely to repeat what was written"),
-    ):
-        default = getattr(preset, name)
-        parser.flag(name, type=kind, default=default, help=f"{text} (default: {default})")
-    parser.flag("seed", type=int, default=0, help="seed of the sampling (default: 0)")
 
 
 class TextStream:

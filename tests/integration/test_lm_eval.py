@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from minimind.cli.eval import score
 from minimind.cli.export import main
+from minimind.training.score import score
 from tests.corpus import documents, write_corpus
 from tests.unit.export.helpers import make_model, write_checkpoint
 

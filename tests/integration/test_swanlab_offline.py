@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from minimind.cli import track as tracking_cli
+from minimind.cli import track
 from minimind.config import TrainConfig
 from minimind.system.process import free_port
 from minimind.telemetry.trackers import swanlab as tracking
 from minimind.telemetry.trackers.swanlab import NullTracker, SwanLabTracker, start_tracker
+from minimind.telemetry.trackers.sync import find_segments
 
 pytest.importorskip("swanlab")
 
@@ -153,7 +154,7 @@ def read_segment(folder):
 
 
 def segments(config):
-    return [segment.folder for segment in tracking_cli.find_segments(Path(config.save_dir))]
+    return [segment.folder for segment in find_segments(Path(config.save_dir))]
 
 
 def train(config, run_id, steps, error=None):
@@ -256,7 +257,7 @@ def test_online_with_a_key(config, cloud, capfd, caplog):
     assert cloud.states[tracker.run_id] == "FINISHED"
     train(config, tracker.run_id, range(6, 9))
     assert [s for s, _ in cloud.steps[tracker.run_id]["loss"]] == list(range(1, 9))
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     out, err = capfd.readouterr()
     assert "nothing to send" in out
     assert KEY not in out + err + caplog.text
@@ -285,7 +286,7 @@ def test_finish_does_not_wait_for_ever_on_a_dead_network(config, cloud, monkeypa
     assert "minimind track sync" in caplog.text
     assert tracking.read_sent(Path(config.save_dir) / "swanlog") == {}
     cloud.failure = 0
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     assert set(cloud.steps[tracker.run_id]["loss"]) == {(1, 1.0)}
     for thread in threading.enumerate():
         if thread.name == "tracking":
@@ -344,18 +345,18 @@ def test_sync_merges_the_segments_of_one_run_and_sends_nothing_twice(
     folders = segments(config)
 
     capfd.readouterr()
-    assert tracking_cli.main(["sync", config.save_dir, "--dry-run"]) == 0
+    assert track.main(["sync", config.save_dir, "--dry-run"]) == 0
     shown = capfd.readouterr().out.splitlines()
     assert shown == [f"swanlab sync -i {run_id} {folder}" for folder in folders]
     assert cloud.steps == {}
 
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     assert list(cloud.steps) == [run_id]
     assert [s for s, _ in cloud.steps[run_id]["loss"]] == list(range(1, 11))
     assert cloud.states[run_id] == "FINISHED"
     assert KEY not in capfd.readouterr().out
 
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     assert "nothing to send: 3 of 3" in capfd.readouterr().out
     assert len(cloud.steps[run_id]["loss"]) == 10
 
@@ -367,16 +368,16 @@ def test_a_failed_sync_stops_and_the_next_goes_on(config, cloud, monkeypatch, ca
     first, second = segments(config)
     hidden = second.with_name("hidden")
     second.rename(hidden)
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     hidden.rename(second)
 
     cloud.failure = 401
-    assert tracking_cli.main(["sync", config.save_dir]) == 1
+    assert track.main(["sync", config.save_dir]) == 1
     assert f"{second} was not sent" in capfd.readouterr().err
     assert list(tracking.read_sent(first.parent)) == [first.name]
 
     cloud.failure = 0
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     assert [s for s, _ in cloud.steps[run_id]["loss"]] == [1, 2, 3, 4, 5, 6]
 
 
@@ -408,5 +409,5 @@ def test_a_killed_segment_is_empty_and_left_out_of_sync(config, cloud, monkeypat
 
     train(config, "run1", range(51, 53))
     assert len(segments(config)) == 1
-    assert tracking_cli.main(["sync", config.save_dir]) == 0
+    assert track.main(["sync", config.save_dir]) == 0
     assert [s for s, _ in cloud.steps["run1"]["loss"]] == [51, 52]

@@ -5,9 +5,10 @@ import io
 import pytest
 import torch
 
+from minimind.cli.chat import main
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError
-from minimind.inference.chat import Conversation, main
+from minimind.inference.chat import Conversation
 from minimind.inference.sampling import Sampling
 from tests.unit.export.helpers import make_model, write_weight
 

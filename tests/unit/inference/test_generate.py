@@ -3,11 +3,13 @@ import json
 import pytest
 import torch
 
+from minimind.cli.generate import main
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, WeightsError
-from minimind.inference.generate import generate, load_weights, main, read_prompts
+from minimind.inference.generate import generate, read_prompts
 from minimind.inference.sampling import TextStream
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.weights.pretrained import load_weights
 
 TEXT = ["The cat sat on the mat.", "the dog ate the bone.", "猫坐在垫子上。", "a b c d e f"]
 

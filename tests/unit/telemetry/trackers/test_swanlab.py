@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from minimind.cli import track as tracking_cli
+from minimind.cli import track
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.telemetry.trackers import swanlab as tracking
+from minimind.telemetry.trackers import sync
 from minimind.telemetry.trackers.swanlab import NullTracker, SwanLabTracker, start_tracker
 
 FAKE_SWANLAB = """
@@ -37,7 +38,7 @@ def fake_command(monkeypatch, tmp_path):
     monkeypatch.setenv("SENT", str(tmp_path / "sent"))
     monkeypatch.setenv("SAYS", "fine")
     monkeypatch.setenv("EXITS", "0")
-    monkeypatch.setattr(tracking_cli, "_require_key", lambda: None)
+    monkeypatch.setattr(sync, "_require_key", lambda: None)
 
     def sent():
         file = tmp_path / "sent"
@@ -51,18 +52,18 @@ def test_segments_go_in_time_order_and_once(fake_command, tmp_path, capfd):
     first = make_segment(tmp_path, "run-20260101_235959-abc")
     make_segment(tmp_path, "run-20260101_235800-abc", data=b"")
     (tmp_path / "swanlog" / "run-20260101_000000-abc").mkdir()
-    assert tracking_cli.main(["sync", str(tmp_path)]) == 0
+    assert track.main(["sync", str(tmp_path)]) == 0
     assert fake_command() == [f"sync -i abc {first}", f"sync -i abc {later}"]
-    assert tracking_cli.main(["sync", str(tmp_path)]) == 0
+    assert track.main(["sync", str(tmp_path)]) == 0
     assert len(fake_command()) == 2
 
 
 def test_a_segment_that_grew_is_sent_again(fake_command, tmp_path):
     folder = make_segment(tmp_path, "run-20260101_000000-abc")
-    tracking_cli.main(["sync", str(tmp_path)])
+    track.main(["sync", str(tmp_path)])
     with (folder / "run-abc.swanlab").open("ab") as file:
         file.write(b"more")
-    tracking_cli.main(["sync", str(tmp_path)])
+    track.main(["sync", str(tmp_path)])
     assert len(fake_command()) == 2
 
 
@@ -78,7 +79,7 @@ def test_a_failure_stops_before_the_next_segment(
     make_segment(tmp_path, "run-20260102_000000-abc")
     monkeypatch.setenv("SAYS", says)
     monkeypatch.setenv("EXITS", exits)
-    assert tracking_cli.main(["sync", str(tmp_path)]) == 1
+    assert track.main(["sync", str(tmp_path)]) == 1
     assert fake_command() == [f"sync -i abc {first}"]
     assert tracking.read_sent(tmp_path / "swanlog") == {}
     out, err = capfd.readouterr()
@@ -89,14 +90,14 @@ def test_a_failure_stops_before_the_next_segment(
 def test_a_dry_run_prints_quoted_commands_and_sends_nothing(fake_command, tmp_path, capsys):
     save_dir = tmp_path / "my out"
     folder = make_segment(save_dir, "run-20260101_000000-abc")
-    assert tracking_cli.main(["sync", "--dry-run", str(save_dir)]) == 0
+    assert track.main(["sync", "--dry-run", str(save_dir)]) == 0
     assert capsys.readouterr().out == f"swanlab sync -i abc '{folder}'\n"
     assert fake_command() == []
 
 
 def test_no_records_is_a_user_error(tmp_path):
     with pytest.raises(ConfigError, match="no SwanLab records") as caught:
-        tracking_cli.main(["sync", str(tmp_path)])
+        track.main(["sync", str(tmp_path)])
     assert caught.value.exit_code == 2
 
 
@@ -106,13 +107,13 @@ def test_no_key_is_a_user_error(tmp_path, monkeypatch):
     fake = types.SimpleNamespace(Settings=lambda: settings)
     monkeypatch.setitem(sys.modules, "swanlab", fake)
     with pytest.raises(ConfigError, match="no API key"):
-        tracking_cli.main(["sync", str(tmp_path)])
+        track.main(["sync", str(tmp_path)])
 
 
 def test_a_damaged_record_of_what_was_sent_sends_again(fake_command, tmp_path):
     make_segment(tmp_path, "run-20260101_000000-abc")
     (tmp_path / "swanlog" / "sent.json").write_text("{torn")
-    assert tracking_cli.main(["sync", str(tmp_path)]) == 0
+    assert track.main(["sync", str(tmp_path)]) == 0
     assert len(fake_command()) == 1
 
 

@@ -1,0 +1,36 @@
+"""The flags that ``generate`` and ``chat`` share: how the next token is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from minimind.cli.parser import Parser
+from minimind.inference.sampling import Sampling
+
+
+def add_sampling_flags(parser: Parser, **defaults: Any) -> None:
+    """Flags for every field of :class:`Sampling`, and ``--seed``."""
+    preset = Sampling(**defaults)
+    for name, kind, text in (
+        ("max_new_tokens", int, "most tokens to add"),
+        ("temperature", float, "0: the likeliest token each time; more: more chance"),
+        ("top_p", float, "sample among the likeliest tokens of this total probability"),
+        ("top_k", int, "sample among so many of the likeliest tokens; 0: no limit"),
+        ("repetition_penalty", float, "above 1: less likely to repeat what was written"),
+    ):
+        default = getattr(preset, name)
+        parser.flag(name, type=kind, default=default, help=f"{text} (default: {default})")
+    parser.flag("seed", type=int, default=0, help="seed of the sampling (default: 0)")
+
+
+def read_sampling(args: argparse.Namespace) -> Sampling:
+    """What the command line says.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    sampling = Sampling(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Sampling)})
+    sampling.check()
+    return sampling
