@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -96,6 +95,8 @@ def _quota(unlimited: int) -> int:
 
 def free_port() -> int:
     """A TCP port that is free now, under all addresses of this machine."""
+    import socket  # readers of a run ask no network, and need not load one
+
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
