@@ -14,7 +14,7 @@ from launcher.slurm.environment import submission_environment
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
-from launcher.supervise.local import LocalRun, LocalSupervisor, rank_command
+from launcher.supervise.local import LocalMachine, LocalRun, rank_command
 from minimind.errors import SubmissionError
 from minimind.system.terminal import show
 
@@ -40,7 +40,7 @@ def run_here(run: RunFolder, spec: JobSpec, *, quiet: bool) -> int:
             _note(f"Each rank: {shlex.join(rank_command(spec))}")
         printer.start()
     try:
-        code = LocalSupervisor(run).main()
+        code = LocalMachine(run).main()
     finally:
         printer.stop()
     if code:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any
 
 from launcher.spec.job_spec import JobSpec
@@ -96,15 +95,3 @@ def unfinished(events: list[Event]) -> int | None:
         elif event["event"] == "attempt_ended" and event["attempt"] == open_attempt:
             open_attempt = None
     return open_attempt
-
-
-def cause_of_lost(run: RunFolder, number: int, log: str, down: tuple[str, ...]) -> str:
-    """Why an attempt ended whose supervisor was killed: by what Slurm and rank 0 still wrote."""
-    evidence = causes.Evidence(
-        exit_code=None,
-        log=log,
-        events=tuple(of_attempt(run.events(), number)),
-        down_nodes=down,
-        now=time.time(),
-    )
-    return causes.classify(evidence)

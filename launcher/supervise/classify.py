@@ -51,7 +51,8 @@ IN_WORDS = {
     LOST: "ended without a trace (its supervisor was killed)",
 }
 
-_CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn")
+_CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn", "submitted")
+"""The newest counts: who submits a run again takes the cancel back."""
 
 _CANCELLED_AT = re.compile(
     r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
@@ -67,7 +68,9 @@ class Evidence:
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
     about this attempt. ``events``: this attempt's part of the event log. ``job``: the
     controller's record. ``killed_for_hang``: the supervisor ended it itself. ``signal_lead``:
-    seconds before its limit at which the job asked to be warned.
+    seconds before its limit at which the job asked to be warned. ``time_up``: the supervisor
+    stopped it at its time limit. ``restarted``: Slurm runs the job again, and nothing warned us
+    before: the node of the batch script was gone.
     """
 
     exit_code: int | None
@@ -77,6 +80,8 @@ class Evidence:
     down_nodes: tuple[str, ...] = ()
     killed_for_hang: bool = False
     signal_lead: int = 0
+    time_up: bool = False
+    restarted: bool = False
     now: float = 0.0
 
 
@@ -107,8 +112,10 @@ def classify(evidence: Evidence) -> str:
     if code == EXIT_CONFIG and not named & {"started", "resumed"}:
         return CONFIG
     if code == EXIT_RUN_ME_AGAIN or "preempted" in named:
-        return STOP_REQUESTED
-    return CRASH if code is not None else LOST
+        return TIME_LIMIT if evidence.time_up else STOP_REQUESTED
+    if code is not None:
+        return CRASH
+    return NODE_FAILURE if evidence.restarted else LOST
 
 
 def _slurm_says(evidence: Evidence) -> str | None:

@@ -1,7 +1,7 @@
-"""The same run on this machine: all ranks as processes here, and the supervisor's whole loop.
+"""Attempts on this machine: all ranks as processes here, and every attempt from this process.
 
-submitit's local executor starts ``LocalRun`` in a process of its own. That process keeps on
-starting attempts until the run is over. SIGTERM, SIGINT, SIGHUP: checkpoint and stop, resumable.
+submitit's local executor starts ``LocalRun`` in a process of its own. SIGTERM, SIGINT, SIGHUP:
+checkpoint and stop, resumable.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from launcher.containers import runtimes as container
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.run_folder import Final, RunFolder
+from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.watchdog import Progress, watch
+from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
-from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.rundir.events import BEAT_SECONDS, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
@@ -91,13 +90,20 @@ def rank_environment(
     return environment
 
 
-@dataclass
-class LocalSupervisor:
-    """Runs attempt after attempt of ``run`` until it is over or this process is told to stop."""
+class LocalMachine:
+    """This machine as a :class:`Backend`: attempt after attempt in this process, until a stop."""
 
-    run: RunFolder
-    stop_signal: int | None = None
-    _beat_at: float = 0.0
+    fence_seconds = 0.0
+    restarts_itself = False
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.where = socket.gethostname()
+        self.stop_signal: int | None = None
+        self.number = 0
+        self._started = 0.0
+        self._told = False
+        self._beat_at = 0.0
 
     def main(self) -> int:
         """Returns the run's exit status; 75 when it was stopped and can be resumed.
@@ -106,7 +112,7 @@ class LocalSupervisor:
             ConfigError: others can write to the run folder, or its spec is damaged.
         """
         check_trusted(self.run)
-        spec = self.run.spec()
+        self.spec = self.run.spec()
         # Two people may tell a run to go on at the same moment. The lock ends with this process.
         with self.run.supervisor_lock.open("w") as lock:
             try:
@@ -114,10 +120,13 @@ class LocalSupervisor:
             except BlockingIOError:
                 print(f"launcher: {self.run.name} has a supervisor already; this one stands back")
                 return causes.EXIT_RUN_ME_AGAIN
-            return self._supervise(spec)
+            self._take_signals()
+            # Only now: whoever reads this may send a signal.
+            identity = {"host": self.where, "began": process_identity(os.getpid())}
+            self.run.append("supervisor_started", pid=os.getpid(), **identity)
+            return Supervisor(self.run, self.spec, self).main()
 
-    def _supervise(self, spec: JobSpec) -> int:
-        identity = {"host": socket.gethostname(), "began": process_identity(os.getpid())}
+    def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         # A terminal that closes sends SIGHUP. Who used nohup wants the run to outlive it.
@@ -125,87 +134,48 @@ class LocalSupervisor:
             signal.signal(signal.SIGHUP, self._on_stop)
         # submitit's handler would end this process; here the signal means nothing.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        # Only now: whoever reads this may send a signal.
-        self.run.append("supervisor_started", pid=os.getpid(), **identity)
-        self._close_lost_attempt(spec)
-        while (final := self.run.final()) is None:
-            if self._told_to_stop():
-                return self._stopped(causes.EXIT_RUN_ME_AGAIN)
-            code, final = self._attempt(spec)
-            if final is not None:
-                # Not looked up again: a person may reopen the run for another supervisor now.
-                return final.exit_code
-            if self._told_to_stop():
-                return self._stopped(code)
-            time.sleep(RESTART_SECONDS)
-        return final.exit_code
 
-    def _told_to_stop(self) -> bool:
-        return self.stop_signal is not None
+    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stop_signal = signum
 
-    def _stopped(self, code: int) -> int:
+    def say(self, text: str) -> None:
+        """Nothing: the terminal is rank 0's."""
+
+    def stopped(self, code: int) -> int | None:
         """The exit status of a stop; where it was a cancel that no attempt took up, of that."""
+        if self.stop_signal is None:
+            return None
         events = self.run.events()
         mine = max(i for i, e in enumerate(events) if e["event"] == "supervisor_started")
         if any(event["event"] == "cancel_requested" for event in events[mine:]):
             return attempt.cancel(self.run).exit_code
         return code
 
-    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
-        self.stop_signal = signum
+    def place(self) -> dict[str, Any]:
+        return {"job_id": str(os.getpid()), "nodes": [self.where]}
 
-    def _close_lost_attempt(self, spec: JobSpec) -> None:
-        number = attempt.unfinished(self.run.events())
-        if number is not None:
-            attempt.end(self.run, spec, number, causes.LOST, None)
+    def sweep(self) -> None:
+        command = container.sweep_command(self.spec)
+        if command:
+            subprocess.run(command, check=False, capture_output=True)
 
-    def _attempt(self, spec: JobSpec) -> tuple[int, Final | None]:
-        number = attempt.begin(self.run, job_id=str(os.getpid()), nodes=[socket.gethostname()])
-        self._sweep(spec)
+    def start(self, number: int) -> AttemptRanks:
+        self.number = number
         try:
-            ranks = AttemptRanks(self.run, spec, number, free_port())
-        except (FileNotFoundError, PermissionError):
-            # --python or the container's program: another try would find as little.
-            code = causes.EXIT_CONFIG
-            return code, attempt.end(self.run, spec, number, causes.CONFIG, code).final
-        started, told = time.monotonic(), False
+            self.ranks = AttemptRanks(self.run, self.spec, number, free_port())
+        except (FileNotFoundError, PermissionError) as error:
+            raise CannotStart from error
+        self._started, self._told = time.monotonic(), False
+        return self.ranks
 
-        def tick() -> None:
-            nonlocal told
-            self._beat()
-            expired = (
-                spec.time_minutes is not None
-                and time.monotonic() - started > spec.time_minutes * 60
-            )
-            if not told and (self.stop_signal is not None or expired):
-                told = True
-                ranks.send(signal.SIGTERM)
-
-        progress = Progress([self.run.events_file, Path(spec.save_dir) / "metrics.jsonl"])
-        outcome = watch(ranks, progress, hang_timeout=spec.hang_timeout, each_tick=tick)
-        self._sweep(spec)
-        if self.run.superseded(number):
-            # Another host gave this one up for dead, and has gone on.
-            reason = "a newer attempt has begun elsewhere; this one stands back"
-            print(f"launcher: {reason}", flush=True)
-            return 0, Final(causes.STOP_REQUESTED, causes.EXIT_RUN_ME_AGAIN, reason)
-        code = outcome.exit_code
-        if told and code == EXIT_TERMINATED:
-            # A rank was not far enough to handle the signal, so it had nothing to lose.
-            code = causes.EXIT_RUN_ME_AGAIN
-        cause = causes.classify(
-            causes.Evidence(
-                exit_code=code,
-                events=tuple(of_attempt(self.run.events(), number)),
-                killed_for_hang=outcome.hung,
-            )
-        )
-        if told and self.stop_signal is None and cause == causes.STOP_REQUESTED:
-            cause = causes.TIME_LIMIT
-        decision = attempt.end(self.run, spec, number, cause, code)
-        if decision.final is None and self.stop_signal is None:
-            self.run.append("requeued", attempt=number, by="launcher", cause=cause)
-        return code, decision.final
+    def tick(self) -> None:
+        """Shows that it lives, and passes a stop on to the ranks, once."""
+        self._beat()
+        limit = self.spec.time_minutes
+        expired = limit is not None and time.monotonic() - self._started > limit * 60
+        if not self._told and (self.stop_signal is not None or expired):
+            self._told = True
+            self.ranks.send(signal.SIGTERM)
 
     def _beat(self) -> None:
         """Shows the hosts that share the run folder that this supervisor lives."""
@@ -215,10 +185,30 @@ class LocalSupervisor:
             with contextlib.suppress(OSError):
                 os.utime(self.run.supervisor_lock)
 
-    def _sweep(self, spec: JobSpec) -> None:
-        command = container.sweep_command(spec)
-        if command:
-            subprocess.run(command, check=False, capture_output=True)
+    def ranks_are_gone(self) -> None:
+        """There may be no next attempt that would sweep."""
+        self.sweep()
+
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> causes.Evidence:
+        if self._told and exit_code == EXIT_TERMINATED:
+            # A rank was not far enough to handle the signal, so it had nothing to lose.
+            exit_code = causes.EXIT_RUN_ME_AGAIN
+        return causes.Evidence(
+            exit_code=exit_code,
+            events=tuple(of_attempt(self.run.events(), self.number)),
+            killed_for_hang=hung,
+            time_up=self._told and self.stop_signal is None,
+        )
+
+    def evidence_of_lost(self, number: int) -> causes.Evidence:
+        return causes.Evidence(None, events=tuple(of_attempt(self.run.events(), number)))
+
+    def again(self, cause: str, exit_code: int) -> int | None:
+        status = self.stopped(exit_code)
+        if status is None:
+            attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
+            time.sleep(RESTART_SECONDS)
+        return status
 
 
 @dataclass(frozen=True)
@@ -230,15 +220,10 @@ class LocalRun:
     def __call__(self) -> int:
         worst = 0
         for run_dir in self.run_dirs:
-            supervisor = LocalSupervisor(RunFolder(run_dir))
-            try:
-                code = supervisor.main()
-            except (MiniMindError, OSError) as error:
-                print(f"launcher: error: {one_line(error)}", file=sys.stderr, flush=True)
-                code = error.exit_code if isinstance(error, MiniMindError) else EXIT_CRASHED
-            worst = max(worst, code)
-            if supervisor.stop_signal is not None and len(self.run_dirs) > 1:
-                cancelled = supervisor.run.final()
+            machine = LocalMachine(RunFolder(run_dir))
+            worst = max(worst, exit_status(machine.run, machine.main))
+            if machine.stop_signal is not None and len(self.run_dirs) > 1:
+                cancelled = machine.run.final()
                 if cancelled is None:
                     break
         if worst:

@@ -1,10 +1,9 @@
-"""The host-side half on Slurm: ``python -m launcher.supervise RUN WORDS…`` in the batch script.
+"""Attempts in a Slurm job: ``python -m launcher.supervise RUN WORDS…`` in the batch script.
 
 The words are what srun and the container, which the run's spec says, have each rank's Python run.
-Here scontrol exists, which a container does not have. One process is one attempt: it starts
-the ranks, watches them, classifies their end, and asks Slurm to run the job again within the
-budget of that cause. The batch shell ignores SIGTERM, so this process outlives the signals
-that stop the ranks. Standard library only.
+Here scontrol exists, which a container does not have. One process is one attempt; for the next
+one Slurm is asked to run the job again. The batch shell ignores SIGTERM, so this process outlives
+the signals that stop the ranks. Standard library only.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from launcher.containers import runtimes as container
 from launcher.rank.fencing import FENCE_SECONDS
@@ -30,12 +29,9 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
-from launcher.supervise.restart_policy import Decision
-from launcher.supervise.watchdog import Progress, watch
-from minimind.errors import EXIT_CRASHED, MiniMindError
+from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.rundir.events import of_attempt
 from minimind.system.process import free_port
-from minimind.system.terminal import one_line
 
 REQUEUE_PATIENCE = 300.0
 """How long a controller that does not answer is asked again to requeue the job, in seconds.
@@ -81,82 +77,112 @@ class StepRanks:
         slurm.signal_steps(os.environ["SLURM_JOB_ID"], "KILL")
 
 
-class Supervisor:
-    """One attempt of one run inside the job that this process belongs to."""
+class SlurmJob:
+    """The job that this process belongs to: a :class:`Backend` of one attempt."""
 
-    def __init__(self, run: RunFolder, words: list[str]) -> None:
+    fence_seconds = FENCE_SECONDS
+    restarts_itself = True
+
+    def __init__(self, run: RunFolder, spec: JobSpec, command: list[str]) -> None:
         self.run = run
-        self.spec: JobSpec = run.spec()
-        # From the same spec as what removes its containers: in an array every task has its own.
-        self.command = [*container.srun_command(self.spec), *words]
+        self.spec = spec
+        self.command = command
         self.job_id = os.environ["SLURM_JOB_ID"]
+        self.where = os.environ.get("SLURM_JOB_NODELIST", "")
         self.kill_wait = leading_number(slurm.show_config().get("KillWait", ""), 30)
         self.warned_at: float | None = None
         self.number = 0
         self._log_offset = 0
         self._handed_over = False
 
-    def main(self) -> int:
-        """Runs the attempt and returns the batch script's exit status."""
-        final = self.run.final()
-        if final is not None:
-            attempt.say(f"launcher: this run is over ({final.reason}); nothing to do")
-            return final.exit_code
-        decision = self._close_lost_attempt()
-        if decision is not None and decision.final is not None:
-            return decision.final.exit_code
-        self._begin()
-        if decision is not None:
-            # The lost attempt's ranks may still live where Slurm cannot reach them. They stop on
-            # seeing a newer attempt, and get the time for it before this one writes anything.
-            time.sleep(FENCE_SECONDS)
-        environment = self._environment()
-        self._sweep()
-        folder = self.run.attempt_dir(self.number)
-        ranks = StepRanks(self._resolved(self.command), environment, folder / "srun.log")
+    def say(self, text: str) -> None:
+        attempt.say(text)
+
+    def stopped(self, code: int) -> int | None:
+        """Never by a signal: it warns of the job's end, and what follows is this process's work."""
+        return None
+
+    def place(self) -> dict[str, Any]:
+        self._log_offset = self._log_size()
+        return {
+            "job_id": self.job_id,
+            "nodes": slurm.expand_nodes(self.where),
+            "restarts": self._restarts(),
+            "log_offset": self._log_offset,
+        }
+
+    def sweep(self) -> None:
+        sweep = container.sweep_command(self.spec)
+        if sweep:
+            nodes = str(self.spec.nodes)
+            srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+            slurm.run(*srun, "--output=none", "--error=none", *sweep, timeout=120)
+
+    def start(self, number: int) -> StepRanks:
+        self.number = number
+        # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
+        command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
+        ranks = StepRanks(command, self._environment(), self._srun_log(number))
         # Only now: a handler set before would give srun the default action, death, to inherit.
         signal.signal(signal.SIGTERM, self._on_warning)
-        outcome = watch(
-            ranks,
-            Progress([self.run.events_file, Path(self.spec.save_dir) / "metrics.jsonl"]),
-            hang_timeout=self.spec.hang_timeout,
-            each_tick=self._requeue_before_the_kill,
+        return ranks
+
+    def tick(self) -> None:
+        """Asks for the next attempt while the ranks still save, if this process is about to die.
+
+        A time limit is not requeued by Slurm itself. Once the job is on its way out, asking
+        early does not shorten the ranks' time, but asking too late is asking never.
+        """
+        if self.warned_at is None or self._handed_over or self.run.superseded(self.number):
+            return
+        if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
+            return
+        self._handed_over = True
+        cause = causes.classify(self.evidence(None))
+        if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
+            complaint = slurm.requeue(self.job_id)
+            self._handed_over = complaint is None or not unanswered(complaint)
+
+    def ranks_are_gone(self) -> None:
+        """Nothing: the job may have few seconds left, and the next attempt sweeps."""
+
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> causes.Evidence:
+        return causes.Evidence(
+            exit_code=exit_code,
+            log=self._slurm_log(self._log_offset, self.number),
+            events=tuple(of_attempt(self.run.events(), self.number)),
+            job=slurm.show_job(self.job_id),
+            down_nodes=tuple(slurm.down_nodes(self.where)),
+            killed_for_hang=hung,
+            signal_lead=self.spec.signal_lead,
+            now=time.time(),
         )
-        return self._end(outcome.exit_code, outcome.hung, ranks.said())
+
+    def evidence_of_lost(self, number: int) -> causes.Evidence:
+        events = of_attempt(self.run.events(), number)
+        began = events[0]
+        return causes.Evidence(
+            exit_code=None,
+            log=self._slurm_log(began.get("log_offset", 0), number),
+            events=tuple(events),
+            down_nodes=tuple(slurm.down_nodes(",".join(began.get("nodes", [])))),
+            restarted=self._restarts() > 0,
+            now=time.time(),
+        )
+
+    def again(self, cause: str, exit_code: int) -> int:
+        attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
+        complaint = self._requeue()
+        if complaint is not None:
+            attempt.record(self.run, "requeue_failed", attempt=self.number, reason=complaint)
+            attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
+        return exit_code
+
+    def _restarts(self) -> int:
+        return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
     def _on_warning(self, signum: int, frame: FrameType | None) -> None:
         self.warned_at = self.warned_at or time.monotonic()
-
-    def _begin(self) -> None:
-        nodelist = os.environ.get("SLURM_JOB_NODELIST", "")
-        self._log_offset = self._log_size()
-        self.number = attempt.begin(
-            self.run,
-            job_id=self.job_id,
-            nodes=slurm.expand_nodes(nodelist),
-            restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-            log_offset=self._log_offset,
-        )
-        attempt.say(f"launcher: attempt {self.number} on {nodelist}")
-
-    def _close_lost_attempt(self) -> Decision | None:
-        events = self.run.events()
-        number = attempt.unfinished(events)
-        if number is None:
-            return None
-        began = of_attempt(events, number)[0]
-        log = self._slurm_log(began.get("log_offset", 0), number)
-        down = tuple(slurm.down_nodes(",".join(began.get("nodes", []))))
-        cause = attempt.cause_of_lost(self.run, number, log, down)
-        if cause == causes.LOST and int(os.environ.get("SLURM_RESTART_COUNT", "0")):
-            # Slurm ran the job again and nothing warned us before: the batch node was gone.
-            cause = causes.NODE_FAILURE
-        if cause == causes.NODE_FAILURE:
-            self.run.append("node_failed", attempt=number, nodes=list(down))
-        decision = attempt.end(self.run, self.spec, number, cause, None)
-        if decision.final is None:
-            self.run.append("requeued", attempt=number, by="slurm", cause=cause)
-        return decision
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
@@ -177,17 +203,6 @@ class Supervisor:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
         return environment
 
-    def _resolved(self, command: list[str]) -> list[str]:
-        # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
-        return [shutil.which(command[0]) or command[0], *command[1:]]
-
-    def _sweep(self) -> None:
-        sweep = container.sweep_command(self.spec)
-        if sweep:
-            nodes = str(self.spec.nodes)
-            srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-            slurm.run(*srun, "--output=none", "--error=none", *sweep, timeout=120)
-
     def _log_size(self) -> int:
         return self.run.batch_log.stat().st_size if self.run.batch_log.exists() else 0
 
@@ -198,60 +213,11 @@ class Supervisor:
             with self.run.batch_log.open("rb") as file:
                 file.seek(offset)
                 text = file.read().decode(errors="replace")
-        srun_log = self.run.attempt_dir(number) / "srun.log"
+        srun_log = self._srun_log(number)
         return text + (srun_log.read_text(errors="replace") if srun_log.exists() else "")
 
-    def _evidence(self, exit_code: int | None, hung: bool) -> causes.Evidence:
-        return causes.Evidence(
-            exit_code=exit_code,
-            log=self._slurm_log(self._log_offset, self.number),
-            events=tuple(of_attempt(self.run.events(), self.number)),
-            job=slurm.show_job(self.job_id),
-            down_nodes=tuple(slurm.down_nodes(os.environ.get("SLURM_JOB_NODELIST", ""))),
-            killed_for_hang=hung,
-            signal_lead=self.spec.signal_lead,
-            now=time.time(),
-        )
-
-    def _superseded(self) -> bool:
-        """True when Slurm thought this node dead and another attempt runs elsewhere."""
-        return self.run.superseded(self.number)
-
-    def _requeue_before_the_kill(self) -> None:
-        """Asks for the next attempt while the ranks still save, if this process is about to die.
-
-        A time limit is not requeued by Slurm itself. Once the job is on its way out, asking
-        early does not shorten the ranks' time, but asking too late is asking never.
-        """
-        if self.warned_at is None or self._handed_over or self._superseded():
-            return
-        if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
-            return
-        self._handed_over = True
-        cause = causes.classify(self._evidence(None, False))
-        if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
-            complaint = slurm.requeue(self.job_id)
-            self._handed_over = complaint is None or not unanswered(complaint)
-
-    def _end(self, exit_code: int, hung: bool, srun_said: str) -> int:
-        if self._superseded():
-            attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
-            return causes.EXIT_RUN_ME_AGAIN
-        evidence = self._evidence(exit_code, hung)
-        cause = causes.classify(evidence)
-        if cause == causes.NODE_FAILURE:
-            nodes = list(evidence.down_nodes)
-            attempt.record(self.run, "node_failed", attempt=self.number, nodes=nodes)
-        decision = attempt.end(self.run, self.spec, self.number, cause, exit_code)
-        attempt.say(f"launcher: attempt {self.number} ended: {decision.reason}")
-        if decision.final is not None:
-            return decision.final.exit_code
-        attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
-        complaint = self._requeue()
-        if complaint is not None:
-            attempt.record(self.run, "requeue_failed", attempt=self.number, reason=complaint)
-            attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
-        return exit_code
+    def _srun_log(self, number: int) -> Path:
+        return self.run.attempt_dir(number) / "srun.log"
 
     def _requeue(self) -> str | None:
         """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
@@ -264,7 +230,7 @@ class Supervisor:
             time.sleep(pause)
             pause = min(2 * pause, longest)
             # Slurm was faster, and this would stop the newer attempt; or the user was.
-            if self._superseded() or self._cancelled_meanwhile():
+            if self.run.superseded(self.number) or self._cancelled_meanwhile():
                 return None
         return None
 
@@ -285,15 +251,14 @@ def main(argv: list[str]) -> int:
     folder, *words = argv
     index = os.environ.get("SLURM_ARRAY_TASK_ID")
     run = RunFolder(Path(folder) / index if index else folder)
-    try:
+
+    def supervise() -> int:
         # A sweep's pickles and code lie in its own folder, its points' specs in theirs.
         for part in {run.root: run, Path(folder): RunFolder(folder)}.values():
             check_trusted(part)
-        return Supervisor(run, words).main()
-    except MiniMindError as error:
-        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        where = error.filename or run.root
-        print(f"launcher: error: {where}: {error.strerror}", file=sys.stderr)
-        return EXIT_CRASHED
+        spec = run.spec()
+        # From the same spec as what removes its containers: in an array every task has its own.
+        command = [*container.srun_command(spec), *words]
+        return Supervisor(run, spec, SlurmJob(run, spec, command)).main()
+
+    return exit_status(run, supervise)

@@ -80,6 +80,10 @@ CASES = [
     ("crash", Evidence(1, events=saw("started"))),
     ("crash", Evidence(137, events=saw("started"), job=RUNNING)),
     ("lost", Evidence(None, events=saw("started"))),
+    ("node_failure", Evidence(None, events=saw("started"), restarted=True)),
+    # A person has submitted it again since.
+    ("lost", Evidence(None, events=saw("started", "cancel_requested", "submitted"))),
+    ("time_limit", Evidence(75, events=saw("started", "preempted"), time_up=True)),
 ]
 
 

@@ -20,7 +20,7 @@ from launcher.inspect.control import cancel_run
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import local
-from launcher.supervise.local import AttemptRanks, LocalRun, LocalSupervisor
+from launcher.supervise.local import AttemptRanks, LocalMachine, LocalRun
 from tests.e2e.lab import poll
 
 NOBODY = 2**22 + 1
@@ -39,7 +39,7 @@ def run(tmp_path: Path, make_spec: Callable[..., JobSpec]) -> RunFolder:
 def test_a_second_supervisor_stands_back(run: RunFolder) -> None:
     with (run.root / "supervisor.lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
-        assert LocalSupervisor(run).main() == 75
+        assert LocalMachine(run).main() == 75
     assert run.events() == []
 
 
@@ -98,18 +98,18 @@ def test_a_rank_that_leaves_the_others_is_seen(
 @pytest.fixture
 def supervised(
     run: RunFolder, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., LocalSupervisor]]:
+) -> Iterator[Callable[..., LocalMachine]]:
     """Makes supervisors in this process whose single rank is a shell script."""
     before = {number: signal.getsignal(number) for number in SUPERVISED_SIGNALS}
 
-    def make(script: str, **changes: Any) -> LocalSupervisor:
+    def make(script: str, **changes: Any) -> LocalMachine:
         save_dir = str(run.root / "out")
         spec = make_spec(cluster="local", nodes=1, gpus=1, save_dir=save_dir, **changes)
         run.write_spec(spec)
         run.code.mkdir()
         run.append("submitted", job_id=str(os.getpid()), cluster="local")
         monkeypatch.setattr(local, "rank_command", lambda spec: ["sh", "-c", script])
-        return LocalSupervisor(run)
+        return LocalMachine(run)
 
     yield make
     for number, handler in before.items():
@@ -148,7 +148,7 @@ def causes_of(run: RunFolder) -> list[str]:
 
 
 def test_stop_that_meets_a_rank_without_a_handler_is_a_stop(
-    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+    run: RunFolder, supervised: Callable[..., LocalMachine]
 ) -> None:
     """Python takes a moment to start; until then SIGTERM ends it by default."""
     supervisor = supervised("exec sleep 60", max_restarts=0)
@@ -160,7 +160,7 @@ def test_stop_that_meets_a_rank_without_a_handler_is_a_stop(
 
 
 def test_rank_that_somebody_else_ends_has_crashed(
-    run: RunFolder, supervised: Callable[..., LocalSupervisor]
+    run: RunFolder, supervised: Callable[..., LocalMachine]
 ) -> None:
     assert supervised("kill -TERM $$", max_restarts=0).main() == 143
     assert causes_of(run) == ["crash"]
@@ -168,7 +168,7 @@ def test_rank_that_somebody_else_ends_has_crashed(
 
 def test_stop_between_two_attempts_begins_no_other(
     run: RunFolder,
-    supervised: Callable[..., LocalSupervisor],
+    supervised: Callable[..., LocalMachine],
     between_attempts: Callable[[Callable[[], object]], None],
 ) -> None:
     between_attempts(stop_this_process)
@@ -179,7 +179,7 @@ def test_stop_between_two_attempts_begins_no_other(
 
 def test_cancel_between_two_attempts_ends_the_run(
     run: RunFolder,
-    supervised: Callable[..., LocalSupervisor],
+    supervised: Callable[..., LocalMachine],
     between_attempts: Callable[[Callable[[], object]], None],
 ) -> None:
     between_attempts(lambda: cancel_run(run))

@@ -1,0 +1,169 @@
+"""The supervisor: attempt after attempt of a run, until the run is over.
+
+What an attempt goes through is here, once for all places. A :class:`Backend` knows one place: a
+Slurm job, in which the next attempt is another process, or this machine, where it begins in the
+same one. Standard library only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
+from launcher.supervise import attempt_log as attempt
+from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence
+from launcher.supervise.restart_policy import Decision
+from launcher.supervise.watchdog import Progress, Ranks, watch
+from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.system.terminal import one_line, printable
+
+
+class CannotStart(Exception):
+    """The program of the ranks is missing or may not be run: another try would find as little."""
+
+
+class Backend(Protocol):
+    """Where the attempts of a run take place.
+
+    ``where``: its name, for people. ``fence_seconds``: how long a new attempt waits for ranks
+    that a lost one left behind. ``restarts_itself``: what follows a lost attempt starts without
+    a person's asking.
+    """
+
+    where: str
+    fence_seconds: float
+    restarts_itself: bool
+
+    def say(self, text: str) -> None:
+        """A line for whoever reads the output of the supervisor."""
+
+    def stopped(self, code: int) -> int | None:
+        """This process's exit status once it has been told to stop, None while it has not.
+
+        ``code``: the exit status that an attempt left; 75 between two of them.
+        """
+
+    def place(self) -> dict[str, Any]:
+        """What ``attempt_started`` says of this place: ``job_id``, ``nodes``, …"""
+
+    def sweep(self) -> None:
+        """Removes the containers that an earlier attempt has left."""
+
+    def start(self, number: int) -> Ranks:
+        """Starts the ranks of attempt ``number``; what is asked from now on is about that one.
+
+        Raises:
+            CannotStart: their program cannot be run.
+        """
+
+    def tick(self) -> None:
+        """Twice a second while the ranks run."""
+
+    def ranks_are_gone(self) -> None:
+        """Right after the last rank has ended, however it did."""
+
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
+        """What is known of the attempt's end; ``exit_code`` None: its ranks still run."""
+
+    def evidence_of_lost(self, number: int) -> Evidence:
+        """What is known of an attempt that another supervisor began and nobody saw end."""
+
+    def again(self, cause: str, exit_code: int) -> int | None:
+        """Has the next attempt run. Returns this process's exit status; None: it begins here."""
+
+
+class Supervisor:
+    """Runs the attempts of ``run`` on ``backend``."""
+
+    def __init__(self, run: RunFolder, spec: JobSpec, backend: Backend) -> None:
+        self.run = run
+        self.spec = spec
+        self.backend = backend
+
+    def main(self) -> int:
+        """Goes on until the run is over, a stop, or the next attempt is another process's.
+
+        Returns this process's exit status.
+        """
+        fence_seconds = 0.0
+        if self.run.final() is None and self._close_lost_attempt():
+            fence_seconds = self.backend.fence_seconds
+        while (final := self.run.final()) is None:
+            status = self.backend.stopped(causes.EXIT_RUN_ME_AGAIN)
+            if status is None:
+                status = self._attempt(fence_seconds)
+            if status is not None:
+                return status
+            fence_seconds = 0.0
+        attempt.say(f"launcher: this run is over ({final.reason}); nothing to do")
+        return final.exit_code
+
+    def _close_lost_attempt(self) -> bool:
+        """Records the end of an attempt whose supervisor was killed. False: there is none."""
+        number = attempt.unfinished(self.run.events())
+        if number is None:
+            return False
+        cause, decision = self._close(number, self.backend.evidence_of_lost(number))
+        if decision.final is None and self.backend.restarts_itself:
+            attempt.record(self.run, "requeued", attempt=number, by="slurm", cause=cause)
+        return True
+
+    def _attempt(self, fence_seconds: float) -> int | None:
+        """One attempt. Returns this process's exit status; None: the next one begins here."""
+        number = attempt.begin(self.run, **self.backend.place())
+        self.backend.say(f"launcher: attempt {number} on {self.backend.where}")
+        # A lost attempt's ranks may still live where nobody can reach them. They stop on seeing a
+        # newer attempt, and get the time for it before this one writes anything.
+        time.sleep(fence_seconds)
+        self.backend.sweep()
+        try:
+            ranks = self.backend.start(number)
+        except CannotStart:
+            evidence = Evidence(causes.EXIT_CONFIG)
+        else:
+            outcome = watch(
+                ranks,
+                Progress([self.run.events_file, Path(self.spec.save_dir) / "metrics.jsonl"]),
+                hang_timeout=self.spec.hang_timeout,
+                each_tick=self.backend.tick,
+            )
+            self.backend.ranks_are_gone()
+            if self.run.superseded(number):
+                # Somebody thought this place dead, and the run has gone on.
+                attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
+                return causes.EXIT_RUN_ME_AGAIN
+            evidence = self.backend.evidence(outcome.exit_code, hung=outcome.hung)
+        cause, decision = self._close(number, evidence)
+        self.backend.say(f"launcher: attempt {number} ended: {decision.reason}")
+        if decision.final is not None:
+            # Not looked up again: a person may reopen the run for another supervisor now.
+            return decision.final.exit_code
+        assert evidence.exit_code is not None, "its ranks were watched to their end"
+        return self.backend.again(cause, evidence.exit_code)
+
+    def _close(self, number: int, evidence: Evidence) -> tuple[str, Decision]:
+        """Records how an attempt ended; returns the cause, and what follows from it."""
+        cause = causes.classify(evidence)
+        if cause == causes.NODE_FAILURE:
+            nodes = list(evidence.down_nodes)
+            attempt.record(self.run, "node_failed", attempt=number, nodes=nodes)
+        return cause, attempt.end(self.run, self.spec, number, cause, evidence.exit_code)
+
+
+def exit_status(run: RunFolder, supervise: Callable[[], int]) -> int:
+    """What ``supervise`` returns; what keeps it from its work is one line on standard error."""
+    try:
+        return supervise()
+    except MiniMindError as error:
+        reason, code = one_line(error), error.exit_code
+    except OSError as error:
+        reason = printable(f"{error.filename or run.root}: {error.strerror}")
+        code = EXIT_CRASHED
+    print(f"launcher: error: {reason}", file=sys.stderr, flush=True)
+    return code

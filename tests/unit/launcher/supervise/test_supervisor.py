@@ -1,0 +1,146 @@
+"""The steps of an attempt, on a place that only says what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from launcher.spec.run_folder import Final, RunFolder
+from launcher.supervise import supervisor
+from launcher.supervise.classify import Evidence
+from launcher.supervise.supervisor import CannotStart, Supervisor
+
+
+class EndedRanks:
+    """Ranks that have ended already."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+    def broken(self) -> bool:
+        return False
+
+    def dump_stacks(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Place:
+    """A place whose attempts end with ``codes``, one after the other."""
+
+    where = "here"
+    fence_seconds = 6.0
+    restarts_itself = True
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+        self.steps: list[str] = []
+        self.at_the_end: Callable[[], object] = lambda: None
+
+    def say(self, text: str) -> None: ...
+
+    def stopped(self, code: int) -> int | None:
+        return None if self.codes else 99
+
+    def place(self) -> dict[str, Any]:
+        return {"job_id": "7", "nodes": ["here"]}
+
+    def sweep(self) -> None:
+        self.steps.append("sweep")
+
+    def start(self, number: int) -> EndedRanks:
+        self.steps.append(f"start {number}")
+        if self.codes[0] == 127:
+            raise CannotStart
+        return EndedRanks(self.codes.pop(0))
+
+    def tick(self) -> None: ...
+
+    def ranks_are_gone(self) -> None:
+        self.at_the_end()
+
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
+        return Evidence(exit_code, killed_for_hang=hung)
+
+    def evidence_of_lost(self, number: int) -> Evidence:
+        return Evidence(None)
+
+    def again(self, cause: str, exit_code: int) -> None:
+        self.steps.append(f"again after {cause}")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the supervisor would have waited."""
+    found: list[float] = []
+    monkeypatch.setattr(supervisor.time, "sleep", found.append)
+    return found
+
+
+def supervise(run: RunFolder, place: Place, **changes: Any) -> int:
+    return Supervisor(run, replace(run.spec(), **changes), place).main()
+
+
+def ended(run: RunFolder) -> list[tuple[int, str]]:
+    ends = [event for event in run.events() if event["event"] == "attempt_ended"]
+    return [(end["attempt"], end["cause"]) for end in ends]
+
+
+def test_attempts_follow_each_other_until_the_run_is_done(submitted: RunFolder) -> None:
+    place = Place(1, 75, 0)
+    assert supervise(submitted, place) == 0
+    assert ended(submitted) == [(1, "crash"), (2, "stop_requested"), (3, "done")]
+    first = ["sweep", "start 1", "again after crash"]
+    second = ["sweep", "start 2", "again after stop_requested"]
+    assert place.steps == [*first, *second, "sweep", "start 3"]
+
+
+def test_a_run_that_is_over_begins_no_attempt(
+    submitted: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submitted.finish(Final("crash", 9, "too many"))
+    assert supervise(submitted, Place(0)) == 9
+    assert submitted.attempt_numbers() == []
+    said = capfd.readouterr().out
+    assert said == "launcher: this run is over (too many); nothing to do\n"
+
+
+def test_a_lost_attempt_is_closed_and_its_ranks_get_time_to_stand_back(
+    submitted: RunFolder, slept: list[float]
+) -> None:
+    submitted.append("attempt_started", attempt=submitted.new_attempt())
+    assert supervise(submitted, Place(75, 0)) == 0
+    assert ended(submitted) == [(1, "lost"), (2, "stop_requested"), (3, "done")]
+    assert [seconds for seconds in slept if seconds] == [6.0]
+    requeued = [event["by"] for event in submitted.events() if event["event"] == "requeued"]
+    assert requeued == ["slurm"]
+
+
+def test_a_lost_attempt_can_be_one_too_many(submitted: RunFolder) -> None:
+    submitted.append("attempt_started", attempt=submitted.new_attempt())
+    assert supervise(submitted, Place(0), max_node_failures=0) == 1
+    assert submitted.attempt_numbers() == [1]
+
+
+def test_a_program_that_is_not_there_is_not_tried_again(submitted: RunFolder) -> None:
+    assert supervise(submitted, Place(127)) == 2
+    assert ended(submitted) == [(1, "config")]
+
+
+def test_a_superseded_supervisor_leaves_the_end_to_its_successor(submitted: RunFolder) -> None:
+    place = Place(0)
+    place.at_the_end = submitted.new_attempt
+    assert supervise(submitted, place) == 75
+    assert ended(submitted) == []
+    assert submitted.final() is None
+
+
+def test_a_stop_before_an_attempt_begins_none(submitted: RunFolder) -> None:
+    assert supervise(submitted, Place()) == 99
+    assert submitted.attempt_numbers() == []
