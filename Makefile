@@ -49,6 +49,7 @@ test: lint types unit integration ## lint, types, unit and integration tests
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python -m tools.check_layers
 	git ls-files '*.sh' '*.sbatch' .ci/run | xargs --no-run-if-empty $(BIN)/shellcheck
 	$(BIN)/hadolint docker/Dockerfile
 
