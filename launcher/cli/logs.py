@@ -20,11 +20,11 @@ def logs(
     as_json: AsJson = False,
 ) -> int:
     """Print a rank's log."""
-    from launcher.inspect.logs import log_files, print_log
+    from launcher.inspect.logs import print_log
     from launcher.inspect.runs import find_run
 
     folder = find_run(run, runs_dir)
-    files = log_files(folder, attempt)
+    files = folder.rank_logs(attempt)
     if as_json:
         print_json({"run": run, "logs": {str(number): str(path) for number, path in files.items()}})
         return 0

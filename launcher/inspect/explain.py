@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher.inspect import run_state as state
-from launcher.inspect.logs import log_files
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise.classify import cause_text
 from minimind.rundir.events import Event, of_attempt, preparing
+from minimind.system.tail import last_lines
 
 PENDING_WORDS = {
     "Priority": "other jobs come first",
@@ -42,7 +42,6 @@ TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
 MAX_TRACEBACK_LINES = 1000
 LINE_BYTES = 1 << 16
-TAIL_BYTES = 1 << 16
 LOG_TAIL_LINES = 15
 CLOCK_SLACK_SECONDS = 60.0
 """A log may be as much older than a submission that it belongs to: sbatch takes a while to
@@ -88,7 +87,7 @@ def explain(run: RunFolder) -> Explanation:
         found.estimated_start = estimated_start(run.job_id() or "")
         if found.estimated_start:
             found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
-    found.advice += advice(run, now, reason, events)
+    found.advice += advice(run, now, events)
     return found
 
 
@@ -121,14 +120,14 @@ def first_error(run: RunFolder, number: int) -> str:
 
     Of many ranks the one that fell first stopped writing first: the others waited for it.
     """
-    logs = [path for path in log_files(run, number).values() if path.stat().st_size]
+    logs = [path for path in run.rank_logs(number).values() if path.stat().st_size]
     by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
     trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
     for path in [*by_age, *trained]:
         if found := first_traceback(path):
             return f"[{path}]\n{found}"
-    for path in [run.attempt_dir(number) / "srun.log", *by_age]:
-        if text := tail(path):
+    for path in [run.srun_log(number), *by_age]:
+        if text := last_lines(path, LOG_TAIL_LINES):
             return f"[{path}]\n{text}"
     return ""
 
@@ -151,17 +150,6 @@ def first_traceback(path: Path) -> str:
     return ""
 
 
-def tail(path: Path) -> str:
-    """The last lines of a log of any size; "" where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            text = file.read(TAIL_BYTES).decode(errors="replace").strip()
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
-
-
 def start_log(run: RunFolder, events: list[Event]) -> str:
     """The end of what the newest job wrote that ended before an attempt of its own did.
 
@@ -171,20 +159,19 @@ def start_log(run: RunFolder, events: list[Event]) -> str:
     submitted = max((e["time"] for e in events if e["event"] == "submitted"), default=0.0)
     if newest is None or newest.stat().st_mtime < submitted - CLOCK_SLACK_SECONDS:
         return ""
-    text = tail(newest)
+    text = last_lines(newest, LOG_TAIL_LINES)
     return f"[{newest}]\n{text}" if text else ""
 
 
 def newest_start_log(run: RunFolder) -> Path | None:
     """The log of the process that started, or was to start, the newest attempt."""
-    logs = [run.batch_log, *run.submitit.glob("*_log.err")]
-    return max((log for log in logs if log.is_file()), key=_modified, default=None)
+    return max(run.start_logs(), key=_modified, default=None)
 
 
 def refusal(run: RunFolder) -> str:
     """Why the newest supervisor did not begin an attempt; "" where one did begin."""
     newest = newest_start_log(run)
-    last = tail(newest).rpartition("\n")[2] if newest else ""
+    last = last_lines(newest, 1) if newest else ""
     return last.removeprefix(ERROR_PREFIX) if last.startswith(ERROR_PREFIX) else ""
 
 
@@ -192,7 +179,7 @@ def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def advice(run: RunFolder, now: str, reason: str, events: list[Event]) -> list[str]:
+def advice(run: RunFolder, now: str, events: list[Event]) -> list[str]:
     """What a person can do next."""
     name = run.name
     if now == state.HELD:

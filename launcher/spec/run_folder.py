@@ -19,6 +19,7 @@ from minimind.rundir.events import Event, append_event, read_events
 from minimind.rundir.metrics import Point, read_lines
 from minimind.system.durable import sync_folder, write_text_durably
 
+_RANK_LOG = re.compile(r"rank-([0-9]{1,9})\.log")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 MOST_BYTES = 16 << 20
 """Of a spec, a marker or the secrets: what is longer is none."""
@@ -120,6 +121,22 @@ class RunFolder:
     def rank_log(self, attempt: int, rank: int) -> Path:
         """The log of one rank."""
         return self.attempt_dir(attempt) / f"rank-{rank}.log"
+
+    def rank_logs(self, attempt: int | None = None) -> dict[int, Path]:
+        """Rank → log of one attempt, by default the newest."""
+        folder = self.attempt_dir(attempt or max(self.attempt_numbers(), default=0))
+        found = folder.iterdir() if folder.is_dir() else ()
+        matches = ((_RANK_LOG.fullmatch(path.name), path) for path in found)
+        return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+    def srun_log(self, attempt: int) -> Path:
+        """What srun itself said of an attempt."""
+        return self.attempt_dir(attempt) / "srun.log"
+
+    def start_logs(self) -> list[Path]:
+        """The logs of all that started attempts: the batch script's, the local executor's."""
+        logs = [self.batch_log, *self.submitit.glob("*_log.err")]
+        return [log for log in logs if log.is_file()]
 
     def attempt_numbers(self) -> list[int]:
         """The numbers of all attempts so far, ascending."""

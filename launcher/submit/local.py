@@ -12,6 +12,7 @@ import time
 
 from launcher.slurm.environment import submission_environment
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.rank_log import RankLog
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from launcher.supervise.local import LocalMachine, LocalRun, rank_command
@@ -57,11 +58,9 @@ class _Printer(threading.Thread):
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(name="log-printer", daemon=True)
-        self._run = run
-        self._over = threading.Event()
         # Logs of earlier attempts, when a run is resumed, were shown then.
-        old = (run.rank_log(number, 0) for number in run.attempt_numbers())
-        self._shown = {path: path.stat().st_size for path in old if path.exists()}
+        self._log = RankLog(run, 0, first=max(run.attempt_numbers(), default=0) + 1)
+        self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -76,15 +75,7 @@ class _Printer(threading.Thread):
             self.join()
 
     def _print_new(self) -> None:
-        for number in self._run.attempt_numbers():
-            path = self._run.rank_log(number, 0)
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                file.seek(self._shown.get(path, 0))
-                data = file.read()
-            self._shown[path] = self._shown.get(path, 0) + len(data)
-            show(sys.stdout, data.decode(errors="replace"))
+        show(sys.stdout, self._log.read())
 
 
 def start_local(run: RunFolder, spec: JobSpec, points: list[str] | None = None) -> str:

@@ -32,6 +32,7 @@ from launcher.supervise import classify as causes
 from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.rundir.events import of_attempt
 from minimind.system.process import free_port
+from minimind.system.tail import Tail
 
 REQUEUE_PATIENCE = 300.0
 """How long a controller that does not answer is asked again to requeue the job, in seconds.
@@ -122,7 +123,7 @@ class SlurmJob:
         self.number = number
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
-        ranks = StepRanks(command, self._environment(), self._srun_log(number))
+        ranks = StepRanks(command, self._environment(), self.run.srun_log(number))
         # Only now: a handler set before would give srun the default action, death, to inherit.
         signal.signal(signal.SIGTERM, self._on_warning)
         return ranks
@@ -208,16 +209,7 @@ class SlurmJob:
 
     def _slurm_log(self, offset: int, number: int) -> str:
         """What slurmstepd and srun wrote about an attempt."""
-        text = ""
-        if self.run.batch_log.exists():
-            with self.run.batch_log.open("rb") as file:
-                file.seek(offset)
-                text = file.read().decode(errors="replace")
-        srun_log = self._srun_log(number)
-        return text + (srun_log.read_text(errors="replace") if srun_log.exists() else "")
-
-    def _srun_log(self, number: int) -> Path:
-        return self.run.attempt_dir(number) / "srun.log"
+        return Tail(self.run.batch_log, offset).read() + Tail(self.run.srun_log(number)).read()
 
     def _requeue(self) -> str | None:
         """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
