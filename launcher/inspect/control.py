@@ -27,39 +27,45 @@ def cancel_run(run: RunFolder) -> str:
     final = run.final()
     if final is not None:
         return f"{run.name} is over already: {final.reason}"
-    spec = run.spec()
-    if spec.cluster == "local":
-        events = run.events()
-        elsewhere = host.supervisor_elsewhere(run, events)
-        if elsewhere is not None and elsewhere[1]:
-            raise ConfigError(f"{run.name} runs on {elsewhere[0]}: cancel it there")
-        pid = host.supervisor_pid(events)
-        run.append("cancel_requested")
-        if pid is not None:
-            _tell_to_stop(pid)
-            return f"{run.name} saves a checkpoint and stops"
-        # A supervisor that was killed leaves its ranks behind, who train on.
-        ranks = host.living_ranks(run)
-        for rank in ranks:
-            _tell_to_stop(rank)
-        attempt.cancel(run)
-        if ranks:
-            return f"{run.name} saves a checkpoint and stops"
+    stops = _cancel_here(run) if run.spec().cluster == "local" else _cancel_on_slurm(run)
+    return f"{run.name} " + ("saves a checkpoint and stops" if stops else "is cancelled")
+
+
+def _cancel_here(run: RunFolder) -> bool:
+    """Returns True where ranks have to stop first."""
+    events = run.events()
+    elsewhere = host.supervisor_elsewhere(run, events)
+    if elsewhere is not None and elsewhere[1]:
+        raise ConfigError(f"{run.name} runs on {elsewhere[0]}: cancel it there")
+    pid = host.supervisor_pid(events)
+    run.append("cancel_requested")
+    if pid is not None:
+        _tell_to_stop(pid)
+        return True
+    # A supervisor that was killed leaves its ranks behind, who train on.
+    ranks = host.living_ranks(run)
+    for rank in ranks:
+        _tell_to_stop(rank)
+    attempt.cancel(run)
+    return bool(ranks)
+
+
+def _cancel_on_slurm(run: RunFolder) -> bool:
+    """Returns True where ranks have to stop first."""
+    job_id = run.job_id() or ""
+    jobs = slurm.job_states(job_id) if job_id else {}
+    if jobs is None:
+        raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
+    job_state = jobs.get(job_id, {}).get("JobState")
+    if job_state in (*state.QUEUED_JOBS, *state.LIVING_JOBS):
+        _scancel(run, job_id)
     else:
-        job_id = run.job_id()
-        jobs = slurm.job_states(job_id) if job_id else {}
-        if jobs is None:
-            raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
-        job_state = jobs.get(job_id or "", {}).get("JobState")
-        if job_state in ("RUNNING", "COMPLETING"):
-            _scancel(run, str(job_id))
-            return f"{run.name} saves a checkpoint and stops"
-        if job_state in ("PENDING", "SUSPENDED", "CONFIGURING"):
-            _scancel(run, str(job_id))
-        else:
-            run.append("cancel_requested")
-        attempt.cancel(run)
-    return f"{run.name} is cancelled"
+        run.append("cancel_requested")
+    # Ranks that are suspended save nothing: Slurm ends them as they are.
+    if job_state in state.LIVING_JOBS and job_state != "SUSPENDED":
+        return True
+    attempt.cancel(run)
+    return False
 
 
 def _tell_to_stop(pid: int) -> None:

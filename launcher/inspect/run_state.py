@@ -31,9 +31,19 @@ DAMAGED = "DAMAGED"
 ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
 """A job exists that will run or runs: the run must not be submitted a second time."""
 
-_QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED")
+QUEUED_JOBS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED")
+LIVING_JOBS = (
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STAGE_OUT",
+    "STOPPED",
+    "SIGNALING",
+    "RESIZING",
+)
+"""Slurm's own names: the job waits, or has nodes."""
+
 _HELD = ("JobHoldMaxRequeue", "launch_failed_requeued_held")
-_ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "STOPPED", "SIGNALING", "RESIZING")
 
 
 @dataclass(frozen=True)
@@ -114,11 +124,11 @@ def job_state(
 def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     """The state of a run whose job the controller knows and whose folder has no end."""
     state, reason = job.get("JobState", ""), job.get("Reason", "")
-    if state in _QUEUED:
+    if state in QUEUED_JOBS:
         if reason.startswith("JobHeld") or reason in _HELD:
             return HELD, reason, None
         return (REQUEUED if started else PENDING), reason, None
-    if state in _ALIVE:
+    if state in LIVING_JOBS:
         return RUNNING, "", None
     if state.startswith("CANCELLED"):
         return CANCELLED, "cancelled in Slurm", causes.EXIT_CANCELLED

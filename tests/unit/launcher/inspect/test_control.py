@@ -62,8 +62,18 @@ def test_cancel_is_on_record_before_slurm_acts(run: RunFolder) -> None:
     assert cancel_run(run) == "demo saves a checkpoint and stops"
 
 
-def test_a_run_that_waits_is_over_at_once(run: RunFolder) -> None:
-    fake(run, "scontrol", "echo JobId=5 JobState=PENDING")
+@pytest.mark.parametrize("job", ["SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING", "COMPLETING"])
+def test_whatever_a_job_with_nodes_does_it_is_stopped(run: RunFolder, job: str) -> None:
+    fake(run, "scontrol", f"echo JobId=5 JobState={job}")
+    fake(run, "scancel", f"echo \"$@\" > '{run.root}/asked'")
+    assert cancel_run(run) == "demo saves a checkpoint and stops"
+    assert (run.root / "asked").read_text() == "5\n"
+    assert run.final() is None, "its own supervisor says how it ended"
+
+
+@pytest.mark.parametrize("job", ["PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED"])
+def test_a_run_that_waits_is_over_at_once(run: RunFolder, job: str) -> None:
+    fake(run, "scontrol", f"echo JobId=5 JobState={job}")
     fake(run, "scancel", f"echo \"$@\" > '{run.root}/asked'")
     assert cancel_run(run) == "demo is cancelled"
     assert (run.root / "asked").read_text() == "5\n"
