@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from minimind.errors import ConfigError
+from minimind.rundir.layout import OutputPaths, checkpoint_file, stem_of
 from minimind.rundir.sources import parse_sources
 from minimind.system.durable import write_text_durably
 from minimind.system.text import is_utf8
@@ -331,15 +332,15 @@ class TrainConfig:
     @property
     def run_stem(self) -> str:
         """File name stem of weights and checkpoint: ``{save_weight}_{hidden_size}[_moe]``."""
-        return f"{self.save_weight}_{self.hidden_size}{'_moe' if self.use_moe else ''}"
+        return stem_of(self.save_weight, self.hidden_size, self.use_moe)
 
     @property
     def weight_file(self) -> Path:
-        return Path(self.save_dir) / f"{self.run_stem}.pth"
+        return OutputPaths(self.save_dir).weight_file(self.run_stem)
 
     @property
     def checkpoint_file(self) -> Path:
-        return Path(self.checkpoint_dir) / f"{self.run_stem}.pt"
+        return checkpoint_file(self.checkpoint_dir, self.run_stem)
 
     @property
     def trackers(self) -> list[str]:

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
+from minimind.rundir.layout import OutputPaths
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import free_port
-from minimind.training.audit import row_records
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["minimind.training.pretrain"])
@@ -191,7 +191,7 @@ class Run:
     def trained_rows(self) -> list[tuple[int, int]]:
         """(epoch, row) in the order trained, by all ranks, whatever their number was when."""
         order = []
-        for path in row_records(self.save_dir):
+        for path in OutputPaths(self.save_dir).all_rows():
             rank = int(path.name.split(".")[1][4:])
             order += [(r["global_step"], r["step"], rank, r) for r in self.records(rank)]
         order.sort(key=lambda entry: entry[:3])

@@ -14,6 +14,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import classify as causes
 from launcher.supervise.classify import cause_text
 from minimind.rundir.events import Event, of_attempt, preparing
+from minimind.rundir.layout import OutputPaths
 from minimind.system.tail import last_lines
 
 PENDING_WORDS = {
@@ -122,7 +123,7 @@ def first_error(run: RunFolder, number: int) -> str:
     """
     logs = [path for path in run.rank_logs(number).values() if path.stat().st_size]
     by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
-    trained = sorted(Path(run.spec().save_dir).glob("train*.log"))
+    trained = OutputPaths(run.spec().save_dir).logs()
     for path in [*by_age, *trained]:
         if found := first_traceback(path):
             return f"[{path}]\n{found}"

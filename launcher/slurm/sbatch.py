@@ -60,7 +60,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
         "setup": [f"trap '' {ignored}", *spec.setup],
         "additional_parameters": {
             "chdir": str(run.code),
-            "output": str(run.root / "%a" / "batch.log" if array else run.batch_log),
+            "output": str(RunFolder(run.root / "%a").batch_log if array else run.batch_log),
             "requeue": True,
             **{name: value for name, value in others.items() if value is not None},
             **spec.sbatch,

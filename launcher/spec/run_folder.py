@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,12 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from minimind.errors import ConfigError
 from minimind.rundir.events import Event, append_event, read_events
+from minimind.rundir.layout import OutputPaths, RunPaths
 from minimind.rundir.metrics import Point, read_lines
 from minimind.system.durable import sync_folder, write_text_durably
 
-_RANK_LOG = re.compile(r"rank-([0-9]{1,9})\.log")
-_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 MOST_BYTES = 16 << 20
 """Of a spec, a marker or the secrets: what is longer is none."""
-
-SWEEP_FILE = "sweep.json"
-"""Lies in a folder whose sub-folders are the points of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -37,29 +32,8 @@ class Final:
     reason: str
 
 
-class RunFolder:
-    """Paths and records of one run."""
-
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
-        self.spec_file = self.root / "spec.json"
-        self.events_file = self.root / "events.jsonl"
-        self.attempts = self.root / "attempts"
-        self.code = self.root / "code"
-        self.submitit = self.root / "submitit"
-        self.batch_log = self.root / "batch.log"
-        self.supervisor_lock = self.root / "supervisor.lock"
-        self.secrets_file = self.root / "secrets.json"
-        self.current_file = self.attempts / "current"
-        self.done_marker = self.root / "DONE"
-        self.stopped_marker = self.root / "STOPPED"
-
-    @property
-    def name(self) -> str:
-        """The name that commands know the run by; a point of a sweep is ``SWEEP/INDEX``."""
-        if (self.root.parent / SWEEP_FILE).exists():
-            return f"{self.root.parent.name}/{self.root.name}"
-        return self.root.name
+class RunFolder(RunPaths):
+    """What one run keeps in its folder."""
 
     def exists(self) -> bool:
         """True once a run was made here."""
@@ -111,38 +85,8 @@ class RunFolder:
             ConfigError: the folder holds no usable spec.
         """
         with contextlib.suppress(OSError):
-            return read_lines(Path(self.spec().save_dir) / "metrics.jsonl")
+            return read_lines(OutputPaths(self.spec().save_dir).metrics)
         return []
-
-    def attempt_dir(self, number: int) -> Path:
-        """Where the logs of attempt ``number`` (from 1) lie."""
-        return self.attempts / str(number)
-
-    def rank_log(self, attempt: int, rank: int) -> Path:
-        """The log of one rank."""
-        return self.attempt_dir(attempt) / f"rank-{rank}.log"
-
-    def rank_logs(self, attempt: int | None = None) -> dict[int, Path]:
-        """Rank → log of one attempt, by default the newest."""
-        folder = self.attempt_dir(attempt or max(self.attempt_numbers(), default=0))
-        found = folder.iterdir() if folder.is_dir() else ()
-        matches = ((_RANK_LOG.fullmatch(path.name), path) for path in found)
-        return dict(sorted((int(match[1]), path) for match, path in matches if match))
-
-    def srun_log(self, attempt: int) -> Path:
-        """What srun itself said of an attempt."""
-        return self.attempt_dir(attempt) / "srun.log"
-
-    def start_logs(self) -> list[Path]:
-        """The logs of all that started attempts: the batch script's, the local executor's."""
-        logs = [self.batch_log, *self.submitit.glob("*_log.err")]
-        return [log for log in logs if log.is_file()]
-
-    def attempt_numbers(self) -> list[int]:
-        """The numbers of all attempts so far, ascending."""
-        if not self.attempts.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.attempts.iterdir() if _NUMBER.fullmatch(p.name))
 
     def new_attempt(self) -> int:
         """Makes the next attempt's folder; two callers never get the same number."""

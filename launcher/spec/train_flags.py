@@ -8,6 +8,7 @@ from pathlib import Path
 from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
+from minimind.rundir.layout import RunPaths
 from minimind.system.terminal import note
 
 
@@ -24,7 +25,8 @@ def complete_train_args(
         ConfigError: the training's own parser refuses the flags, or they name another run's
             folder.
     """
-    ours = {"save_dir": str(run_dir / "out"), "checkpoint_dir": str(run_dir / "checkpoints")}
+    paths = RunPaths(run_dir)
+    ours = {"save_dir": str(paths.output), "checkpoint_dir": str(paths.checkpoints)}
     ours["from_resume"] = "auto"
     if module != TRAIN_MODULE:
         words = [word for field, value in ours.items() for word in (f"--{field}", value)]

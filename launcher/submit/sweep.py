@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE
-from launcher.spec.run_folder import SWEEP_FILE, RunFolder
+from launcher.spec.run_folder import RunFolder
 from launcher.spec.train_flags import complete_train_args
 from launcher.submit.submission import prepare, submit_points
 from minimind.errors import ConfigError
@@ -127,7 +127,7 @@ def submit_sweep(
         {"run": f"{spec.name}/{i}", "run_dir": s.run_dir, "job_id": job_id, "flags": values}
         for i, (s, job_id, values) in enumerate(zip(specs, job_ids, points(grid), strict=True))
     ]
-    write_text_durably(root.root / SWEEP_FILE, json.dumps(found, indent=2, ensure_ascii=False))
+    write_text_durably(root.sweep_file, json.dumps(found, indent=2, ensure_ascii=False))
     return found
 
 

@@ -196,7 +196,7 @@ class SlurmJob:
             MINIMIND_EVENTS=str(self.run.events_file),
             LAUNCHER_ATTEMPT=str(self.number),
             # srun's way to say --output; "%t" is the rank.
-            SLURM_STDOUTMODE=str(self.run.attempt_dir(self.number) / "rank-%t.log"),
+            SLURM_STDOUTMODE=str(self.run.rank_log(self.number, "%t")),
         )
         for name in ("SLURM_STDERRMODE", *PLACE_VARIABLES):
             environment.pop(name, None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.spec.job_spec import JobSpec
@@ -21,6 +20,7 @@ from launcher.supervise.classify import Evidence
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, Ranks, watch
 from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.rundir.layout import OutputPaths
 from minimind.system.terminal import one_line, printable
 
 
@@ -129,7 +129,7 @@ class Supervisor:
         else:
             outcome = watch(
                 ranks,
-                Progress([self.run.events_file, Path(self.spec.save_dir) / "metrics.jsonl"]),
+                Progress([self.run.events_file, OutputPaths(self.spec.save_dir).metrics]),
                 hang_timeout=self.spec.hang_timeout,
                 each_tick=self.backend.tick,
             )

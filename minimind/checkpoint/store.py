@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -26,6 +25,7 @@ import torch
 
 from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
+from minimind.rundir.layout import earlier_checkpoint, earlier_step
 from minimind.system.durable import remove_temporaries, sync_folder, write_durably
 from minimind.weights.torch_file import load_torch_file, verify_file
 
@@ -184,7 +184,7 @@ class Checkpointer:
         self._put_damaged_aside()
         if self.keep < 2 or self.newest_step is None or not self.checkpoint_file.exists():
             return
-        generation = self._generation_file(self.newest_step)
+        generation = earlier_checkpoint(self.checkpoint_file, self.newest_step)
         with contextlib.suppress(FileNotFoundError):
             generation.unlink()
         try:
@@ -206,14 +206,10 @@ class Checkpointer:
                 os.replace(self._damaged[-1], aside)
             self._damaged.pop()
 
-    def _generation_file(self, step: int) -> Path:
-        return self.checkpoint_file.with_name(f"{self.checkpoint_file.stem}.step{step:010d}.pt")
-
     def _generations(self) -> list[Path]:
         """Older checkpoints, newest first."""
-        pattern = re.compile(re.escape(self.checkpoint_file.stem) + r"\.step(\d{10})\.pt")
-        folder = self.checkpoint_file.parent
-        found = [p for p in folder.iterdir() if pattern.fullmatch(p.name)]
+        newest = self.checkpoint_file
+        found = [p for p in newest.parent.iterdir() if earlier_step(newest, p) is not None]
         return sorted(found, reverse=True)
 
     def _candidates(self) -> list[Path]:

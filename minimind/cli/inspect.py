@@ -13,6 +13,7 @@ from minimind.cli.parser import Parser, add_json_flag
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.inspection.exported import add_gguf_facts, add_onnx_facts
 from minimind.inspection.finding import Finding, add_model_facts, written
+from minimind.rundir.layout import OutputPaths, RunPaths, find_output
 from minimind.system.terminal import one_line, print_json, size_text
 
 EXAMPLES = """\
@@ -60,9 +61,11 @@ def inspect(path: Path) -> Finding:
 def _recognise(path: Path) -> tuple[str, Callable[[Path, Finding], None]]:
     if path.is_dir():
         names = {entry.name for entry in path.iterdir()}
-        if {"spec.json", "events.jsonl"} & names or (path / "out" / "metrics.jsonl").is_file():
+        run, own = RunPaths(path), OutputPaths(path)
+        launched = run.spec_file.exists() or run.events_file.exists()
+        if launched or OutputPaths(run.output).metrics.is_file():
             return "run folder", _run_folder
-        if "metrics.jsonl" in names:
+        if own.metrics.exists():
             return "output folder of a run", _run_folder
         if "meta.json" in names:
             return "token store", _store
@@ -223,8 +226,9 @@ def _tokenizer_facts(path: Path, finding: Finding) -> None:
 def _run_folder(path: Path, finding: Finding) -> None:
     from minimind.rundir.metrics import read_metrics
 
-    out = path if (path / "metrics.jsonl").is_file() else path / "out"
-    records = read_metrics(out / "metrics.jsonl")
+    run = RunPaths(path)
+    out = find_output(path) or OutputPaths(run.output)
+    records = read_metrics(out.metrics)
     points = [record for record in records if "loss" in record]
     held_out = [record for record in records if "eval_loss" in record]
     if points:
@@ -239,13 +243,13 @@ def _run_folder(path: Path, finding: Finding) -> None:
         finding.facts["tokens"] = last.get("tokens", 0)
         finding.facts["last_point"] = _age(last.get("time", 0.0))
     else:
-        finding.problems.append(f"no logged point in {out / 'metrics.jsonl'}")
+        finding.problems.append(f"no logged point in {out.metrics}")
     resumes = sum(record.get("event") == "resumed" for record in records)
     finding.facts["resumes"] = resumes
-    for name, word in (("DONE", "done"), ("STOPPED", "stopped")):
-        if (path / name).is_file():
-            finding.facts["ended"] = f"{word}: {_json(path / name).get('reason', '')}"
-    for folder in (path, path / "out", path / "checkpoints"):
+    for marker, word in ((run.done_marker, "done"), (run.stopped_marker, "stopped")):
+        if marker.is_file():
+            finding.facts["ended"] = f"{word}: {_json(marker).get('reason', '')}"
+    for folder in dict.fromkeys((path, run.output, out.folder, run.checkpoints)):
         for file in sorted((*folder.glob("*.pt"), *folder.glob("*.pth"))):
             _member(file, path, finding)
 
@@ -253,7 +257,7 @@ def _run_folder(path: Path, finding: Finding) -> None:
 def _member(file: Path, root: Path, finding: Finding) -> None:
     """A weight file or checkpoint in a run folder."""
     inner = inspect(file)
-    name = str(file.relative_to(root))
+    name = str(file.relative_to(root) if file.is_relative_to(root) else file)
     finding.files[name] = f"{inner.kind}, {size_text(file.stat().st_size)}"
     if "place" in inner.facts:
         finding.files[name] += f", optimiser step {inner.facts['global_step']:,}"

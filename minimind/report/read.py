@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind.errors import ConfigError
-from minimind.report.tidy import Record, read_flags, read_json, tidy
+from minimind.report.tidy import Record, read_flags, tidy
 from minimind.rundir.events import SILENT_SECONDS, read_events
+from minimind.rundir.layout import (
+    CHECKPOINTS,
+    OUTPUT,
+    OutputPaths,
+    RunPaths,
+    find_output,
+    stem_of_flags,
+)
 from minimind.rundir.ledger import Account, account_for, events_of_metrics
 from minimind.rundir.metrics import each_step_once, read_lines
+from minimind.system.jsonl import read_object
 from minimind.system.terminal import long_duration
 
 REMARKABLE_SECONDS = 600.0
@@ -88,18 +97,18 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
     Raises:
         ConfigError: it is no such folder.
     """
-    spec = read_json(path / "spec.json")
-    out = _output_folder(path, spec)
-    config = read_flags(out / "config.toml")
-    checkpoints = _checkpoint_folders(path, out, config)
-    lines = tidy(read_lines(out / "metrics.jsonl"))
+    paths, out = RunPaths(path), _output_folder(path)
+    spec = read_object(paths.spec_file)
+    config = read_flags(out.config)
+    checkpoints = _checkpoint_folders(paths, out.folder, config)
+    lines = tidy(read_lines(out.metrics))
     records = each_step_once(lines)
     points = [r for r in records if "loss" in r and "global_step" in r]
-    events = tidy(read_events(path / "events.jsonl"))
+    events = tidy(read_events(paths.events_file))
     launched, now = bool(events), clock()
     newest = max((r["time"] for r in (*lines, *events) if "time" in r), default=now)
     if launched:
-        state, reason = _launched_state(path, events)
+        state, reason = _launched_state(paths, events)
         if state == "running" and now - newest > REMARKABLE_SECONDS:
             silence = long_duration(now - newest)
             reason = f"no sign of life for {silence}: launcher status tells more"
@@ -123,11 +132,11 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
         launched=launched,
         samples=[
             r
-            for r in each_step_once(tidy(read_lines(out / "samples.jsonl")))
+            for r in each_step_once(tidy(read_lines(out.samples)))
             if {"global_step", "prompt", "text"} <= r.keys()
         ],
         config=config,
-        environment=read_json(out / "environment.json"),
+        environment=read_object(out.environment),
         submission={key: spec[key] for key in SUBMISSION if spec.get(key) not in (None, "", [])},
         checkpoints=_checkpoint_files(checkpoints, config),
     )
@@ -136,24 +145,21 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
 def _name(path: Path) -> str:
     """As the launcher calls it; an output folder ``out`` is called after the folder it is in."""
     path = path.resolve()
-    if path.name == "out":
-        path = path.parent
-    is_point = (path.parent / "sweep.json").is_file()
-    return f"{path.parent.name}/{path.name}" if is_point else path.name
+    return RunPaths(path.parent if path.name == OUTPUT else path).name
 
 
-def _output_folder(path: Path, spec: Record) -> Path:
+def _output_folder(path: Path) -> OutputPaths:
     if not path.is_dir():
         raise ConfigError(f"{path} is no folder; name a run folder, or the --save_dir of a run")
-    named = spec.get("save_dir")
-    for out in (path, path / "out", *([Path(named)] if isinstance(named, str) else [])):
-        if (out / "metrics.jsonl").is_file():
-            return out
+    found = find_output(path)
+    if found is not None:
+        return found
     # One that failed, or waits, before its first step.
-    if (path / "spec.json").is_file() or (path / "events.jsonl").is_file():
-        return path / "out"
-    for out in (path, path / "out"):
-        if (out / "train.log").is_file():
+    run = RunPaths(path)
+    if run.spec_file.is_file() or run.events_file.is_file():
+        return OutputPaths(run.output)
+    for out in (OutputPaths(path), OutputPaths(run.output)):
+        if out.log().is_file():
             return out
     if any(path.glob("*.pt")):
         raise ConfigError(
@@ -166,16 +172,17 @@ def _output_folder(path: Path, spec: Record) -> Path:
     )
 
 
-def _checkpoint_folders(path: Path, out: Path, config: Record) -> list[Path]:
+def _checkpoint_folders(run: RunPaths, out: Path, config: Record) -> list[Path]:
     named = Path(str(config.get("checkpoint_dir", "")))
-    return [path / "checkpoints", out, out.parent / "checkpoints", *[named] * named.is_absolute()]
+    beside = out.parent / CHECKPOINTS
+    return [run.checkpoints, out, beside, *[named] * named.is_absolute()]
 
 
-def _launched_state(path: Path, events: list[Record]) -> tuple[str, str]:
-    for marker in ("DONE", "STOPPED"):
-        if (path / marker).is_file():
-            final = read_json(path / marker)
-            cause = str(final.get("cause", marker.lower()))
+def _launched_state(run: RunPaths, events: list[Record]) -> tuple[str, str]:
+    for marker in (run.done_marker, run.stopped_marker):
+        if marker.is_file():
+            final = read_object(marker)
+            cause = str(final.get("cause", marker.name.lower()))
             reason = "" if cause == "done" else str(final.get("reason", ""))
             word = {"done": "done", "cancelled": "cancelled"}.get(cause, "failed")
             return word, reason
@@ -193,8 +200,7 @@ def _plain_state(points: list[Record], checkpoints: Iterable[Path], now: float) 
 
 def _checkpoint_files(folders: Iterable[Path], config: Record) -> list[tuple[str, int, float]]:
     """Checkpoints and weights, newest first: of this run alone where its flags are known."""
-    moe = "_moe" if config.get("use_moe") else ""
-    stem = f"{config.get('save_weight')}_{config.get('hidden_size')}{moe}." if config else ""
+    stem = f"{stem_of_flags(config)}." if config else ""
     found = [file for file in _files(folders, "*.pt*") if file[0].startswith(stem)]
     return sorted(found, key=lambda file: -file[2])
 

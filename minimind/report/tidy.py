@@ -7,7 +7,6 @@ nothing further on has to ask.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,15 +49,6 @@ def _fitting(key: str, value: Any) -> Any:
     if abs(value) > LARGEST:
         return math.inf if value > 0 else -math.inf
     return value if value != value or abs(value) > 1 / LARGEST else 0.0
-
-
-def read_json(file: Path) -> Record:
-    """A JSON object; {} where there is none that can be read."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_flags(file: Path) -> Record:

@@ -56,6 +56,13 @@ def strict(value: Any) -> Any:
     return value
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; {} where there is none that can be read."""
+    with contextlib.suppress(OSError):
+        return _parse(path.read_bytes()) or {}
+    return {}
+
+
 def read_objects(path: str | Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, in order; no file gives an empty list.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from minimind.rundir.layout import OutputPaths
 from minimind.telemetry.meters import SECTIONS
 
 PACKAGE_LOGGER = "minimind"
@@ -85,7 +86,7 @@ def logging_to_console(level: str, rank: int) -> Iterator[None]:
 def logging_to_file(folder: Path, rank: int) -> Iterator[Path]:
     """Everything of rank 0 goes to ``train.log``; what goes wrong elsewhere to its own file."""
     logger = logging.getLogger(PACKAGE_LOGGER)
-    path = folder / ("train.log" if rank == 0 else f"train.rank{rank}.log")
+    path = OutputPaths(folder).log(rank)
     handler = _FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s [rank {rank}] %(levelname)s %(name)s: %(message)s")

@@ -18,8 +18,6 @@ from minimind.distributed.world import World
 from minimind.system.durable import write_text_durably
 from minimind.system.process import available_cores
 
-FILE_NAME = "environment.json"
-
 
 def write_environment(path: Path, world: World, **facts: Any) -> None:
     """Replace the file with what this attempt runs on, and ``facts`` besides.

@@ -18,6 +18,7 @@ from minimind.config import TrainConfig
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError
 from minimind.inference.generate import generate, read_prompts
+from minimind.rundir.layout import OutputPaths
 from minimind.system.jsonl import JsonLog
 from minimind.telemetry.trackers.tracker import Tracker
 
@@ -25,7 +26,6 @@ DEFAULT_PROMPTS = ("The", "A good way to", "今天天气", "我们可以")
 MAX_PROMPTS = 16
 """All prompts are one batch, while the other ranks wait and a stop signal may come."""
 NEW_TOKENS = 48
-FILE_NAME = "samples.jsonl"
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class SampleWriter:
         self._tracker = tracker
         self._seed = config.seed
         self._tokenizer = load_tokenizer(config.tokenizer_path)
-        self._file: JsonLog | None = JsonLog(Path(config.save_dir) / FILE_NAME)
+        self._file: JsonLog | None = JsonLog(OutputPaths(config.save_dir).samples)
 
     def write(self, *, micro_step: int, update: int, **place: Any) -> None:
         """Sample now. What goes wrong is one warning, and the end of sampling; never raises.

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from minimind.errors import MiniMindError
+from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import remove_temporaries, write_text_durably
 
 
@@ -55,14 +56,9 @@ class RowRecord:
                 self._file.close()
 
 
-def row_records(folder: Path) -> list[Path]:
-    """The records of all ranks that are in use; archives have a number more in their names."""
-    return [path for path in folder.glob("rows.rank*.jsonl") if path.name.count(".") == 2]
-
-
 def trim_row_records(folder: Path, global_step: int) -> None:
     """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
-    for path in row_records(folder):
+    for path in OutputPaths(folder).all_rows():
         remove_temporaries(path)
         found = path.read_text(encoding="utf-8")
         kept = []

@@ -17,6 +17,7 @@ from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
 from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.rundir.layout import OutputPaths, stem_of
 from minimind.training.evaluate import to_device
 from minimind.training.flops import flops_per_token
 from minimind.training.schedule import Schedule
@@ -73,8 +74,8 @@ def find_weight(config: TrainConfig) -> Path:
     path = Path(config.from_weight)
     if path.exists():
         return path
-    suffix = "_moe" if config.use_moe else ""
-    return Path(config.save_dir) / f"{config.from_weight}_{config.hidden_size}{suffix}.pth"
+    stem = stem_of(config.from_weight, config.hidden_size, config.use_moe)
+    return OutputPaths(config.save_dir).weight_file(stem)
 
 
 def planned_flops(

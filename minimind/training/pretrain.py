@@ -35,10 +35,10 @@ from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.errors import ConfigError
 from minimind.rundir.events import EventLog
+from minimind.rundir.layout import OutputPaths, lock_of
 from minimind.system.jsonl import JsonLog
 from minimind.system.signals import StopFlag, StopRequested
 from minimind.telemetry.console import ProgressBar, logging_to_console, logging_to_file
-from minimind.telemetry.environment import FILE_NAME as ENVIRONMENT_FILE
 from minimind.telemetry.environment import write_environment
 from minimind.telemetry.monitor import Monitor
 from minimind.telemetry.preparation import Preparation
@@ -111,11 +111,11 @@ def _run(
     # 3. Folders, log, and the locks: one run at a time may use a checkpoint, and a save_dir.
     world.on_main(partial(check_packages, config))
     prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
-    save_dir = Path(config.save_dir)
+    out = OutputPaths(config.save_dir)
     world.on_main(partial(make_folders, config))
-    stack.enter_context(logging_to_file(save_dir, world.rank))
-    lock = FolderLock(config.checkpoint_file.with_suffix(".lock"))
-    for held in (lock, FolderLock(save_dir / "records.lock", flag="save_dir")):
+    stack.enter_context(logging_to_file(out.folder, world.rank))
+    lock = FolderLock(lock_of(config.checkpoint_file))
+    for held in (lock, FolderLock(out.records_lock, flag="save_dir")):
         world.on_main(held.acquire)
         if world.is_main:
             stack.callback(held.release)
@@ -209,15 +209,13 @@ def _run(
     if saved is None:
         world.on_main(checkpointer.set_aside)
     world.on_main(partial(prepare_records, config, progress.global_step if saved else None))
-    row_record = RowRecord(
-        save_dir / f"rows.rank{world.rank}.jsonl" if config.record_rows else None
-    )
+    row_record = RowRecord(out.rows(world.rank) if config.record_rows else None)
     stack.callback(row_record.close)
-    metrics = JsonLog(save_dir / "metrics.jsonl") if world.is_main else None
+    metrics = JsonLog(out.metrics) if world.is_main else None
     if metrics is not None:
         stack.callback(metrics.close)
-        write_config_file(config, save_dir / "config.toml")
-        environment = save_dir / ENVIRONMENT_FILE
+        write_config_file(config, out.config)
+        environment = out.environment
         write_environment(environment, world, parameters=count_parameters(model))
     samples = None
     if prompts and world.is_main:
@@ -225,7 +223,7 @@ def _run(
         stack.callback(samples.close)
     profiler = None
     if config.profile and world.is_main:
-        profiler = StepProfiler(config.profile, save_dir / "profile", world.device)
+        profiler = StepProfiler(config.profile, out.profile, world.device)
         stack.callback(profiler.close)
     peak, peak_source = peak_flops(world.device, DTYPES[dtype])
     bar = stack.enter_context(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
+from minimind.rundir.layout import OutputPaths
 from minimind.rundir.metrics import archive_previous
 from minimind.system.toml import read_toml
-from minimind.telemetry.samples import FILE_NAME as SAMPLES_FILE
-from minimind.training.audit import row_records, trim_row_records
+from minimind.training.audit import trim_row_records
 
 MAKE_THE_STEM = ("save_weight", "hidden_size", "use_moe")
 """Runs that differ in one of these have checkpoints of their own, and share the records' names."""
@@ -24,24 +23,24 @@ def prepare_records(config: TrainConfig, resumed_at: int | None) -> None:
     Args:
         resumed_at: optimiser step of the checkpoint that the run goes on from; None when fresh.
     """
-    folder = Path(config.save_dir)
+    out = OutputPaths(config.save_dir)
     if resumed_at is not None:
-        if not _are_anothers(folder, config):
-            trim_row_records(folder, resumed_at)
+        if not _are_anothers(out, config):
+            trim_row_records(out.folder, resumed_at)
             return
         log.warning(
             "%s holds the records of another run: they are archived as NAME.N.jsonl, as are the "
             "ones of this run from before it",
-            folder,
+            out.folder,
         )
-    for path in (folder / "metrics.jsonl", folder / SAMPLES_FILE, *row_records(folder)):
+    for path in (out.metrics, out.samples, *out.all_rows()):
         archive_previous(path)
 
 
-def _are_anothers(folder: Path, config: TrainConfig) -> bool:
+def _are_anothers(out: OutputPaths, config: TrainConfig) -> bool:
     """Whether the run that wrote here last has another checkpoint; not when that is not known."""
     try:
-        last = read_toml(folder / "config.toml", "flags")
+        last = read_toml(out.config, "flags")
     except ConfigError:
         return False
     return any(last.get(name, mine) != mine for name, mine in _stem(config).items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind.config import TrainConfig
+from minimind.rundir.layout import OutputPaths
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class RunResult:
     @classmethod
     def of(cls, config: TrainConfig, *, stopped: bool, global_step: int) -> RunResult:
         """The result of a run with these flags, whose files have the names that they say."""
-        save_dir = Path(config.save_dir)
+        out = OutputPaths(config.save_dir)
         return cls(
             stopped=stopped,
             global_step=global_step,
             weight_file=config.weight_file,
             checkpoint_file=config.checkpoint_file,
-            metrics_file=save_dir / "metrics.jsonl",
-            loss_curve=save_dir / "loss.png",
+            metrics_file=out.metrics,
+            loss_curve=out.loss_curve,
         )

@@ -14,6 +14,7 @@ from minimind.config import read_config_file
 from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
 from minimind.errors import ConfigError, WeightsError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.rundir.layout import OutputPaths, stem_of_flags
 from minimind.weights.state_dict import (
     EMBEDDING,
     infer_config,
@@ -118,16 +119,14 @@ def load_weights(
 
 def _flags_beside(path: Path) -> dict[str, Any]:
     """The flags of the run that left this ``.pth`` in its save_dir; {} where none says so."""
-    file = path.parent / "config.toml"
+    file = OutputPaths(path.parent).config
     if path.suffix != ".pth" or not file.is_file():
         return {}
     try:
         flags = read_config_file(file)
     except ConfigError:
         return {}
-    moe = "_moe" if flags.get("use_moe") else ""
-    stem = f"{flags.get('save_weight')}_{flags.get('hidden_size')}{moe}"
-    return flags if stem == path.stem else {}
+    return flags if stem_of_flags(flags) == path.stem else {}
 
 
 def _tokenizer_of(path: Path, given: str, flags: dict[str, Any]) -> Path:

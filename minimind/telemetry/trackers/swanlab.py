@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minimind.config import TrainConfig
+from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import write_text_durably
 from minimind.telemetry.trackers.tracker import NullTracker, Tracker, TrackerGroup
 
@@ -212,7 +213,7 @@ def _one_line(error: Exception) -> str:
 
 def log_folder(save_dir: str | Path) -> Path:
     """Where a run's segments are."""
-    return Path(save_dir) / "swanlog"
+    return OutputPaths(save_dir).swanlog
 
 
 def run_file(segment: Path) -> Path | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from minimind.rundir.layout import OutputPaths
 from minimind.telemetry.trackers.tracker import NullTracker
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 def event_folder(save_dir: str | Path) -> Path:
     """Where a run's event files are: what ``tensorboard --logdir`` takes."""
-    return Path(save_dir) / "tensorboard"
+    return OutputPaths(save_dir).tensorboard
 
 
 class TensorBoardTracker(NullTracker):

@@ -153,6 +153,20 @@ def test_a_run_folder_and_everything_in_it(tiny_tokenizer, tmp_path):
     assert [p.partition(":")[0] for p in inspect(run).problems] == ["checkpoints/pretrain_32.pt"]
 
 
+def test_a_run_folder_whose_records_are_elsewhere(tiny_tokenizer, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "mine"
+    write_weight(out, make_model(), tiny_tokenizer)
+    (out / "metrics.jsonl").write_text(
+        '{"time": 1.0, "epoch": 0, "step": 2, "global_step": 2, "total_steps": 9, "loss": 5.0}\n'
+    )
+    run.mkdir()
+    (run / "spec.json").write_text(json.dumps({"save_dir": str(out)}))
+    found = inspect(run)
+    assert (found.kind, found.problems) == ("run folder", [])
+    assert found.facts["place"] == "epoch 1, optimiser step 2 of 9"
+    assert set(found.files) == {str(out / "pretrain_32.pth")}
+
+
 def test_the_command_prints_and_tells_scripts(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint)]) == 0
     out = capsys.readouterr().out

@@ -3,7 +3,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from minimind.report.tidy import read_flags, read_json, tidy
+from minimind.report.tidy import read_flags, tidy
+from minimind.system.jsonl import read_object
 
 
 def test_what_has_not_the_type_of_its_key_is_left_out() -> None:
@@ -32,10 +33,10 @@ def test_numbers_beyond_all_measure_are_infinite_or_nothing() -> None:
 
 def test_files_that_cannot_be_read_hold_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    assert read_json(file) == read_flags(file) == {}
+    assert read_object(file) == read_flags(file) == {}
     for content in (b"[1]", b"\xff", b"{", b"[" * 100_000, b"x ="):
         file.write_bytes(content)
-        assert read_json(file) == {}
+        assert read_object(file) == {}
         assert read_flags(tmp_path / "absent") == {}
     file.write_bytes(b"x =")
     assert read_flags(file) == {}
