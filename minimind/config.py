@@ -15,11 +15,12 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from minimind.errors import ConfigError
 from minimind.rundir.layout import OutputPaths, checkpoint_file, stem_of
 from minimind.rundir.sources import parse_sources
+from minimind.system.command_line import Parser
 from minimind.system.durable import write_text_durably
 from minimind.system.text import is_utf8
 from minimind.system.toml import read_toml
@@ -419,19 +420,13 @@ def _number(name: str, kind: type, value: Any) -> Any:
         raise ConfigError(f"--{name} must be {word}, but is {value!r}") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see --help)")
-
-
 @functools.cache
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line of ``minimind pretrain``; absent flags stay out of the namespace."""
-    parser = _Parser(
+    parser = Parser(
         prog="minimind pretrain",
         description="Pretrain a MiniMind language model.",
         epilog="Example: minimind pretrain --data_path data/sample/train.jsonl --batch_size 16",
-        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument(
@@ -487,14 +482,7 @@ def parse_words(argv: Sequence[str]) -> dict[str, Any]:
         ConfigError: an unknown flag.
         SystemExit: ``--help`` was asked for.
     """
-    return vars(build_parser().parse_args([_underscored(word) for word in argv]))
-
-
-def _underscored(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+    return vars(build_parser().parse_args(argv))
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device
+from minimind.cli.common_flags import add_device_flag, add_weight_flags, find_device
 from minimind.cli.sampling_flags import add_sampling_flags, read_sampling
 from minimind.errors import EXIT_DONE, require
+from minimind.system.command_line import Parser
 
 HELP = "/reset begins anew, /help shows this, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
 EXAMPLES = """\

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minimind.cli.parser import (
-    Parser,
-    add_device_flag,
-    add_json_flag,
-    add_weight_flags,
-    find_device,
-)
+from minimind.cli.common_flags import add_device_flag, add_json_flag, add_weight_flags, find_device
 from minimind.errors import EXIT_DONE, require
+from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json
 
 _OF_WEIGHT = ("tokenizer_path", "num_experts_per_tok")

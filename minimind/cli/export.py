@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag, add_weight_flags
+from minimind.cli.common_flags import add_json_flag, add_weight_flags
 from minimind.errors import EXIT_DONE, MiniMindError, require
+from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json, size_text
 
 FORMATS = {

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minimind.cli.parser import Parser, add_device_flag, add_weight_flags, find_device
+from minimind.cli.common_flags import add_device_flag, add_weight_flags, find_device
 from minimind.cli.sampling_flags import add_sampling_flags, read_sampling
 from minimind.errors import EXIT_DONE, require
 from minimind.inference.sampling import TextStream
+from minimind.system.command_line import Parser
 
 EXAMPLES = """\
 Examples:

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag
+from minimind.cli.common_flags import add_json_flag
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.inspection.exported import add_gguf_facts, add_onnx_facts
 from minimind.inspection.finding import Finding, add_model_facts, written
 from minimind.rundir.layout import OutputPaths, RunPaths, find_output
+from minimind.system.command_line import Parser
 from minimind.system.terminal import one_line, print_json, size_text
 
 EXAMPLES = """\

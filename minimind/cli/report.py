@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minimind.cli.parser import Parser, add_json_flag
+from minimind.cli.common_flags import add_json_flag
 from minimind.errors import EXIT_DONE, ConfigError
 from minimind.report.figures import summary
 from minimind.report.page import render
 from minimind.report.read import read_run
+from minimind.system.command_line import Parser
 from minimind.system.durable import write_text_durably
 from minimind.system.terminal import print_json, size_text
 

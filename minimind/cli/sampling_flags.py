@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-from minimind.cli.parser import Parser
 from minimind.inference.sampling import Sampling
+from minimind.system.command_line import Parser
 
 
 def add_sampling_flags(parser: Parser, **defaults: Any) -> None:

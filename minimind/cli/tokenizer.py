@@ -7,12 +7,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from minimind.cli.parser import Parser
 from minimind.data.inputs import find_files
 from minimind.data.rows import BadRow, read_texts
 from minimind.data.tokenizer import load_tokenizer
 from minimind.data.tools.tokenizer_training import train_tokenizer
 from minimind.errors import EXIT_DONE, DataError
+from minimind.system.command_line import Parser
 
 SHIPPED_VOCABULARY = 6400
 

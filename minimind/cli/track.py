@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from minimind.cli.parser import Parser
+from minimind.system.command_line import Parser
 from minimind.telemetry.trackers.sync import sync
 
 EXAMPLES = """\

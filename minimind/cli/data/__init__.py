@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimind.cli.data import dedup, download, mix, preview, sample, split, stats
-from minimind.cli.parser import Parser
 from minimind.config import parse_args
 from minimind.errors import EXIT_DONE
+from minimind.system.command_line import Parser
 
 EXAMPLE = "Example: minimind data sample && minimind data stats data/sample/train.jsonl"
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import Parser
 from minimind.data.download import dataset_url, download
+from minimind.system.command_line import Parser
 
 DATASETS = ("pretrain_t2t_mini.jsonl", "pretrain_t2t.jsonl", "pretrain_hq.jsonl")
 """The pretraining files of MiniMind's data sets; any other file name is taken as it is."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag
+from minimind.cli.common_flags import add_json_flag
 from minimind.data.tools.mix import describe_mix
+from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json, printable
 
 DESCRIPTION = """\

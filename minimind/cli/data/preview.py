@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from minimind.cli.parser import Parser, add_json_flag
+from minimind.cli.common_flags import add_json_flag
 from minimind.data.tools.preview import describe_row, first_rows, plan_of
 from minimind.errors import require
+from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json, printable
 
 STYLES = ("cyan", "yellow", "green", "magenta")

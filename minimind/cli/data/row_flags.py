@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from minimind.cli.parser import Parser
 from minimind.data.rows import left_out
+from minimind.system.command_line import Parser
 
 
 def add_row_flags(parser: Parser, *, writes: bool = True) -> None:

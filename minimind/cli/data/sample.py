@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minimind.cli.parser import Parser
 from minimind.data.sample_corpus import make_sample
+from minimind.system.command_line import Parser
 
 
 def add_command(commands: Any) -> None:

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from minimind.cli.common_flags import add_json_flag
 from minimind.cli.data.row_flags import add_row_flags, say_rejected
-from minimind.cli.parser import Parser, add_json_flag
 from minimind.data.tools.split import split
 from minimind.errors import require
+from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json
 
 DESCRIPTION = """\

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from minimind.cli.common_flags import add_json_flag
 from minimind.cli.data.row_flags import add_row_flags
-from minimind.cli.parser import Parser, add_json_flag
 from minimind.data.tools.stats import DEFAULT_LENGTHS, stats
 from minimind.errors import require
+from minimind.system.command_line import Parser
 from minimind.system.terminal import count_text, print_json, size_text
 
 LONGEST_ROW = 1 << 20

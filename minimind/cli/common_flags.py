@@ -1,28 +1,11 @@
-"""What the commands besides ``pretrain`` share: flags in both spellings, errors, JSON."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
-import argparse
-from typing import Any, NoReturn
+from typing import Any
 
 from minimind.errors import ConfigError
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ours, and whose flags take dashes or underscores."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **settings)
-
-    def flag(self, name: str, **settings: Any) -> None:
-        """Add ``--name``; ``batch_size`` can be written ``--batch-size`` too."""
-        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        self.add_argument(*names, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
+from minimind.system.command_line import Parser
 
 
 def add_weight_flags(parser: Parser, weight: bool = True) -> None:
