@@ -8,34 +8,15 @@ import signal
 import threading
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from minimind.data.mixture import Plan
+from minimind.data.mixture import MicroBatches, Plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.system.process import available_cores
 from minimind.system.signals import IGNORED_BY_WORKERS, ignore
 
 log = logging.getLogger(__name__)
-
-
-class RowBatches(Dataset[dict[str, torch.Tensor]]):
-    """Builds one micro-batch for an array of row ids.
-
-    Args:
-        batch_size: fill short batches up to this many rows; None: leave them short.
-    """
-
-    def __init__(self, plan: Plan, batch_size: int | None) -> None:
-        self._plan = plan
-        self._batch_size = batch_size
-
-    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-        arrays = self._plan.build(row_ids, self._batch_size or max(1, len(row_ids)))
-        arrays["row_ids"] = np.array(row_ids, np.int64)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def make_loader(
@@ -56,10 +37,12 @@ def make_loader(
         fixed_shape: fill the epoch's short last batches up with padding rows, for a compiled
             model, which would compile again for another shape.
     """
+    batches = MicroBatches(plan, sampler.batch_size if fixed_shape else None)
     return DataLoader(
-        RowBatches(plan, sampler.batch_size if fixed_shape else None),
+        batches,  # type: ignore[arg-type] # anything with __getitem__ will do
+        # DataLoader takes any iterable of indexes, here one array of row ids each, and makes
+        # tensors of arrays.
         batch_size=None,
-        # DataLoader takes any iterable of indexes, here one array of row ids each.
         sampler=sampler,
         num_workers=bounded_workers(num_workers),
         pin_memory=pin_memory,

@@ -119,6 +119,24 @@ class MixedPlan:
 Plan = RowPlan | MixedPlan
 
 
+@dataclass(frozen=True)
+class MicroBatches:
+    """A plan's rows, one micro-batch for each array of row ids that is asked for.
+
+    Args:
+        batch_size: fill short batches up to this many rows; None: leave them short.
+    """
+
+    plan: Plan
+    batch_size: int | None
+
+    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return what :meth:`RowPlan.build` does, and ``row_ids`` themselves."""
+        arrays = self.plan.build(row_ids, self.batch_size or max(1, len(row_ids)))
+        arrays["row_ids"] = np.array(row_ids, np.int64)
+        return arrays
+
+
 def open_plan(
     paths: Sequence[str],
     tokenizer_path: str = "",
