@@ -13,7 +13,7 @@ the files are counted, too, in which any function ran at all.
 
 Every Python process of a run loads a hook (``sitecustomize``, by way of PYTHONPATH) that watches
 its calls and writes what it saw to a folder. A landmark is a function of any of our files, so
-the tool works as long as its name stays, and on other trees as well.
+the tool works as long as its name stays, and on other trees as well. Needs Python 3.11.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ SUBMIT_TO_RANK = (
     Landmark("the run folder is prepared", ("submission.prepare",)),
     Landmark("the launcher hands the run over", ("local.start_local", "submission._submit_local")),
     Landmark("the local executor takes it", ("local.local_main", "submission._local_main")),
-    Landmark("an attempt of the supervisor begins", ("local.LocalSupervisor._attempt",)),
+    Landmark(
+        "an attempt of the supervisor begins",
+        ("supervisor.Supervisor._attempt", "local.LocalSupervisor._attempt"),
+    ),
     Landmark(
         "the rank's process is started",
         ("local_ranks.LocalRanks.__init__", "local.LocalRanks.__init__"),

@@ -8,6 +8,10 @@ import pytest
 
 from tools.trace_path import Landmark, Way, print_way, traced
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="older Pythons do not say which class a function is of"
+)
+
 TREE = {
     "__init__.py": "",
     "top.py": """
