@@ -15,9 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from minimind.cli import COMMANDS
 from minimind.distributed.local_ranks import run_ranks
-
-EXIT_USER_ERROR = 2
-EXIT_NOT_FOUND = 127
+from minimind.errors import EXIT_NOT_FOUND, EXIT_USER_ERROR
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
 """Device nodes of GPUs: NVIDIA's, those of WSL 2, AMD's."""

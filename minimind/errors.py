@@ -7,6 +7,19 @@ EXIT_CRASHED = 1
 EXIT_USER_ERROR = 2
 EXIT_RUN_ME_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: stopped on request after a durable checkpoint."""
+EXIT_NOT_FOUND = 127
+"""As a shell says that there is no such program."""
+EXIT_CANCELLED = 130
+"""128 + SIGINT: ended by Ctrl-C, or cancelled for good."""
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE: nobody reads the output any more."""
+EXIT_TERMINATED = 143
+"""128 + SIGTERM: ended before it could save, or because a newer attempt has begun."""
+
+
+def as_shell_code(code: int | None) -> int | None:
+    """A return code of ``subprocess`` as a shell gives it: 128 + N where signal N ended it."""
+    return 128 - code if code is not None and code < 0 else code
 
 
 class MiniMindError(Exception):

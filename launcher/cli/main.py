@@ -19,7 +19,7 @@ from launcher.cli.status import status
 from launcher.cli.submit import submit
 from launcher.cli.sweep import sweep
 from launcher.cli.why import why
-from minimind.errors import EXIT_CRASHED, EXIT_USER_ERROR, MiniMindError
+from minimind.errors import EXIT_CANCELLED, EXIT_CRASHED, EXIT_USER_ERROR, MiniMindError
 from minimind.system.terminal import one_line, print_anything
 
 app = typer.Typer(
@@ -64,9 +64,9 @@ def main(argv: list[str] | None = None) -> int | None:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:
-        return 130
+        return EXIT_CANCELLED
     except KeyboardInterrupt:
-        return 130
+        return EXIT_CANCELLED
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "show"):
             error.show()

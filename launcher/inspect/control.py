@@ -12,9 +12,9 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from launcher.submit.submission import submit_prepared
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
 from launcher.supervise import host
 from minimind.errors import ConfigError, SubmissionError
+from minimind.rundir import causes
 
 
 def cancel_run(run: RunFolder) -> str:

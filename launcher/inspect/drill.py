@@ -22,6 +22,7 @@ from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import submit
 from launcher.supervise import host
 from minimind.errors import SubmissionError
+from minimind.rundir import causes
 from minimind.rundir.events import of_attempt
 from minimind.system.durable import write_text_durably
 from minimind.system.terminal import note
@@ -101,12 +102,12 @@ class Drill:
     def _judge(self, part: str, run: RunFolder, expected: str) -> Result:
         weights = self._finish(run)
         ends = [e for e in run.events() if e["event"] == "attempt_ended"]
-        causes = [end["cause"] for end in ends]
+        ended = [end["cause"] for end in ends]
         lost = _lost_steps(run)
-        seen = f"{' → '.join(causes)}; {lost} steps trained twice"
+        seen = f"{' → '.join(ended)}; {lost} steps trained twice"
         if weights != expected:
             return Result(part, "FAIL", f"the weights differ from an undisturbed run's ({seen})")
-        if len(causes) < 2:
+        if len(ended) < 2:
             return Result(part, "SKIP", "the run ended before it was interrupted")
         if part in ("term", "usr2", "time") and lost:
             return Result(part, "FAIL", f"steps were lost although there was a warning ({seen})")
@@ -136,7 +137,7 @@ class Drill:
         self._until(lambda: run.final() is not None, run, "the end")
         final = run.final()
         assert final is not None
-        if final.cause != "done":
+        if final.cause != causes.DONE:
             raise DrillError(f"{run.name} did not finish: {final.reason}")
         return weights_digest(Path(run.spec().save_dir))
 

@@ -11,8 +11,8 @@ from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
-from launcher.supervise.classify import cause_text
+from minimind.errors import EXIT_RUN_ME_AGAIN
+from minimind.rundir import causes
 from minimind.rundir.events import Event, of_attempt, preparing
 from minimind.rundir.layout import OutputPaths
 from minimind.system.tail import last_lines
@@ -102,9 +102,9 @@ def pending_words(reason: str) -> str:
 def attempt_line(event: Event) -> str:
     """One line about how an attempt ended."""
     code = event.get("exit_code")
-    status = f", exit status {code}" if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else ""
+    status = f", exit status {code}" if code not in (None, 0, EXIT_RUN_ME_AGAIN) else ""
     return (
-        f"attempt {event['attempt']} {cause_text(event['cause'])} "
+        f"attempt {event['attempt']} {causes.described(event['cause'])} "
         f"at step {event.get('step', 0)}{status}"
     )
 

@@ -9,8 +9,8 @@ from launcher.slurm import client as slurm
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
-from launcher.supervise import classify as causes
-from launcher.supervise.classify import cause_text
+from minimind.errors import EXIT_RUN_ME_AGAIN
+from minimind.rundir import causes
 from minimind.system.terminal import note, print_json
 
 POLL_SECONDS = 1.0
@@ -67,7 +67,7 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
         time.sleep(POLL_SECONDS)
     for event in run.events()[seen:]:
         _tell(event)
-    exit_code = causes.EXIT_RUN_ME_AGAIN if code is None else code
+    exit_code = EXIT_RUN_ME_AGAIN if code is None else code
     if as_json:
         result = {"run": run.name, "state": now, "reason": reason, "exit_code": exit_code}
         print_json({**result, "run_dir": run_dir, "job_id": run.job_id()})
@@ -86,6 +86,6 @@ def _tell(event: dict[str, object]) -> None:
         note(f"attempt {event.get('attempt')} starts on {where}")
     elif name == "attempt_ended":
         note(
-            f"attempt {event.get('attempt')} {cause_text(str(event.get('cause')))} "
+            f"attempt {event.get('attempt')} {causes.described(str(event.get('cause')))} "
             f"at step {event.get('step')}"
         )

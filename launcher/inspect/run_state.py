@@ -9,9 +9,9 @@ from typing import Any
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
 from launcher.supervise import host
-from minimind.errors import ConfigError
+from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
+from minimind.rundir import causes
 from minimind.rundir.events import Event, last_step, of_attempt, preparing
 from minimind.rundir.metrics import Point
 from minimind.system.jsonl import strict
@@ -112,7 +112,7 @@ def job_state(
             reason = f"its supervisor on {elsewhere[0]} has been silent for a minute or more"
         elif attempt.unfinished(events) is not None and host.living_ranks(run):
             reason = "its supervisor was killed, and its ranks train on"
-        return INTERRUPTED, reason, causes.EXIT_RUN_ME_AGAIN
+        return INTERRUPTED, reason, EXIT_RUN_ME_AGAIN
     if jobs is None:
         return UNKNOWN, "Slurm does not answer", None
     job = jobs.get(str(submitted["job_id"]))
@@ -131,7 +131,7 @@ def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     if state in LIVING_JOBS:
         return RUNNING, "", None
     if state.startswith("CANCELLED"):
-        return CANCELLED, "cancelled in Slurm", causes.EXIT_CANCELLED
+        return CANCELLED, "cancelled in Slurm", EXIT_CANCELLED
     return INTERRUPTED, f"Slurm says {state} ({reason})", None
 
 

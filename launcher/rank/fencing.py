@@ -13,6 +13,7 @@ import threading
 import time
 
 from launcher.spec.run_folder import RunFolder
+from minimind.errors import EXIT_TERMINATED
 
 POLL_SECONDS = 2.0
 FENCE_SECONDS = 3 * POLL_SECONDS
@@ -20,7 +21,6 @@ FENCE_SECONDS = 3 * POLL_SECONDS
 LAST_SAVE_SECONDS = 60.0
 """How long a rank whose run is over gets to save and leave."""
 RUN_IS_OVER = "launcher: the run is over; this rank saves and stops\n"
-EXIT_SUPERSEDED = 143
 
 
 def stand_back(run: RunFolder, *, local: bool) -> None:
@@ -38,12 +38,12 @@ def stand_back(run: RunFolder, *, local: bool) -> None:
                 os.write(2, RUN_IS_OVER.encode())
                 os.kill(os.getpid(), signal.SIGTERM)
             if over_at is not None and time.monotonic() - over_at > LAST_SAVE_SECONDS:
-                os._exit(EXIT_SUPERSEDED)
+                os._exit(EXIT_TERMINATED)
             if attempt and run.superseded(attempt):
                 newer = run.current_attempt()
                 message = f"launcher: attempt {newer} has begun; this rank is of {attempt}\n"
                 os.write(2, message.encode())
-                os._exit(EXIT_SUPERSEDED)
+                os._exit(EXIT_TERMINATED)
             time.sleep(POLL_SECONDS)
 
     threading.Thread(target=fence, name="fence", daemon=True).start()

@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.spec.job_spec import JobSpec
 from minimind.errors import ConfigError
+from minimind.rundir import causes
 from minimind.rundir.events import Event, append_event, read_events
 from minimind.rundir.layout import OutputPaths, RunPaths
 from minimind.rundir.metrics import Point, read_lines
@@ -127,7 +128,7 @@ class RunFolder(RunPaths):
 
     def finish(self, final: Final) -> None:
         """Leaves the marker that makes any further start exit at once."""
-        marker = self.done_marker if final.cause == "done" else self.stopped_marker
+        marker = self.done_marker if final.cause == causes.DONE else self.stopped_marker
         write_text_durably(marker, json.dumps(vars(final), ensure_ascii=False))
 
     def reopen(self) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
-from launcher.supervise import classify as causes
 from launcher.supervise.restart_policy import Decision, decide
+from minimind.errors import EXIT_CANCELLED
+from minimind.rundir import causes
 from minimind.rundir.events import Event, last_step, of_attempt
 
 
@@ -69,7 +70,7 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
 
 def cancel(run: RunFolder) -> Final:
     """Ends a run that no attempt is under way of, because the user says so."""
-    final = Final(causes.CANCELLED, causes.EXIT_CANCELLED, "cancelled by the user")
+    final = Final(causes.CANCELLED, EXIT_CANCELLED, "cancelled by the user")
     run.finish(final)
     return final
 

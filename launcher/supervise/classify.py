@@ -13,43 +13,23 @@ import time
 from dataclasses import dataclass
 
 from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp
+from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
+from minimind.rundir.causes import (
+    CANCELLED,
+    CONFIG,
+    CRASH,
+    DONE,
+    HANG,
+    LOST,
+    NODE_FAILURE,
+    PREEMPTED,
+    STOP_REQUESTED,
+    TIME_LIMIT,
+)
 from minimind.rundir.events import Event
-
-DONE = "done"
-PREEMPTED = "preempted"
-TIME_LIMIT = "time_limit"
-NODE_FAILURE = "node_failure"
-CRASH = "crash"
-HANG = "hang"
-NO_PROGRESS = "no_progress"
-CANCELLED = "cancelled"
-STOP_REQUESTED = "stop_requested"
-CONFIG = "config"
-LOST = "lost"
-
-FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED)
-"""Not the run's fault: any number of them is allowed while the run moves on."""
 
 SIGNAL_SLACK = 65
 """Seconds by which Slurm may send ``--signal`` too early, and a little more."""
-
-EXIT_CONFIG = 2
-EXIT_RUN_ME_AGAIN = 75
-EXIT_CANCELLED = 130
-
-IN_WORDS = {
-    DONE: "finished",
-    PREEMPTED: "preempted by a job of higher priority",
-    TIME_LIMIT: "reached its time limit",
-    NODE_FAILURE: "lost a node",
-    CRASH: "crashed",
-    HANG: "made no step for too long (hang)",
-    NO_PROGRESS: "made no progress in several attempts",
-    CANCELLED: "cancelled by the user",
-    STOP_REQUESTED: "stopped on a signal, after a checkpoint",
-    CONFIG: "refused its flags or data",
-    LOST: "ended without a trace (its supervisor was killed)",
-}
 
 _CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn", "submitted")
 """The newest counts: who submits a run again takes the cancel back."""
@@ -85,18 +65,13 @@ class Evidence:
     now: float = 0.0
 
 
-def cause_text(cause: str) -> str:
-    """A cause in plain words."""
-    return IN_WORDS.get(cause, cause)
-
-
 def slurm_causes(log: str) -> list[tuple[str, str]]:
     """``("JOB"|"STEP", reason)`` of every cancel notice; the reason is "" where none is given."""
     return [(m["what"], (m["due"] or "").strip()) for m in _CANCELLED_AT.finditer(log)]
 
 
 def classify(evidence: Evidence) -> str:
-    """The cause of an attempt's end, one of this module's constants."""
+    """The cause of an attempt's end, one of :mod:`minimind.rundir.causes`."""
     named = {event.get("event") for event in evidence.events}
     code = evidence.exit_code
     if "finished" in named or code == 0:
@@ -109,7 +84,7 @@ def classify(evidence: Evidence) -> str:
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:
         return by_slurm
-    if code == EXIT_CONFIG and not named & {"started", "resumed"}:
+    if code == EXIT_USER_ERROR and not named & {"started", "resumed"}:
         return CONFIG
     if code == EXIT_RUN_ME_AGAIN or "preempted" in named:
         return TIME_LIMIT if evidence.time_up else STOP_REQUESTED

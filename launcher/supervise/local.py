@@ -23,16 +23,16 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence
 from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
+from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_TERMINATED
 from minimind.rundir.events import BEAT_SECONDS, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line
 
 RESTART_SECONDS = 1.0
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class AttemptRanks(LocalRanks):
@@ -119,7 +119,7 @@ class LocalMachine:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print(f"launcher: {self.run.name} has a supervisor already; this one stands back")
-                return causes.EXIT_RUN_ME_AGAIN
+                return EXIT_RUN_ME_AGAIN
             self._take_signals()
             # Only now: whoever reads this may send a signal.
             identity = {"host": self.where, "began": process_identity(os.getpid())}
@@ -189,19 +189,19 @@ class LocalMachine:
         """There may be no next attempt that would sweep."""
         self.sweep()
 
-    def evidence(self, exit_code: int | None, *, hung: bool = False) -> causes.Evidence:
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
         if self._told and exit_code == EXIT_TERMINATED:
             # A rank was not far enough to handle the signal, so it had nothing to lose.
-            exit_code = causes.EXIT_RUN_ME_AGAIN
-        return causes.Evidence(
+            exit_code = EXIT_RUN_ME_AGAIN
+        return Evidence(
             exit_code=exit_code,
             events=tuple(of_attempt(self.run.events(), self.number)),
             killed_for_hang=hung,
             time_up=self._told and self.stop_signal is None,
         )
 
-    def evidence_of_lost(self, number: int) -> causes.Evidence:
-        return causes.Evidence(None, events=tuple(of_attempt(self.run.events(), number)))
+    def evidence_of_lost(self, number: int) -> Evidence:
+        return Evidence(None, events=tuple(of_attempt(self.run.events(), number)))
 
     def again(self, cause: str, exit_code: int) -> int | None:
         status = self.stopped(exit_code)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
-from launcher.supervise import classify as causes
+from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
+from minimind.rundir import causes
 from minimind.rundir.events import Event
 
 
@@ -28,14 +29,14 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     """
     newest = ended[-1]
     cause, code = newest["cause"], newest.get("exit_code")
-    words = causes.IN_WORDS.get(cause, str(cause))
-    failed = code if code not in (None, 0, causes.EXIT_RUN_ME_AGAIN) else 1
+    words = causes.described(cause)
+    failed = code if code not in (None, 0, EXIT_RUN_ME_AGAIN) else 1
     if cause == causes.DONE:
         return _stop(causes.DONE, 0, "finished")
     if cause == causes.CONFIG:
-        return _stop(cause, causes.EXIT_CONFIG, "the training refused its flags or data; see `why`")
+        return _stop(cause, EXIT_USER_ERROR, "the training refused its flags or data; see `why`")
     if cause == causes.CANCELLED:
-        return _stop(cause, causes.EXIT_CANCELLED, "cancelled by the user")
+        return _stop(cause, EXIT_CANCELLED, "cancelled by the user")
     counts = Counter(event["cause"] for event in ended)
     failures = counts[causes.CRASH] + counts[causes.HANG]
     if cause in (causes.CRASH, causes.HANG) and failures > spec.max_restarts:

@@ -28,8 +28,10 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.supervisor import Supervisor, exit_status
+from minimind.errors import as_shell_code
+from minimind.rundir import causes
 from minimind.rundir.events import of_attempt
 from minimind.system.process import free_port
 from minimind.system.tail import Tail
@@ -60,8 +62,7 @@ class StepRanks:
             )
 
     def poll(self) -> int | None:
-        code = self._process.poll()
-        return 128 - code if code is not None and code < 0 else code
+        return as_shell_code(self._process.poll())
 
     def broken(self) -> bool:
         ended = _TASK_ENDED.finditer(self.said())
@@ -139,7 +140,7 @@ class SlurmJob:
         if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
             return
         self._handed_over = True
-        cause = causes.classify(self.evidence(None))
+        cause = classify(self.evidence(None))
         if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
             complaint = slurm.requeue(self.job_id)
             self._handed_over = complaint is None or not unanswered(complaint)
@@ -147,8 +148,8 @@ class SlurmJob:
     def ranks_are_gone(self) -> None:
         """Nothing: the job may have few seconds left, and the next attempt sweeps."""
 
-    def evidence(self, exit_code: int | None, *, hung: bool = False) -> causes.Evidence:
-        return causes.Evidence(
+    def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
+        return Evidence(
             exit_code=exit_code,
             log=self._slurm_log(self._log_offset, self.number),
             events=tuple(of_attempt(self.run.events(), self.number)),
@@ -159,10 +160,10 @@ class SlurmJob:
             now=time.time(),
         )
 
-    def evidence_of_lost(self, number: int) -> causes.Evidence:
+    def evidence_of_lost(self, number: int) -> Evidence:
         events = of_attempt(self.run.events(), number)
         began = events[0]
-        return causes.Evidence(
+        return Evidence(
             exit_code=None,
             log=self._slurm_log(began.get("log_offset", 0), number),
             events=tuple(events),
@@ -230,7 +231,7 @@ class SlurmJob:
         """True, and the run is over, when it was cancelled after its attempt had ended."""
         log = self._slurm_log(self._log_offset, self.number)
         events = tuple(of_attempt(self.run.events(), self.number))
-        if causes.classify(causes.Evidence(None, log, events)) != causes.CANCELLED:
+        if classify(Evidence(None, log, events)) != causes.CANCELLED:
             return False
         attempt.cancel(self.run)
         return True

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import classify as causes
-from launcher.supervise.classify import Evidence
+from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, Ranks, watch
-from minimind.errors import EXIT_CRASHED, MiniMindError
+from minimind.errors import EXIT_CRASHED, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
+from minimind.rundir import causes
 from minimind.rundir.layout import OutputPaths
 from minimind.system.terminal import one_line, printable
 
@@ -95,7 +95,7 @@ class Supervisor:
         if self.run.final() is None and self._close_lost_attempt():
             fence_seconds = self.backend.fence_seconds
         while (final := self.run.final()) is None:
-            status = self.backend.stopped(causes.EXIT_RUN_ME_AGAIN)
+            status = self.backend.stopped(EXIT_RUN_ME_AGAIN)
             if status is None:
                 status = self._attempt(fence_seconds)
             if status is not None:
@@ -125,7 +125,7 @@ class Supervisor:
         try:
             ranks = self.backend.start(number)
         except CannotStart:
-            evidence = Evidence(causes.EXIT_CONFIG)
+            evidence = Evidence(EXIT_USER_ERROR)
         else:
             outcome = watch(
                 ranks,
@@ -137,7 +137,7 @@ class Supervisor:
             if self.run.superseded(number):
                 # Somebody thought this place dead, and the run has gone on.
                 attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
-                return causes.EXIT_RUN_ME_AGAIN
+                return EXIT_RUN_ME_AGAIN
             evidence = self.backend.evidence(outcome.exit_code, hung=outcome.hung)
         cause, decision = self._close(number, evidence)
         self.backend.say(f"launcher: attempt {number} ended: {decision.reason}")
@@ -149,7 +149,7 @@ class Supervisor:
 
     def _close(self, number: int, evidence: Evidence) -> tuple[str, Decision]:
         """Records how an attempt ended; returns the cause, and what follows from it."""
-        cause = causes.classify(evidence)
+        cause = classify(evidence)
         if cause == causes.NODE_FAILURE:
             nodes = list(evidence.down_nodes)
             attempt.record(self.run, "node_failed", attempt=number, nodes=nodes)

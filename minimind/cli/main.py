@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from minimind import __version__
-from minimind.errors import EXIT_CRASHED, EXIT_DONE, EXIT_USER_ERROR, MiniMindError
+from minimind.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_CRASHED,
+    EXIT_DONE,
+    EXIT_USER_ERROR,
+    MiniMindError,
+)
 from minimind.system.terminal import one_line, print_anything
-
-EXIT_BROKEN_PIPE = 141
-"""128 + SIGPIPE, as the shell counts it."""
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),

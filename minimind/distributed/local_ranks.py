@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from minimind.errors import EXIT_RUN_ME_AGAIN
+from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, as_shell_code
 from minimind.system.process import available_cores, free_port
 from minimind.system.signals import FORWARDED, STOP_SIGNALS
 
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 SECONDS_AFTER_A_CRASH = 10.0
 """How long the other ranks get to fail and say why, once one has crashed."""
 SECONDS_AFTER_A_STOP = 60.0
@@ -70,8 +69,7 @@ class LocalRanks:
 
     def codes(self) -> list[int | None]:
         """Every rank's exit code, 128 + N where signal N ended it; None while it runs."""
-        polled = [process.poll() for process in self._processes]
-        return [128 - code if code is not None and code < 0 else code for code in polled]
+        return [as_shell_code(process.poll()) for process in self._processes]
 
     def send(self, number: int) -> None:
         """Send a signal to every rank that runs."""
@@ -149,7 +147,7 @@ def _watch(ranks: LocalRanks, received: Sequence[int]) -> int:
         if time.monotonic() > deadline:
             ranks.kill()
             if failure is None:
-                failure = EXIT_INTERRUPTED if impatient else EXIT_RUN_ME_AGAIN
+                failure = EXIT_CANCELLED if impatient else EXIT_RUN_ME_AGAIN
         time.sleep(POLL_SECONDS)
     failure = first_failure(codes, received) if failure is None else failure
     if failure is not None:
@@ -163,7 +161,7 @@ def first_failure(codes: Sequence[int | None], received: Sequence[int]) -> int |
     A stop signal that ends a rank met one that did not handle it yet: it had nothing to save. A
     second Ctrl-C is another matter.
     """
-    stops = {128 + number for number in received if number in STOP_SIGNALS}
+    stops = {as_shell_code(-number) for number in received if number in STOP_SIGNALS}
     if received.count(signal.SIGINT) > 1:
-        stops.discard(EXIT_INTERRUPTED)
+        stops.discard(EXIT_CANCELLED)
     return next((code for code in codes if code and code not in (EXIT_RUN_ME_AGAIN, *stops)), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, tidy
+from minimind.rundir import causes
 from minimind.rundir.events import SILENT_SECONDS, read_events
 from minimind.rundir.layout import (
     CHECKPOINTS,
@@ -183,9 +184,8 @@ def _launched_state(run: RunPaths, events: list[Record]) -> tuple[str, str]:
         if marker.is_file():
             final = read_object(marker)
             cause = str(final.get("cause", marker.name.lower()))
-            reason = "" if cause == "done" else str(final.get("reason", ""))
-            word = {"done": "done", "cancelled": "cancelled"}.get(cause, "failed")
-            return word, reason
+            reason = "" if cause == causes.DONE else str(final.get("reason", ""))
+            return causes.state_after(cause), reason
     names = [e["event"] for e in events if e["event"] in ("attempt_started", "attempt_ended")]
     return ("running" if names and names[-1] == "attempt_started" else "waiting"), ""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from minimind.report.read import RunRecord
 from minimind.report.svg import bar
 from minimind.report.words import counted, moment, share, text
+from minimind.rundir import causes
 from minimind.rundir.ledger import PHASES, Attempt
 from minimind.system.terminal import long_duration
 
@@ -18,20 +19,6 @@ PHASE_WORDS = {
     "checkpoint_stall": "held up by checkpoints",
     "lost": "trained, but lost",
 }
-CAUSES = {
-    "done": "finished",
-    "preempted": "preempted by a job of higher priority",
-    "time_limit": "reached its time limit",
-    "node_failure": "lost a node",
-    "crash": "crashed",
-    "hang": "hung: no step for too long",
-    "no_progress": "made no progress in several attempts",
-    "cancelled": "cancelled by the user",
-    "stop_requested": "stopped on a signal, after a checkpoint",
-    "config": "refused its flags or data",
-    "lost": "ended without a trace",
-}
-"""The launcher's names for why an attempt ended, in words."""
 
 SECTION_WORDS = {
     "data": "waiting for data",
@@ -99,7 +86,7 @@ def _attempt(run: RunRecord, attempt: Attempt, last: bool) -> str:
     if attempt.lost_steps:
         lost = f"{counted(attempt.lost_steps, 'step')} lost, {long_duration(attempt.lost_seconds)}"
         more += f' <span class="cost">{lost}</span>'
-    if attempt.error and attempt.cause != "done":
+    if attempt.error and attempt.cause != causes.DONE:
         more += f'<br><span class="soft small">{text(attempt.error)}</span>'
     until = long_duration(max(0.0, (attempt.ended or run.now) - attempt.began))
     return (
@@ -112,8 +99,8 @@ def _attempt(run: RunRecord, attempt: Attempt, last: bool) -> str:
 def _ending(run: RunRecord, attempt: Attempt, last: bool) -> str:
     if attempt.cause:
         code = attempt.exit_code
-        status = f" (exit code {code})" if attempt.cause == "crash" and code is not None else ""
-        return CAUSES.get(attempt.cause, attempt.cause) + status
+        crashed = attempt.cause == causes.CRASH and code is not None
+        return causes.described(attempt.cause) + (f" (exit code {code})" if crashed else "")
     if last:
         words = {"running": "goes on", "done": "finished", "stopped": "ended, and not resumed yet"}
         return words.get(run.state, "its end is not on record")

@@ -11,6 +11,8 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from minimind.errors import EXIT_CANCELLED
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 """What a training answers by saving and stopping."""
 
@@ -60,7 +62,7 @@ class StopFlag:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
-                os._exit(128 + signal.SIGINT)
+                os._exit(EXIT_CANCELLED)
         first = self.signal_number == 0
         if first:
             self.signal_number = number

@@ -22,7 +22,8 @@ from launcher.slurm.parse import (
     limit_seconds,
     parse_stamp,
 )
-from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence, classify
+from minimind.rundir import causes
 from tests.fuzz.damage import damaged_bytes, fuzz
 
 ANSWERS = Path(__file__).parents[1] / "unit" / "launcher" / "slurm" / "answers"
@@ -56,8 +57,8 @@ def read_answers(log: str) -> None:
     slurm.expand_nodes("n[1-2]")
     limit_seconds(log)
     assert len(array_indices(log)) <= MOST_TASKS
-    evidence = causes.Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
-    assert causes.classify(evidence) in causes.IN_WORDS
+    evidence = Evidence(75, log, job=slurm.show_job("5"), signal_lead=120, now=1.0)
+    assert classify(evidence) in causes.DESCRIPTIONS
 
 
 @fuzz(text=st.text(max_size=40) | st.from_regex(r"[0-9:,%-]{0,30}"))

@@ -9,8 +9,9 @@ import pytest
 
 from launcher.inspect.control import cancel_run
 from launcher.spec.run_folder import RunFolder
-from launcher.supervise import classify as causes
+from launcher.supervise.classify import Evidence, classify
 from minimind.errors import SubmissionError
+from minimind.rundir import causes
 
 AT = "CANCELLED AT 2026-01-01T12:00:00"
 
@@ -30,7 +31,7 @@ def fake(run: RunFolder, name: str, script: str) -> None:
 
 def cause_of_a_preemption(run: RunFolder) -> str:
     log = f"slurmstepd-n1: error: *** JOB 5 ON n1 {AT} DUE TO PREEMPTION ***\n"
-    return causes.classify(causes.Evidence(75, log=log, events=tuple(run.events())))
+    return classify(Evidence(75, log=log, events=tuple(run.events())))
 
 
 def test_cancel_that_reaches_no_controller_cancels_nothing_later(run: RunFolder) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.rank.fencing import EXIT_SUPERSEDED, RUN_IS_OVER
+from launcher.rank.fencing import RUN_IS_OVER
 from launcher.spec.run_folder import Final, RunFolder
+from minimind.errors import EXIT_TERMINATED
 
 RANK = """
 import sys, time
@@ -51,7 +52,7 @@ def test_a_rank_leaves_once_a_newer_attempt_has_begun(
     with pytest.raises(subprocess.TimeoutExpired):
         rank.wait(0.3)
     assert submitted.new_attempt() == 2
-    assert rank.wait(30) == EXIT_SUPERSEDED
+    assert rank.wait(30) == EXIT_TERMINATED
     assert rank.stderr is not None
     assert rank.stderr.read() == "launcher: attempt 2 has begun; this rank is of 1\n"
 

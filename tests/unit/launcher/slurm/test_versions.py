@@ -14,7 +14,7 @@ import pytest
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
 from launcher.slurm.parse import leading_number, parse_stamp
-from launcher.supervise import classify as causes
+from launcher.supervise.classify import slurm_causes
 
 ANSWERS = Path(__file__).parent / "answers"
 VERSIONS = sorted(folder.name for folder in ANSWERS.iterdir())
@@ -67,7 +67,7 @@ def test_nodes_and_partitions() -> None:
 
 def test_causes(version: str) -> None:
     log = (ANSWERS / version / "log.txt").read_text()
-    assert [reason for _, reason in causes.slurm_causes(log)] == [
+    assert [reason for _, reason in slurm_causes(log)] == [
         "PREEMPTION",
         "TIME LIMIT",
         "NODE FAILURE",
