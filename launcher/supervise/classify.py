@@ -46,7 +46,7 @@ class Evidence:
     """What is known when the ranks of an attempt are gone.
 
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
-    about this attempt. ``events``: this attempt's part of the event log. ``job``: the
+    about this attempt. ``job_id``: of Slurm's job. ``events``: this attempt's part of the event log. ``job``: the
     controller's record. ``killed_for_hang``: the supervisor ended it itself. ``signal_lead``:
     seconds before its limit at which the job asked to be warned. ``time_up``: the supervisor
     stopped it at its time limit. ``restarted``: Slurm runs the job again, and nothing warned us
@@ -55,6 +55,7 @@ class Evidence:
 
     exit_code: int | None
     log: str = ""
+    job_id: str = ""
     events: tuple[Event, ...] = ()
     job: JobInfo | None = None
     down_nodes: tuple[str, ...] = ()
@@ -65,9 +66,17 @@ class Evidence:
     now: float = 0.0
 
 
-def slurm_causes(log: str) -> list[tuple[str, str]]:
-    """``("JOB"|"STEP", reason)`` of every cancel notice; the reason is "" where none is given."""
-    return [(m["what"], (m["due"] or "").strip()) for m in _CANCELLED_AT.finditer(log)]
+def slurm_causes(log: str, job_id: str = "") -> list[tuple[str, str]]:
+    """``("JOB"|"STEP", reason)`` of every cancel notice; the reason is "" where none is given.
+
+    ``job_id``: this job's notices only, where several jobs write into one file.
+    """
+    found = []
+    for match in _CANCELLED_AT.finditer(log):
+        job = match["id"].partition(".")[0]
+        if not (job_id and job.isdecimal() and job != job_id):
+            found.append((match["what"], (match["due"] or "").strip()))
+    return found
 
 
 def classify(evidence: Evidence) -> str:
@@ -94,7 +103,7 @@ def classify(evidence: Evidence) -> str:
 
 
 def _slurm_says(evidence: Evidence) -> str | None:
-    notices = slurm_causes(evidence.log)
+    notices = slurm_causes(evidence.log, evidence.job_id)
     due = " ".join(reason for _, reason in notices)
     if "NODE FAIL" in due or "Node failure on" in evidence.log or evidence.down_nodes:
         return NODE_FAILURE
@@ -107,7 +116,7 @@ def _slurm_says(evidence: Evidence) -> str | None:
     job = evidence.job or {}
     if parse_stamp(job.get("PreemptTime")) is not None:
         return PREEMPTED
-    if ("JOB", "") in notices:
+    if ("JOB", "") in notices or job.get("JobState", "").startswith("CANCELLED"):
         return CANCELLED
     if notices or evidence.exit_code == EXIT_RUN_ME_AGAIN:
         # Slurm's warning signal comes up to a minute early, and says nothing about why.

@@ -152,6 +152,7 @@ class SlurmJob:
         return Evidence(
             exit_code=exit_code,
             log=self._slurm_log(self._log_offset, self.number),
+            job_id=self.job_id,
             events=tuple(of_attempt(self.run.events(), self.number)),
             job=slurm.show_job(self.job_id),
             down_nodes=tuple(slurm.down_nodes(self.where)),
@@ -166,6 +167,7 @@ class SlurmJob:
         return Evidence(
             exit_code=None,
             log=self._slurm_log(began.get("log_offset", 0), number),
+            job_id=began.get("job_id", ""),
             events=tuple(events),
             down_nodes=tuple(slurm.down_nodes(",".join(began.get("nodes", [])))),
             restarted=self._restarts() > 0,
@@ -178,7 +180,8 @@ class SlurmJob:
         if complaint is not None:
             attempt.record(self.run, "requeue_failed", attempt=self.number, reason=complaint)
             attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
-        return exit_code
+        final = self.run.final()
+        return final.exit_code if final is not None else exit_code
 
     def _restarts(self) -> int:
         return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
@@ -229,9 +232,13 @@ class SlurmJob:
 
     def _cancelled_meanwhile(self) -> bool:
         """True, and the run is over, when it was cancelled after its attempt had ended."""
-        log = self._slurm_log(self._log_offset, self.number)
-        events = tuple(of_attempt(self.run.events(), self.number))
-        if classify(Evidence(None, log, events)) != causes.CANCELLED:
+        evidence = Evidence(
+            exit_code=None,
+            log=self._slurm_log(self._log_offset, self.number),
+            job_id=self.job_id,
+            events=tuple(of_attempt(self.run.events(), self.number)),
+        )
+        if classify(evidence) != causes.CANCELLED:
             return False
         attempt.cancel(self.run)
         return True

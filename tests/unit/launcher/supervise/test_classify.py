@@ -50,6 +50,11 @@ CASES = [
     ("node_failure", Evidence(143, log="srun: error: Node failure on n2\n")),
     ("node_failure", Evidence(1, down_nodes=("n2",))),
     ("cancelled", Evidence(75, log=BATCH.format(""), job=RUNNING | {"JobState": "COMPLETING"})),
+    # The notice went into a file of the user's own.
+    ("cancelled", Evidence(143, job=RUNNING | {"JobState": "CANCELLED"})),
+    # Another job that writes into the same file.
+    ("stop_requested", Evidence(75, log=BATCH.format(""), job_id="33")),
+    ("cancelled", Evidence(75, log=BATCH.format(""), job_id="3")),
     # Slurm 25.05 and newer name the signal, and with GraceTime so does a preempted step.
     ("cancelled", Evidence(75, log=BATCH.format(" DUE to SIGNAL Terminated"), job=RUNNING)),
     (

@@ -167,7 +167,7 @@ def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) 
     log = f"echo '{notice}' >> '{job.run.batch_log}'"
     job.fake("scontrol", f'[ "$1" = requeue ] && {log}\n{UNREACHABLE_ONCE}')
     job.fake("srun", "exit 75")
-    job.start()
+    assert job.start().returncode == 130
     assert job.requeues() == 1
     final = job.run.final()
     assert final is not None
