@@ -76,9 +76,8 @@ def command_prefix(spec: JobSpec) -> list[str]:
     return runtime.command(spec) if runtime else []
 
 
-def srun_command(spec: JobSpec) -> list[str]:
-    """srun, the container around each rank, and the ranks' Python."""
-    start = f"{spec.run_dir}/code" if spec.container == "none" else inside_folder(spec)
+def srun_words(spec: JobSpec) -> list[str]:
+    """srun, as it starts the ranks of any run."""
     binding = [f"--cpus-per-task={spec.cpus_per_gpu}"] if spec.cpus_per_gpu else ["--cpu-bind=none"]
     return [
         "srun",
@@ -88,6 +87,14 @@ def srun_command(spec: JobSpec) -> list[str]:
         "--kill-on-bad-exit=0",
         "--wait=0",
         *binding,
+    ]
+
+
+def srun_command(spec: JobSpec) -> list[str]:
+    """srun, the container around each rank, and the ranks' Python."""
+    start = f"{spec.run_dir}/code" if spec.container == "none" else inside_folder(spec)
+    return [
+        *srun_words(spec),
         # Python puts the folder it starts in first: here the snapshot of the code.
         f"--chdir={start}",
         *srun_options(spec),

@@ -108,6 +108,11 @@ def requeue_run(run: RunFolder) -> str:
     if now in state.ACTIVE:
         job = ", ".join(filter(None, [run.job_id(), reason]))
         raise ConfigError(f"{run.name} is {now} (job {job}); nothing to requeue")
+    if not run.code.exists():
+        raise ConfigError(
+            f"{run.name} was submitted by a script of yours: remove {run.stopped_marker}, if it "
+            "is there, and sbatch the script again"
+        )
     check_trusted(run)
     # Readers may have been let in meanwhile, and the umask may be a group's.
     make_private(run.submitit)

@@ -15,6 +15,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.rank_log import RankLog
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
+from launcher.supervise import attempt_log as attempt
 from launcher.supervise.local import LocalMachine, LocalRun, rank_command
 from minimind.errors import SubmissionError
 from minimind.system.terminal import show
@@ -28,9 +29,7 @@ def run_here(run: RunFolder, spec: JobSpec, *, quiet: bool) -> int:
     It goes to its end, or until Ctrl-C, SIGTERM or a closed terminal, which save and stop.
     Returns the run's exit status; 75 when it was stopped and can be resumed.
     """
-    run.append(
-        "submitted", job_id=str(os.getpid()), cluster="local", nodes=spec.nodes, gpus=spec.gpus
-    )
+    attempt.record_submission(run, spec, str(os.getpid()))
     for name in spec.secret_env:
         # The ranks read secrets from their file; nobody else needs them.
         os.environ.pop(name, None)

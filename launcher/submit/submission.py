@@ -10,6 +10,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from launcher.submit.local import start_local
 from launcher.submit.snapshot import image_identity, snapshot_code
+from launcher.supervise import attempt_log as attempt
 from minimind.errors import ConfigError, SubmissionError
 
 
@@ -58,14 +59,8 @@ def submit_prepared(run: RunFolder, spec: JobSpec) -> str:
         job_id = start_local(run, spec)
     else:
         (job_id,) = _submit_slurm(run, spec)
-    record_submission(run, spec, job_id)
+    attempt.record_submission(run, spec, job_id, **image_identity(spec))
     return job_id
-
-
-def record_submission(run: RunFolder, spec: JobSpec, job_id: str) -> None:
-    """Puts the submission into the run's event log."""
-    size = {"cluster": spec.cluster, "nodes": spec.nodes, "gpus": spec.gpus}
-    run.append("submitted", job_id=job_id, **size, **image_identity(spec))
 
 
 def submit_points(root: RunFolder, spec: JobSpec, points: list[JobSpec]) -> list[str]:
@@ -88,7 +83,8 @@ def submit_points(root: RunFolder, spec: JobSpec, points: list[JobSpec]) -> list
     else:
         job_ids = _submit_slurm(root, spec, names)
     for point, job_id in zip(points, job_ids, strict=True):
-        record_submission(RunFolder(point.run_dir), point, job_id)
+        folder = RunFolder(point.run_dir)
+        attempt.record_submission(folder, point, job_id, **image_identity(point))
     return job_ids
 
 

@@ -14,6 +14,12 @@ from minimind.rundir import causes
 from minimind.rundir.events import Event, last_step, of_attempt
 
 
+def record_submission(run: RunFolder, spec: JobSpec, job_id: str, **values: Any) -> None:
+    """Puts a person's wish that the run go on into its event log. Budgets begin anew."""
+    size = {"cluster": spec.cluster, "nodes": spec.nodes, "gpus": spec.gpus}
+    run.append("submitted", job_id=job_id, **size, **values)
+
+
 def begin(run: RunFolder, **values: Any) -> int:
     """Opens the next attempt and returns its number."""
     number = run.new_attempt()

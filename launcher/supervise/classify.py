@@ -46,11 +46,11 @@ class Evidence:
     """What is known when the ranks of an attempt are gone.
 
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
-    about this attempt. ``job_id``: of Slurm's job. ``events``: this attempt's part of the event log. ``job``: the
-    controller's record. ``killed_for_hang``: the supervisor ended it itself. ``signal_lead``:
-    seconds before its limit at which the job asked to be warned. ``time_up``: the supervisor
-    stopped it at its time limit. ``restarted``: Slurm runs the job again, and nothing warned us
-    before: the node of the batch script was gone.
+    about this attempt of ``job_id``. ``events``: this attempt's part of the event log. ``job``:
+    the controller's record. ``killed_for_hang``: the supervisor ended it itself.
+    ``signal_lead``: seconds before its limit at which the job asked to be warned. ``time_up``:
+    the supervisor stopped it at its time limit. ``restarted``: Slurm runs the job again, and
+    nothing warned us before: the node of the batch script was gone.
     """
 
     exit_code: int | None

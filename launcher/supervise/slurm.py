@@ -85,10 +85,12 @@ class SlurmJob:
     fence_seconds = FENCE_SECONDS
     restarts_itself = True
 
-    def __init__(self, run: RunFolder, spec: JobSpec, command: list[str]) -> None:
+    def __init__(self, run: RunFolder, spec: JobSpec, command: list[str], output: Path) -> None:
+        """``command``: srun and what each rank runs. ``output``: of the batch script."""
         self.run = run
         self.spec = spec
         self.command = command
+        self.output = output
         self.job_id = os.environ["SLURM_JOB_ID"]
         self.where = os.environ.get("SLURM_JOB_NODELIST", "")
         self.kill_wait = leading_number(slurm.show_config().get("KillWait", ""), 30)
@@ -209,11 +211,12 @@ class SlurmJob:
         return environment
 
     def _log_size(self) -> int:
-        return self.run.batch_log.stat().st_size if self.run.batch_log.exists() else 0
+        return self.output.stat().st_size if self.output.is_file() else 0
 
     def _slurm_log(self, offset: int, number: int) -> str:
         """What slurmstepd and srun wrote about an attempt."""
-        return Tail(self.run.batch_log, offset).read() + Tail(self.run.srun_log(number)).read()
+        output = Tail(self.output, offset).read() if self.output.is_file() else ""
+        return output + Tail(self.run.srun_log(number)).read()
 
     def _requeue(self) -> str | None:
         """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
@@ -259,6 +262,6 @@ def main(argv: list[str]) -> int:
         spec = run.spec()
         # From the same spec as what removes its containers: in an array every task has its own.
         command = [*container.srun_command(spec), *words]
-        return Supervisor(run, spec, SlurmJob(run, spec, command)).main()
+        return Supervisor(run, spec, SlurmJob(run, spec, command, run.batch_log)).main()
 
     return exit_status(run, supervise)

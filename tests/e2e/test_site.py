@@ -107,7 +107,6 @@ def test_plain_script_is_saved_and_stopped_by_scancel(
     job = start_plain_script(slurm, run, flags, tmp_path / "log")
     assert slurm.command("scancel", job).returncode == 0
     stopped = run / "STOPPED"
-    # The shell makes the file before it writes into it.
     assert "cancelled" in poll(lambda: stopped.exists() and stopped.read_text(), "the end")
     assert saw(run, "preempted"), "no checkpoint was saved"
     poll(

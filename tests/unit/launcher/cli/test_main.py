@@ -47,7 +47,7 @@ def test_host_side_needs_the_standard_library_alone(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[4]
     code = (
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "import launcher.supervise.slurm, launcher.rank.task"
+        "import launcher.supervise.slurm, launcher.supervise.plain, launcher.rank.task"
     )
     subprocess.run([sys.executable, "-S", "-E", "-c", code], check=True, cwd=tmp_path)
 
