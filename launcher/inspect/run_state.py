@@ -89,8 +89,7 @@ def job_state(
     """
     final = run.final()
     if final is not None:
-        state = {causes.DONE: DONE, causes.CANCELLED: CANCELLED}.get(final.cause, FAILED)
-        return state, final.reason, final.exit_code
+        return causes.state_after(final.cause).upper(), final.reason, final.exit_code
     events = run.events() if events is None else events
     submitted = next((e for e in reversed(events) if e["event"] == "submitted"), None)
     if submitted is None:

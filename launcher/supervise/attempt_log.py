@@ -76,7 +76,7 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
 
 def cancel(run: RunFolder) -> Final:
     """Ends a run that no attempt is under way of, because the user says so."""
-    final = Final(causes.CANCELLED, EXIT_CANCELLED, "cancelled by the user")
+    final = Final(causes.CANCELLED, EXIT_CANCELLED, causes.DESCRIPTIONS[causes.CANCELLED])
     run.finish(final)
     return final
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
-from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
+from minimind.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
 from minimind.rundir import causes
 from minimind.rundir.events import Event
 
@@ -32,11 +32,11 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     words = causes.described(cause)
     failed = code if code not in (None, 0, EXIT_RUN_ME_AGAIN) else 1
     if cause == causes.DONE:
-        return _stop(causes.DONE, 0, "finished")
+        return _stop(cause, EXIT_DONE, words)
     if cause == causes.CONFIG:
         return _stop(cause, EXIT_USER_ERROR, "the training refused its flags or data; see `why`")
     if cause == causes.CANCELLED:
-        return _stop(cause, EXIT_CANCELLED, "cancelled by the user")
+        return _stop(cause, EXIT_CANCELLED, words)
     counts = Counter(event["cause"] for event in ended)
     failures = counts[causes.CRASH] + counts[causes.HANG]
     if cause in (causes.CRASH, causes.HANG) and failures > spec.max_restarts:
