@@ -16,15 +16,16 @@ from collections.abc import Mapping, Sequence
 from minimind.cli import COMMANDS
 from minimind.distributed.local_ranks import run_ranks
 from minimind.errors import EXIT_NOT_FOUND, EXIT_USER_ERROR
+from minimind.rundir import env
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
 """Device nodes of GPUs: NVIDIA's, those of WSL 2, AMD's."""
 
-RANK_VARIABLES = ("RANK", "SLURM_STEP_ID", "SUBMITIT_LOCAL_GLOBALID")
+RANK_VARIABLES = (env.RANK, "SLURM_STEP_ID", "SUBMITIT_LOCAL_GLOBALID")
 """Any of these says that somebody else starts the ranks."""
 
 CACHES = {
-    "MINIMIND_CACHE": "/runs/.cache/minimind",
+    env.CACHE: "/runs/.cache/minimind",
     "TORCHINDUCTOR_CACHE_DIR": "/runs/.cache/torchinductor",
     "TRITON_CACHE_DIR": "/runs/.cache/triton",
 }

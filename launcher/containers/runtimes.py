@@ -16,6 +16,7 @@ from launcher.slurm.sbatch import SUBMITIT
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
 from launcher.spec.run_folder import RunFolder
+from minimind.rundir import env
 
 RANK_VARIABLES = (
     "SLURM_JOB_ID",
@@ -31,16 +32,13 @@ RANK_VARIABLES = (
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SUBMITIT_EXECUTOR",
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
+    *env.PLACE,
+    env.MASTER_ADDR,
+    env.MASTER_PORT,
     "OMP_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
-    "MINIMIND_EVENTS",
-    "LAUNCHER_ATTEMPT",
+    env.EVENTS,
+    env.ATTEMPT,
 )
 """What a rank needs to know. Named without a value, so that each task passes on its own."""
 

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from minimind.rundir import env
 from minimind.system.durable import write_text_durably
 
 DISK_BYTES = 64 << 20
@@ -28,7 +29,7 @@ def probe(folder: Path, *, cpu: bool) -> dict[str, Any]:
     """Measures this rank's node. Bandwidths are in MB/s (1e6 bytes), times in seconds."""
     found: dict[str, Any] = {
         "host": socket.gethostname(),
-        "rank": int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))),
+        "rank": int(os.environ.get(env.RANK, os.environ.get("SLURM_PROCID", "0"))),
         "clock": time.time(),
         "shared_memory_bytes": shared_memory_bytes(),
         "disk_write_mb_s": disk_speed(folder),
@@ -67,13 +68,13 @@ def all_reduce(*, cpu: bool) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world, rank = int(os.environ.get(env.WORLD_SIZE, "1")), int(os.environ.get(env.RANK, "0"))
     if world == 1:
         return {"world_size": 1}
     cuda = torch.cuda.is_available() and not cpu
     backend = "nccl" if cuda else "gloo"
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get(env.LOCAL_RANK, "0")) % torch.cuda.device_count())
     limit = datetime.timedelta(seconds=RENDEZVOUS_SECONDS)
     dist.init_process_group(backend, timeout=limit)
     data = torch.full((REDUCE_BYTES // 4,), float(rank), device="cuda" if cuda else "cpu")

@@ -14,6 +14,7 @@ import time
 
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import EXIT_TERMINATED
+from minimind.rundir import env
 
 POLL_SECONDS = 2.0
 FENCE_SECONDS = 3 * POLL_SECONDS
@@ -28,7 +29,7 @@ def stand_back(run: RunFolder, *, local: bool) -> None:
 
     ``local``: the run may be over and this rank live on. Slurm itself ends the ranks of its jobs.
     """
-    attempt = int(os.environ.get("LAUNCHER_ATTEMPT", "0"))
+    attempt = int(os.environ.get(env.ATTEMPT, "0"))
 
     def fence() -> None:
         over_at: float | None = None

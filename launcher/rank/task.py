@@ -19,6 +19,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_unshared
 from minimind.errors import MiniMindError
+from minimind.rundir import env
 from minimind.system import redact
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line
@@ -55,7 +56,7 @@ def run_rank(run: RunFolder) -> int:
     os.environ.update(rank_variables(os.environ, spec))
     secrets = run.secrets()
     os.environ.update(secrets)
-    os.environ[redact.VARIABLE] = ",".join(secrets)
+    os.environ[env.SECRETS] = ",".join(secrets)
     redact.install()
     hold_early_signals()
     stand_back(run, local=spec.cluster == "local")
@@ -77,10 +78,10 @@ def rank_variables(environment: os._Environ[str] | dict[str, str], spec: JobSpec
     if spec.cluster != "slurm" or "SLURM_PROCID" not in environment:
         return {}
     return {
-        "RANK": environment["SLURM_PROCID"],
-        "WORLD_SIZE": environment["SLURM_NTASKS"],
-        "LOCAL_RANK": environment["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(spec.gpus),
+        env.RANK: environment["SLURM_PROCID"],
+        env.WORLD_SIZE: environment["SLURM_NTASKS"],
+        env.LOCAL_RANK: environment["SLURM_LOCALID"],
+        env.LOCAL_WORLD_SIZE: str(spec.gpus),
     }
 
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from minimind.rundir import env
+
 SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
-PLACE_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""torchrun's names for a rank's place. From the submitter's shell they would win over Slurm's."""
+"""What a surrounding job, or submitit, has set."""
 
 
 def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -24,13 +25,14 @@ def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def outer_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without the variables of a surrounding job or of torchrun.
 
-    A job submitted from inside a job would inherit its task counts, CPU binding and place.
+    A job submitted from inside a job would inherit its task counts, CPU binding and place, and
+    torchrun's variables win over Slurm's.
     ``SLURM_CONF`` says which cluster is meant, so it stays.
     """
     return {
         key: value
         for key, value in environment.items()
-        if key == "SLURM_CONF" or not (key.startswith(SCRUBBED) or key in PLACE_VARIABLES)
+        if key == "SLURM_CONF" or not (key.startswith(SCRUBBED) or key in env.PLACE)
     }
 
 

@@ -21,16 +21,16 @@ from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.train_flags import complete_train_args
 from minimind.errors import ConfigError
+from minimind.rundir import env
 
 INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
-RUNS_VARIABLE = "MINIMIND_RUNS"
 _IN_PROFILE = ' (in a profile: cluster = "local")'
 """For doctor and drill, which have no such flag."""
 
 
 def runs_folder(given: str | None, profile: Mapping[str, Any]) -> Path:
     """Where runs lie: ``--runs-dir``, the profile, ``$MINIMIND_RUNS``, else ``./runs``."""
-    chosen = given or profile.get("runs_dir") or os.environ.get(RUNS_VARIABLE) or "runs"
+    chosen = given or profile.get("runs_dir") or os.environ.get(env.RUNS) or "runs"
     return Path(os.path.abspath(os.path.expanduser(chosen)))
 
 

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 from launcher.spec.run_folder import RunFolder
+from minimind.rundir import env
 from minimind.rundir.events import SILENT_SECONDS, Event
 from minimind.system.process import process_identity
 
 _ATTEMPT_EVENTS = ("attempt_started", "attempt_ended", "requeued")
-_EVENTS = b"MINIMIND_EVENTS="
+_EVENTS = f"{env.EVENTS}=".encode()
 
 
 def count_gpus() -> int:

@@ -27,6 +27,7 @@ from launcher.supervise.classify import Evidence
 from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_TERMINATED
+from minimind.rundir import env
 from minimind.rundir.events import BEAT_SECONDS, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
@@ -82,11 +83,11 @@ def rank_environment(
     environment = dict(os.environ)
     environment.pop("PYTHONSAFEPATH", None)
     environment.update(spec.env)
-    environment.update(
+    environment |= {
         **place_variables(rank, spec.world_size, port),
-        MINIMIND_EVENTS=str(run.events_file),
-        LAUNCHER_ATTEMPT=str(number),
-    )
+        env.EVENTS: str(run.events_file),
+        env.ATTEMPT: str(number),
+    }
     return environment
 
 

@@ -22,7 +22,6 @@ from typing import Any
 from launcher.containers import runtimes as container
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
-from launcher.slurm.environment import PLACE_VARIABLES
 from launcher.slurm.parse import leading_number, unanswered
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -31,7 +30,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.errors import as_shell_code
-from minimind.rundir import causes
+from minimind.rundir import causes, env
 from minimind.rundir.events import of_attempt
 from minimind.system.process import free_port
 from minimind.system.tail import Tail
@@ -195,16 +194,17 @@ class SlurmJob:
         environment = dict(os.environ)
         environment.pop("PYTHONSAFEPATH", None)
         environment.update(self.spec.env)
-        environment.update(
-            MASTER_ADDR=slurm.node_address(os.environ.get("SLURMD_NODENAME", socket.gethostname())),
+        here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        environment |= {
             # This is the job's first node, where rank 0 runs.
-            MASTER_PORT=str(free_port()),
-            MINIMIND_EVENTS=str(self.run.events_file),
-            LAUNCHER_ATTEMPT=str(self.number),
+            env.MASTER_ADDR: slurm.node_address(here),
+            env.MASTER_PORT: str(free_port()),
+            env.EVENTS: str(self.run.events_file),
+            env.ATTEMPT: str(self.number),
             # srun's way to say --output; "%t" is the rank.
-            SLURM_STDOUTMODE=str(self.run.rank_log(self.number, "%t")),
-        )
-        for name in ("SLURM_STDERRMODE", *PLACE_VARIABLES):
+            "SLURM_STDOUTMODE": str(self.run.rank_log(self.number, "%t")),
+        }
+        for name in ("SLURM_STDERRMODE", *env.PLACE):
             environment.pop(name, None)
         if self.spec.cpus_per_gpu:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from minimind.errors import ConfigError, MiniMindError
-from minimind.rundir.events import BEAT_SECONDS, ENVIRONMENT_VARIABLE, SILENT_SECONDS
+from minimind.rundir import env
+from minimind.rundir.events import BEAT_SECONDS, SILENT_SECONDS
 from minimind.system.process import boot_id, is_alive, pid_namespace, start_ticks
 from minimind.system.validators import is_whole
 
@@ -44,10 +45,8 @@ def this_owner() -> dict[str, Any]:
         "started": start_ticks(os.getpid()),
         "job": os.environ.get("SLURM_JOB_ID", ""),
         # A run may go through several jobs, and on one machine through none.
-        "run": os.environ.get(ENVIRONMENT_VARIABLE, ""),
-        "attempt": int(
-            os.environ.get("LAUNCHER_ATTEMPT") or os.environ.get("SLURM_RESTART_COUNT") or 0
-        ),
+        "run": os.environ.get(env.EVENTS, ""),
+        "attempt": int(os.environ.get(env.ATTEMPT) or os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from minimind.data.mixture import MicroBatches, Plan
 from minimind.data.sampler import SkipBatchSampler
+from minimind.rundir import env
 from minimind.system.process import available_cores
 from minimind.system.signals import IGNORED_BY_WORKERS, ignore
 
@@ -53,7 +54,7 @@ def make_loader(
 
 def bounded_workers(num_workers: int) -> int:
     """Lower ``--num_workers`` to this rank's share of the cores, and say so."""
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    ranks_here = int(os.environ.get(env.LOCAL_WORLD_SIZE, "1"))
     most = max(1, available_cores() // ranks_here)
     if num_workers > most:
         log.warning("--num_workers %d lowered to %d: that many cores a rank", num_workers, most)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, as_shell_code
+from minimind.rundir import env
 from minimind.system.process import available_cores, free_port
 from minimind.system.signals import FORWARDED, STOP_SIGNALS
 
@@ -87,12 +88,12 @@ class LocalRanks:
 def place_variables(rank: int, count: int, port: int) -> dict[str, str]:
     """torchrun's names for the place of a rank among ``count`` on this machine."""
     return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        env.RANK: str(rank),
+        env.LOCAL_RANK: str(rank),
+        env.WORLD_SIZE: str(count),
+        env.LOCAL_WORLD_SIZE: str(count),
+        env.MASTER_ADDR: "127.0.0.1",
+        env.MASTER_PORT: str(port),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minimind.errors import ConfigError
+from minimind.rundir import env
 
 FIRST_PORT, PORT_COUNT = 20000, 20000
 
@@ -40,13 +41,13 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
     Raises:
         ConfigError: variables contradict each other.
     """
-    if "RANK" in environ and "WORLD_SIZE" in environ:
+    if env.RANK in environ and env.WORLD_SIZE in environ:
         found = Rendezvous(
-            rank=_whole(environ, "RANK"),
-            world_size=_whole(environ, "WORLD_SIZE"),
-            local_rank=_whole(environ, "LOCAL_RANK", default=environ["RANK"]),
-            master_addr=environ.get("MASTER_ADDR", "127.0.0.1"),
-            master_port=_whole(environ, "MASTER_PORT", default="29500"),
+            rank=_whole(environ, env.RANK),
+            world_size=_whole(environ, env.WORLD_SIZE),
+            local_rank=_whole(environ, env.LOCAL_RANK, default=environ[env.RANK]),
+            master_addr=environ.get(env.MASTER_ADDR, "127.0.0.1"),
+            master_port=_whole(environ, env.MASTER_PORT, default="29500"),
         )
     elif "SLURM_PROCID" in environ and "SLURM_STEP_ID" in environ:
         job_id = _whole(environ, "SLURM_JOB_ID", default="0")
@@ -54,8 +55,8 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
             rank=_whole(environ, "SLURM_PROCID"),
             world_size=_whole(environ, "SLURM_STEP_NUM_TASKS", default=environ.get("SLURM_NTASKS")),
             local_rank=_whole(environ, "SLURM_LOCALID"),
-            master_addr=environ.get("MASTER_ADDR") or first_host(environ["SLURM_JOB_NODELIST"]),
-            master_port=_whole(environ, "MASTER_PORT", default=str(_port_of_job(job_id))),
+            master_addr=environ.get(env.MASTER_ADDR) or first_host(environ["SLURM_JOB_NODELIST"]),
+            master_port=_whole(environ, env.MASTER_PORT, default=str(_port_of_job(job_id))),
         )
     elif "SUBMITIT_LOCAL_GLOBALID" in environ:
         job_id = _whole(environ, "SUBMITIT_LOCAL_JOB_ID", default="0")
@@ -63,8 +64,8 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
             rank=_whole(environ, "SUBMITIT_LOCAL_GLOBALID"),
             world_size=_whole(environ, "SUBMITIT_LOCAL_NTASKS"),
             local_rank=_whole(environ, "SUBMITIT_LOCAL_LOCALID"),
-            master_addr=environ.get("MASTER_ADDR", "127.0.0.1"),
-            master_port=_whole(environ, "MASTER_PORT", default=str(_port_of_job(job_id))),
+            master_addr=environ.get(env.MASTER_ADDR, "127.0.0.1"),
+            master_port=_whole(environ, env.MASTER_PORT, default=str(_port_of_job(job_id))),
         )
     else:
         return None

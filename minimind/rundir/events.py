@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minimind.rundir import env
 from minimind.system.jsonl import JsonLog, append_durably, read_objects
 from minimind.system.validators import (
     MOST,
@@ -26,8 +27,6 @@ from minimind.system.validators import (
     is_word,
     is_word_list,
 )
-
-ENVIRONMENT_VARIABLE = "MINIMIND_EVENTS"
 
 BEAT_SECONDS = 5.0
 """How often whoever holds a run shows that it lives, by the time of a file: the events, a lock."""
@@ -146,7 +145,7 @@ class EventLog:
 
     @classmethod
     def from_environment(cls) -> EventLog:
-        return cls(os.environ.get(ENVIRONMENT_VARIABLE))
+        return cls(os.environ.get(env.EVENTS))
 
     def append(self, event: str, **fields: Any) -> None:
         """Append an event of this moment, durable when this returns.

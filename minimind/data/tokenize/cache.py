@@ -25,6 +25,7 @@ from minimind.data.inputs import Source
 from minimind.data.rows import Place
 from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore
 from minimind.errors import DataError
+from minimind.rundir import env
 from minimind.system.durable import remove_temporaries, take_name, write_text_durably
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _LOCK, _MARK = "owner.lock", "mark.json"
 
 def cache_folder(cache_dir: str = "") -> Path:
     """Return the folder for token stores: the flag, ``$MINIMIND_CACHE``, or the user's cache."""
-    given = cache_dir or os.environ.get("MINIMIND_CACHE", "")
+    given = cache_dir or os.environ.get(env.CACHE, "")
     if given:
         return Path(given).expanduser().absolute()
     from platformdirs import user_cache_path

@@ -1,0 +1,29 @@
+"""The environment variables by which launcher and training tell each other what they need.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from minimind.system import redact
+
+EVENTS = "MINIMIND_EVENTS"
+"""The event file that the training appends to."""
+ATTEMPT = "LAUNCHER_ATTEMPT"
+"""The number of the attempt that a rank belongs to, from 1."""
+SECRETS = redact.VARIABLE
+"""The names of the variables whose values are never shown, with commas between."""
+RUNS = "MINIMIND_RUNS"
+"""Where the launcher keeps its runs."""
+CACHE = "MINIMIND_CACHE"
+"""Where token stores are kept."""
+
+RANK = "RANK"
+WORLD_SIZE = "WORLD_SIZE"
+LOCAL_RANK = "LOCAL_RANK"
+LOCAL_WORLD_SIZE = "LOCAL_WORLD_SIZE"
+MASTER_ADDR = "MASTER_ADDR"
+MASTER_PORT = "MASTER_PORT"
+
+PLACE = (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE)
+"""torchrun's names for a rank's place."""
