@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -185,24 +184,13 @@ def _store(path: Path, finding: Finding) -> None:
     listed = meta.get("sources")
     sources = [str(s.get("path")) for s in listed if isinstance(s, dict)] if listed else []
     finding.facts["made_from"] = ", ".join(sources[:3]) + (" …" if len(sources) > 3 else "")
-    if _content_hash(store.tokens, lengths) != store.content_hash:
+    if store.hash_of_content() != store.content_hash:
         finding.problems.append(
             "the tokens do not have the checksum in meta.json: remove the store"
         )
     elif store.n_tokens and int(store.tokens.max()) >= store.vocab_size:
         finding.problems.append("a token is outside of the vocabulary")
     finding.checked += ["sizes", "SHA-256 of the tokens"]
-
-
-def _content_hash(tokens: Any, lengths: Any) -> str:
-    """What ``TokenStore.content_hash`` is, from the arrays; in bounded memory."""
-    inner = hashlib.sha256()
-    step = 1 << 22
-    for start in range(0, len(tokens), step):
-        inner.update(tokens[start : start + step].tobytes())
-    outer = hashlib.sha256(inner.digest())
-    outer.update(lengths.tobytes())
-    return outer.hexdigest()
 
 
 def _tokenizer(path: Path, finding: Finding) -> None:

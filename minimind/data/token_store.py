@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tokenize
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ FORMAT_VERSION = 1
 TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
 TOKEN_TYPES = ("uint16", "uint32")
 REJECTED, META = "rejected.jsonl", "meta.json"
+HASHED_AT_ONCE = 1 << 22
 
 
 DAMAGE = (
@@ -129,6 +131,13 @@ class TokenStore:
         if self.offsets[0] != 0 or self.offsets[-1] != self.n_tokens:
             raise ValueError("the offsets do not span the tokens")
 
+    def hash_of_content(self) -> str:
+        """Compute what ``content_hash`` should be; reads all tokens, in bounded memory."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self.tokens), HASHED_AT_ONCE):
+            digest.update(self.tokens[start : start + HASHED_AT_ONCE].tobytes())
+        return hash_content(digest.digest(), np.diff(self.offsets))
+
     def rejected(self) -> Iterator[dict[str, Any]]:
         """Yield the rows that were left out, as ``rejected.jsonl`` lists them."""
         with open(self.path / REJECTED, encoding="utf-8") as file:
@@ -136,3 +145,10 @@ class TokenStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenStore.open, (self.path,)
+
+
+def hash_content(sha256_of_tokens: bytes, lengths: NDArray[np.uint64]) -> str:
+    """Return a store's ``content_hash``: equal texts cut into other documents differ, too."""
+    digest = hashlib.sha256(sha256_of_tokens)
+    digest.update(lengths.data)
+    return digest.hexdigest()

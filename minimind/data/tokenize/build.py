@@ -41,6 +41,7 @@ from minimind.data.token_store import (
     TOKENS,
     DamagedStoreError,
     TokenStore,
+    hash_content,
 )
 from minimind.data.tokenize.cache import (
     Building,
@@ -397,9 +398,7 @@ class StoreWriter:
         np.cumsum(lengths, out=offsets[1:])
         offsets.flush()
         np.save(self._folder / DOC_BYTES, np.memmap(self._folder / BYTES, np.uint32, "r"))
-        digest = hashlib.sha256(self._digests[TOKENS].digest())
-        digest.update(lengths.data)
-        return digest.hexdigest()
+        return hash_content(self._digests[TOKENS].digest(), lengths)
 
 
 def _sha256(path: Path) -> hashlib._Hash:
