@@ -15,6 +15,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from minimind.errors import ConfigError, SubmissionError
 from minimind.rundir import causes
+from minimind.rundir.events import Kind
 
 
 def cancel_run(run: RunFolder) -> str:
@@ -38,7 +39,7 @@ def _cancel_here(run: RunFolder) -> bool:
     if elsewhere is not None and elsewhere[1]:
         raise ConfigError(f"{run.name} runs on {elsewhere[0]}: cancel it there")
     pid = host.supervisor_pid(events)
-    run.append("cancel_requested")
+    run.append(Kind.CANCEL_REQUESTED)
     if pid is not None:
         _tell_to_stop(pid)
         return True
@@ -60,7 +61,7 @@ def _cancel_on_slurm(run: RunFolder) -> bool:
     if job_state in (*state.QUEUED_JOBS, *state.LIVING_JOBS):
         _scancel(run, job_id)
     else:
-        run.append("cancel_requested")
+        run.append(Kind.CANCEL_REQUESTED)
     # Ranks that are suspended save nothing: Slurm ends them as they are.
     if job_state in state.LIVING_JOBS and job_state != "SUSPENDED":
         return True
@@ -76,10 +77,10 @@ def _tell_to_stop(pid: int) -> None:
 def _scancel(run: RunFolder, job_id: str) -> None:
     # On record first: the attempt may end before scancel returns. And taken back, or the next
     # preemption would count as this.
-    run.append("cancel_requested")
+    run.append(Kind.CANCEL_REQUESTED)
     answer = slurm.run("scancel", job_id)
     if answer.returncode != 0:
-        run.append("cancel_withdrawn")
+        run.append(Kind.CANCEL_WITHDRAWN)
         raise SubmissionError(f"scancel: {answer.stderr.strip()}")
 
 
@@ -103,7 +104,7 @@ def requeue_run(run: RunFolder) -> str:
         answer = slurm.run("scontrol", "release", job_id)
         if answer.returncode != 0:
             raise SubmissionError(f"scontrol release: {answer.stderr.strip()}")
-        run.append("released", job_id=job_id)
+        run.append(Kind.RELEASED, job_id=job_id)
         return job_id
     if now in state.ACTIVE:
         job = ", ".join(filter(None, [run.job_id(), reason]))

@@ -23,7 +23,7 @@ from launcher.submit.submission import submit
 from launcher.supervise import host
 from minimind.errors import SubmissionError
 from minimind.rundir import causes
-from minimind.rundir.events import of_attempt
+from minimind.rundir.events import Kind, of_attempt
 from minimind.system.durable import write_text_durably
 from minimind.system.terminal import note
 
@@ -101,7 +101,7 @@ class Drill:
 
     def _judge(self, part: str, run: RunFolder, expected: str) -> Result:
         weights = self._finish(run)
-        ends = [e for e in run.events() if e["event"] == "attempt_ended"]
+        ends = [e for e in run.events() if e["event"] == Kind.ATTEMPT_ENDED]
         ended = [end["cause"] for end in ends]
         lost = _lost_steps(run)
         seen = f"{' → '.join(ended)}; {lost} steps trained twice"
@@ -223,7 +223,7 @@ def _fail_node(run: RunFolder) -> None:
         raise DrillError(f"scontrol: {answer.stderr.strip()}")
     try:
         deadline = time.monotonic() + 120
-        while not any(e["event"] == "attempt_ended" for e in run.events()):
+        while not any(e["event"] == Kind.ATTEMPT_ENDED for e in run.events()):
             if time.monotonic() > deadline:
                 raise DrillError("the loss of the node was not noticed within 120 s")
             time.sleep(POLL_SECONDS)

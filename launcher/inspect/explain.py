@@ -13,7 +13,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
-from minimind.rundir.events import Event, of_attempt, preparing
+from minimind.rundir.events import Event, Kind, of_attempt, preparing
 from minimind.rundir.layout import OutputPaths
 from minimind.system.tail import last_lines
 
@@ -75,7 +75,7 @@ def explain(run: RunFolder) -> Explanation:
     if now == state.RUNNING:
         newest = max(run.attempt_numbers(), default=0)
         found.summary = found.summary or preparing(of_attempt(events, newest))
-    ended = [event for event in events if event["event"] == "attempt_ended"]
+    ended = [event for event in events if event["event"] == Kind.ATTEMPT_ENDED]
     found.attempts = [attempt_line(event) for event in ended]
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
@@ -157,7 +157,7 @@ def start_log(run: RunFolder, events: list[Event]) -> str:
     Its batch script may have met a node without the module or the Python that it names.
     """
     newest = newest_start_log(run)
-    submitted = max((e["time"] for e in events if e["event"] == "submitted"), default=0.0)
+    submitted = max((e["time"] for e in events if e["event"] == Kind.SUBMITTED), default=0.0)
     if newest is None or newest.stat().st_mtime < submitted - CLOCK_SLACK_SECONDS:
         return ""
     text = last_lines(newest, LOG_TAIL_LINES)
@@ -186,7 +186,7 @@ def advice(run: RunFolder, now: str, events: list[Event]) -> list[str]:
     if now == state.HELD:
         return [f"release it: launcher requeue {name}"]
     if now == state.INTERRUPTED:
-        failed = [e for e in events if e["event"] == "requeue_failed"]
+        failed = [e for e in events if e["event"] == Kind.REQUEUE_FAILED]
         said = [f"Slurm refused to requeue it: {failed[-1]['reason']}"] if failed else []
         if refused := refusal(run):
             said.append(f"its last start was refused: {refused}")

@@ -11,6 +11,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
+from minimind.rundir.events import Kind
 from minimind.system.terminal import note, print_json
 
 POLL_SECONDS = 1.0
@@ -35,7 +36,7 @@ class StateWatch:
         events = self._run.events()
         if self._on_slurm and self._run.final() is None:
             # What ends or begins changes what Slurm says: then an answer from before is none.
-            turns = sum(event["event"] in ("submitted", "attempt_ended") for event in events)
+            turns = sum(event["event"] in (Kind.SUBMITTED, Kind.ATTEMPT_ENDED) for event in events)
             old = time.monotonic() - self._asked_at >= ASK_SECONDS
             if fresh or old or turns != self._asked_after:
                 job_id = self._run.job_id()
@@ -80,11 +81,11 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
 
 def _tell(event: dict[str, object]) -> None:
     name = event.get("event")
-    if name == "attempt_started":
+    if name == Kind.ATTEMPT_STARTED:
         nodes = event.get("nodes")
         where = ", ".join(str(node) for node in nodes) if isinstance(nodes, list) else ""
         note(f"attempt {event.get('attempt')} starts on {where}")
-    elif name == "attempt_ended":
+    elif name == Kind.ATTEMPT_ENDED:
         note(
             f"attempt {event.get('attempt')} {causes.described(str(event.get('cause')))} "
             f"at step {event.get('step')}"

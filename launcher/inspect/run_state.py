@@ -12,7 +12,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
-from minimind.rundir.events import Event, last_step, of_attempt, preparing
+from minimind.rundir.events import Event, Kind, last_step, of_attempt, preparing
 from minimind.rundir.metrics import Point
 from minimind.system.jsonl import strict
 from minimind.system.process import is_alive
@@ -91,10 +91,10 @@ def job_state(
     if final is not None:
         return causes.state_after(final.cause).upper(), final.reason, final.exit_code
     events = run.events() if events is None else events
-    submitted = next((e for e in reversed(events) if e["event"] == "submitted"), None)
+    submitted = next((e for e in reversed(events) if e["event"] == Kind.SUBMITTED), None)
     if submitted is None:
         return INTERRUPTED, "prepared, but never submitted", None
-    started = any(e["event"] == "attempt_started" for e in events)
+    started = any(e["event"] == Kind.ATTEMPT_STARTED for e in events)
     if submitted.get("cluster") == "local":
         if host.supervisor_pid(events) is not None:
             return RUNNING, "", None
@@ -102,7 +102,7 @@ def job_state(
         if elsewhere is not None and elsewhere[1]:
             return RUNNING, f"on {elsewhere[0]}", None
         since = events[events.index(submitted) :]
-        taken_up = any(e["event"] == "supervisor_started" for e in since)
+        taken_up = any(e["event"] == Kind.SUPERVISOR_STARTED for e in since)
         starter = submitted["job_id"]
         if not taken_up and starter.isdecimal() and is_alive(int(starter)):
             return (REQUEUED if started else PENDING), "", None
@@ -165,11 +165,11 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
     newest: Point = next((point for point in reversed(records.points) if "loss" in point), {})
     step = max(last_step(events), newest.get("global_step", 0))
     total = newest.get("total_steps")
-    requeues = Counter(e["cause"] for e in events if e["event"] == "requeued")
+    requeues = Counter(e["cause"] for e in events if e["event"] == Kind.REQUEUED)
     return RunState(
         name=run.name,
         state=state,
-        job_id=next((e["job_id"] for e in reversed(events) if e["event"] == "submitted"), None),
+        job_id=next((e["job_id"] for e in reversed(events) if e["event"] == Kind.SUBMITTED), None),
         reason=reason,
         preparing=preparing(mine) if state == RUNNING else "",
         exit_code=exit_code,
@@ -193,7 +193,7 @@ def damaged(run: RunFolder, error: ConfigError) -> RunState:
 
 def _eta(mine: list[Event], metrics: list[Point], total: int | None) -> float | None:
     """Seconds to the last step at this attempt's pace."""
-    began = next((e for e in mine if e["event"] in ("started", "resumed")), None)
+    began = next((e for e in mine if e["event"] in (Kind.STARTED, Kind.RESUMED)), None)
     points = [p for p in metrics if "time" in p and "global_step" in p]
     if began is None or total is None or not points:
         return None

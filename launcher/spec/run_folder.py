@@ -15,7 +15,7 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from minimind.errors import ConfigError
 from minimind.rundir import causes
-from minimind.rundir.events import Event, append_event, read_events
+from minimind.rundir.events import Event, Kind, append_event, read_events
 from minimind.rundir.layout import OutputPaths, RunPaths
 from minimind.rundir.metrics import Point, read_lines
 from minimind.system.durable import sync_folder, write_text_durably
@@ -138,7 +138,7 @@ class RunFolder(RunPaths):
     def job_id(self) -> str | None:
         """The job of the newest submission."""
         for event in reversed(self.events()):
-            if event["event"] == "submitted":
+            if event["event"] == Kind.SUBMITTED:
                 return str(event["job_id"])
         return None
 

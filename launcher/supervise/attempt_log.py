@@ -11,19 +11,19 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise.restart_policy import Decision, decide
 from minimind.errors import EXIT_CANCELLED
 from minimind.rundir import causes
-from minimind.rundir.events import Event, last_step, of_attempt
+from minimind.rundir.events import Event, Kind, last_step, of_attempt
 
 
 def record_submission(run: RunFolder, spec: JobSpec, job_id: str, **values: Any) -> None:
     """Puts a person's wish that the run go on into its event log. Budgets begin anew."""
     size = {"cluster": spec.cluster, "nodes": spec.nodes, "gpus": spec.gpus}
-    run.append("submitted", job_id=job_id, **size, **values)
+    run.append(Kind.SUBMITTED, job_id=job_id, **size, **values)
 
 
 def begin(run: RunFolder, **values: Any) -> int:
     """Opens the next attempt and returns its number."""
     number = run.new_attempt()
-    run.append("attempt_started", attempt=number, **values)
+    run.append(Kind.ATTEMPT_STARTED, attempt=number, **values)
     for leftover in run.submitit.glob("*.save_tmp"):
         # A result that a killed attempt was writing would stop submitit from writing another.
         leftover.unlink(missing_ok=True)
@@ -64,12 +64,12 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
         "exit_code": exit_code,
         "step": max(step, before),
         "progressed": step > before,
-        "trained": any(event["event"] in ("started", "resumed") for event in mine),
+        "trained": any(event["event"] in (Kind.STARTED, Kind.RESUMED) for event in mine),
     }
-    record(run, "attempt_ended", **ended)
-    decision = decide(spec, [*endings(events), {"event": "attempt_ended", **ended}])
+    record(run, Kind.ATTEMPT_ENDED, **ended)
+    decision = decide(spec, [*endings(events), {"event": Kind.ATTEMPT_ENDED, **ended}])
     if decision.final is not None:
-        record(run, "run_ended", attempt=number, **vars(decision.final))
+        record(run, Kind.RUN_ENDED, attempt=number, **vars(decision.final))
         run.finish(decision.final)
     return decision
 
@@ -88,17 +88,17 @@ def endings(events: list[Event]) -> list[Event]:
     """
     newest = 0
     for index, event in enumerate(events):
-        if event["event"] == "submitted":
+        if event["event"] == Kind.SUBMITTED:
             newest = index
-    return [event for event in events[newest:] if event["event"] == "attempt_ended"]
+    return [event for event in events[newest:] if event["event"] == Kind.ATTEMPT_ENDED]
 
 
 def unfinished(events: list[Event]) -> int | None:
     """The number of an attempt that began and has no end on record: its supervisor was killed."""
     open_attempt = None
     for event in events:
-        if event["event"] == "attempt_started":
+        if event["event"] == Kind.ATTEMPT_STARTED:
             open_attempt = event["attempt"]
-        elif event["event"] == "attempt_ended" and event["attempt"] == open_attempt:
+        elif event["event"] == Kind.ATTEMPT_ENDED and event["attempt"] == open_attempt:
             open_attempt = None
     return open_attempt

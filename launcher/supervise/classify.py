@@ -26,12 +26,12 @@ from minimind.rundir.causes import (
     STOP_REQUESTED,
     TIME_LIMIT,
 )
-from minimind.rundir.events import Event
+from minimind.rundir.events import Event, Kind
 
 SIGNAL_SLACK = 65
 """Seconds by which Slurm may send ``--signal`` too early, and a little more."""
 
-_CANCEL_EVENTS = ("cancel_requested", "cancel_withdrawn", "submitted")
+_CANCEL_EVENTS = (Kind.CANCEL_REQUESTED, Kind.CANCEL_WITHDRAWN, Kind.SUBMITTED)
 """The newest counts: who submits a run again takes the cancel back."""
 
 _CANCELLED_AT = re.compile(
@@ -83,19 +83,19 @@ def classify(evidence: Evidence) -> str:
     """The cause of an attempt's end, one of :mod:`minimind.rundir.causes`."""
     named = {event.get("event") for event in evidence.events}
     code = evidence.exit_code
-    if "finished" in named or code == 0:
+    if Kind.FINISHED in named or code == 0:
         return DONE
     asked = [event["event"] for event in evidence.events if event.get("event") in _CANCEL_EVENTS]
-    if asked and asked[-1] == "cancel_requested":
+    if asked and asked[-1] == Kind.CANCEL_REQUESTED:
         return CANCELLED
     if evidence.killed_for_hang:
         return HANG
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:
         return by_slurm
-    if code == EXIT_USER_ERROR and not named & {"started", "resumed"}:
+    if code == EXIT_USER_ERROR and not named & {Kind.STARTED, Kind.RESUMED}:
         return CONFIG
-    if code == EXIT_RUN_ME_AGAIN or "preempted" in named:
+    if code == EXIT_RUN_ME_AGAIN or Kind.PREEMPTED in named:
         return TIME_LIMIT if evidence.time_up else STOP_REQUESTED
     if code is not None:
         return CRASH

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from launcher.spec.run_folder import RunFolder
 from minimind.rundir import env
-from minimind.rundir.events import SILENT_SECONDS, Event
+from minimind.rundir.events import SILENT_SECONDS, Event, Kind
 from minimind.system.process import process_identity
 
-_ATTEMPT_EVENTS = ("attempt_started", "attempt_ended", "requeued")
+_ATTEMPT_EVENTS = (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.REQUEUED)
 _EVENTS = f"{env.EVENTS}=".encode()
 
 
@@ -35,7 +35,7 @@ def supervisor_pid(events: list[Event]) -> int | None:
     Another process may have its number by now, here or on the host where it ran: a signal must
     not go to that one.
     """
-    newest = next((e for e in reversed(events) if e["event"] == "supervisor_started"), None)
+    newest = next((e for e in reversed(events) if e["event"] == Kind.SUPERVISOR_STARTED), None)
     if newest is None or newest.get("host") != socket.gethostname():
         return None
     began = process_identity(newest["pid"])
@@ -48,11 +48,11 @@ def supervisor_elsewhere(run: RunFolder, events: list[Event]) -> tuple[str, bool
     A machine that was switched off leaves nothing but silence, and one with a new name, as
     containers have, must be able to go on: so silence counts as death after a while.
     """
-    newest = next((e for e in reversed(events) if e["event"] == "supervisor_started"), None)
+    newest = next((e for e in reversed(events) if e["event"] == Kind.SUPERVISOR_STARTED), None)
     if newest is None or newest.get("host", socket.gethostname()) == socket.gethostname():
         return None
     since = [e["event"] for e in events[events.index(newest) :] if e["event"] in _ATTEMPT_EVENTS]
-    if since and since[-1] == "attempt_ended":
+    if since and since[-1] == Kind.ATTEMPT_ENDED:
         # The supervisor that goes on says "requeued".
         return None
     try:

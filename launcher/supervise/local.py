@@ -28,7 +28,7 @@ from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_TERMINATED
 from minimind.rundir import env
-from minimind.rundir.events import BEAT_SECONDS, of_attempt
+from minimind.rundir.events import BEAT_SECONDS, Kind, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import one_line
@@ -124,7 +124,7 @@ class LocalMachine:
             self._take_signals()
             # Only now: whoever reads this may send a signal.
             identity = {"host": self.where, "began": process_identity(os.getpid())}
-            self.run.append("supervisor_started", pid=os.getpid(), **identity)
+            self.run.append(Kind.SUPERVISOR_STARTED, pid=os.getpid(), **identity)
             return Supervisor(self.run, self.spec, self).main()
 
     def _take_signals(self) -> None:
@@ -147,8 +147,8 @@ class LocalMachine:
         if self.stop_signal is None:
             return None
         events = self.run.events()
-        mine = max(i for i, e in enumerate(events) if e["event"] == "supervisor_started")
-        if any(event["event"] == "cancel_requested" for event in events[mine:]):
+        mine = max(i for i, e in enumerate(events) if e["event"] == Kind.SUPERVISOR_STARTED)
+        if any(event["event"] == Kind.CANCEL_REQUESTED for event in events[mine:]):
             return attempt.cancel(self.run).exit_code
         return code
 
@@ -207,7 +207,7 @@ class LocalMachine:
     def again(self, cause: str, exit_code: int) -> int | None:
         status = self.stopped(exit_code)
         if status is None:
-            attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
+            attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
             time.sleep(RESTART_SECONDS)
         return status
 

@@ -31,7 +31,7 @@ from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.errors import as_shell_code
 from minimind.rundir import causes, env
-from minimind.rundir.events import of_attempt
+from minimind.rundir.events import Kind, of_attempt
 from minimind.system.process import free_port
 from minimind.system.tail import Tail
 
@@ -176,10 +176,10 @@ class SlurmJob:
         )
 
     def again(self, cause: str, exit_code: int) -> int:
-        attempt.record(self.run, "requeued", attempt=self.number, by="launcher", cause=cause)
+        attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
         complaint = self._requeue()
         if complaint is not None:
-            attempt.record(self.run, "requeue_failed", attempt=self.number, reason=complaint)
+            attempt.record(self.run, Kind.REQUEUE_FAILED, attempt=self.number, reason=complaint)
             attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
         final = self.run.final()
         return final.exit_code if final is not None else exit_code

@@ -20,6 +20,7 @@ from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, Ranks, watch
 from minimind.errors import EXIT_CRASHED, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
 from minimind.rundir import causes
+from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths
 from minimind.system.terminal import one_line, printable
 
@@ -111,7 +112,7 @@ class Supervisor:
             return False
         cause, decision = self._close(number, self.backend.evidence_of_lost(number))
         if decision.final is None and self.backend.restarts_itself:
-            attempt.record(self.run, "requeued", attempt=number, by="slurm", cause=cause)
+            attempt.record(self.run, Kind.REQUEUED, attempt=number, by="slurm", cause=cause)
         return True
 
     def _attempt(self, fence_seconds: float) -> int | None:
@@ -152,7 +153,7 @@ class Supervisor:
         cause = classify(evidence)
         if cause == causes.NODE_FAILURE:
             nodes = list(evidence.down_nodes)
-            attempt.record(self.run, "node_failed", attempt=number, nodes=nodes)
+            attempt.record(self.run, Kind.NODE_FAILED, attempt=number, nodes=nodes)
         return cause, attempt.end(self.run, self.spec, number, cause, evidence.exit_code)
 
 

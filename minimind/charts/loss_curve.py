@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from minimind.rundir.events import Kind
 from minimind.rundir.metrics import read_metrics
 from minimind.system.durable import write_durably
 
@@ -76,7 +77,7 @@ def _series(records: list[dict[str, Any]], key: str) -> tuple[list[int], list[fl
 
 
 def _title(records: list[dict[str, Any]]) -> str:
-    resumes = sum(record.get("event") == "resumed" for record in records)
+    resumes = sum(record.get("event") == Kind.RESUMED for record in records)
     if not resumes:
         return "MiniMind pretraining"
     return f"MiniMind pretraining ({resumes} {'resume' if resumes == 1 else 'resumes'})"

@@ -12,6 +12,7 @@ from minimind.cli.common_flags import add_json_flag
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.inspection.exported import add_gguf_facts, add_onnx_facts
 from minimind.inspection.finding import Finding, add_model_facts, written
+from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths, RunPaths, find_output
 from minimind.system.command_line import Parser
 from minimind.system.terminal import one_line, print_json, size_text
@@ -233,7 +234,7 @@ def _run_folder(path: Path, finding: Finding) -> None:
         finding.facts["last_point"] = _age(last.get("time", 0.0))
     else:
         finding.problems.append(f"no logged point in {out.metrics}")
-    resumes = sum(record.get("event") == "resumed" for record in records)
+    resumes = sum(record.get("event") == Kind.RESUMED for record in records)
     finding.facts["resumes"] = resumes
     for marker, word in ((run.done_marker, "done"), (run.stopped_marker, "stopped")):
         if marker.is_file():

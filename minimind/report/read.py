@@ -11,7 +11,7 @@ from pathlib import Path
 from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, tidy
 from minimind.rundir import causes
-from minimind.rundir.events import SILENT_SECONDS, read_events
+from minimind.rundir.events import SILENT_SECONDS, Kind, read_events
 from minimind.rundir.layout import (
     CHECKPOINTS,
     OUTPUT,
@@ -127,7 +127,7 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
         points=points,
         held_out=[r for r in records if "eval_loss" in r and "global_step" in r],
         resumed_at=[
-            r["global_step"] for r in lines if r.get("event") == "resumed" and "global_step" in r
+            r["global_step"] for r in lines if r.get("event") == Kind.RESUMED and "global_step" in r
         ],
         account=account_for(events, lines, now),
         launched=launched,
@@ -186,8 +186,8 @@ def _launched_state(run: RunPaths, events: list[Record]) -> tuple[str, str]:
             cause = str(final.get("cause", marker.name.lower()))
             reason = "" if cause == causes.DONE else str(final.get("reason", ""))
             return causes.state_after(cause), reason
-    names = [e["event"] for e in events if e["event"] in ("attempt_started", "attempt_ended")]
-    return ("running" if names and names[-1] == "attempt_started" else "waiting"), ""
+    names = [e["event"] for e in events if e["event"] in (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED)]
+    return ("running" if names and names[-1] == Kind.ATTEMPT_STARTED else "waiting"), ""
 
 
 def _plain_state(points: list[Record], checkpoints: Iterable[Path], now: float) -> str:

@@ -36,7 +36,33 @@ SILENT_SECONDS = 60.0
 Event = dict[str, Any]
 """``time`` (Unix seconds), ``event`` (its kind), and what belongs to that kind."""
 
-SAVED = ("checkpointed", "preempted", "finished")
+
+class Kind:
+    """The name of an event; who writes it, and when."""
+
+    # The launcher:
+    SUBMITTED = "submitted"
+    SUPERVISOR_STARTED = "supervisor_started"
+    ATTEMPT_STARTED = "attempt_started"
+    ATTEMPT_ENDED = "attempt_ended"
+    NODE_FAILED = "node_failed"
+    REQUEUED = "requeued"
+    REQUEUE_FAILED = "requeue_failed"
+    CANCEL_REQUESTED = "cancel_requested"
+    CANCEL_WITHDRAWN = "cancel_withdrawn"
+    RELEASED = "released"
+    RUN_ENDED = "run_ended"
+    # The training:
+    PREPARING = "preparing"
+    STARTED = "started"
+    RESUMED = "resumed"
+    CHECKPOINTED = "checkpointed"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+SAVED = (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED)
 """Events that tell of a durable checkpoint, of ``step``."""
 
 LONGEST_JOB_ID = 32
@@ -67,13 +93,13 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "what": is_word,
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    "submitted": ("job_id",),
-    "attempt_started": ("attempt",),
-    "attempt_ended": ("attempt", "cause"),
-    "requeued": ("cause",),
-    "requeue_failed": ("reason",),
-    "supervisor_started": ("pid",),
-    "preparing": ("what",),
+    Kind.SUBMITTED: ("job_id",),
+    Kind.ATTEMPT_STARTED: ("attempt",),
+    Kind.ATTEMPT_ENDED: ("attempt", "cause"),
+    Kind.REQUEUED: ("cause",),
+    Kind.REQUEUE_FAILED: ("reason",),
+    Kind.SUPERVISOR_STARTED: ("pid",),
+    Kind.PREPARING: ("what",),
 }
 
 log = logging.getLogger(__name__)
@@ -107,7 +133,7 @@ def is_event(value: Mapping[str, Any]) -> bool:
     if not all(check(value[name]) for name, check in FIELDS.items() if name in value):
         return False
     kind = value["event"]
-    if kind == "attempt_started" and not is_word_list(value.get("nodes", [])):
+    if kind == Kind.ATTEMPT_STARTED and not is_word_list(value.get("nodes", [])):
         return False
     return all(name in value for name in NEEDED.get(kind, ()))
 
@@ -123,7 +149,7 @@ def of_attempt(events: list[Event], attempt: int) -> list[Event]:
     inside = False
     found = []
     for event in events:
-        if event.get("event") == "attempt_started":
+        if event.get("event") == Kind.ATTEMPT_STARTED:
             inside = event.get("attempt") == attempt
         if inside:
             found.append(event)
@@ -132,7 +158,7 @@ def of_attempt(events: list[Event], attempt: int) -> list[Event]:
 
 def preparing(events: list[Event]) -> str:
     """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
-    return str(events[-1]["what"]) if events and events[-1]["event"] == "preparing" else ""
+    return str(events[-1]["what"]) if events and events[-1]["event"] == Kind.PREPARING else ""
 
 
 class EventLog:

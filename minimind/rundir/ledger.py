@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minimind.rundir.events import Kind
+
 Event = Mapping[str, Any]
 
 PHASES = ("queue", "startup", "training", "checkpoint_stall", "lost")
@@ -140,9 +142,9 @@ class _Book:
         # The clocks of two nodes may differ: no time runs backwards.
         name, time = event["event"], max(self.clock, float(event["time"]))
         self.clock = time
-        if name == "submitted" and not self.phase:
+        if name == Kind.SUBMITTED and not self.phase:
             self.open("queue", time)
-        elif name == "attempt_started":
+        elif name == Kind.ATTEMPT_STARTED:
             self.close(time)
             self.attempt = Attempt(
                 number=int(event.get("attempt", len(self.account.attempts) + 1)),
@@ -154,25 +156,25 @@ class _Book:
             )
             self.account.attempts.append(self.attempt)
             self.open("startup", time)
-        elif name in ("started", "resumed") and self.phase == "startup":
+        elif name in (Kind.STARTED, Kind.RESUMED) and self.phase == "startup":
             self.close(time)
             assert self.attempt is not None
             self.saved = int(event.get("step", self.saved))
             self.attempt.first_step = self.saved
             self.attempt.trained = True
             self.open("training", time)
-        elif name in ("checkpointed", "preempted", "finished"):
+        elif name in (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED):
             self.saved = max(self.saved, int(event.get("step", self.saved)))
-        elif name == "failed" and self.attempt is not None:
+        elif name == Kind.FAILED and self.attempt is not None:
             self.attempt.error = str(event.get("error", ""))
-        elif name == "attempt_ended":
+        elif name == Kind.ATTEMPT_ENDED:
             self.close(time)
             if self.attempt is not None:
                 self.attempt.ended = time
                 self.attempt.cause = str(event.get("cause", ""))
                 self.attempt.exit_code = event.get("exit_code")
             self.open("queue", time)
-        elif name == "run_ended":
+        elif name == Kind.RUN_ENDED:
             self.phase = ""
         if self.attempt is not None:
             self.attempt.saved_step = self.saved
@@ -197,7 +199,7 @@ def account_for(events: Sequence[Event], metrics: Iterable[Event], now: float) -
 
 def logged_by_attempt(events: Iterable[Event], metrics: Iterable[Event]) -> dict[int, Logged]:
     """Attempt → what it logged, told apart by the times of the points."""
-    begun = [event for event in events if event.get("event") == "attempt_started"]
+    begun = [event for event in events if event.get("event") == Kind.ATTEMPT_STARTED]
     begun.sort(key=lambda event: float(event["time"]))
     times = [float(event["time"]) for event in begun]
     found: dict[int, Logged] = {}
@@ -227,26 +229,26 @@ def events_of_metrics(lines: Iterable[Event], over: bool) -> list[dict[str, Any]
     for line in lines:
         if "time" not in line or "global_step" not in line:
             continue
-        if not segments or line.get("event") == "resumed":
+        if not segments or line.get("event") == Kind.RESUMED:
             segments.append([])
         segments[-1].append(line)
     events: list[dict[str, Any]] = []
     for number, segment in enumerate(segments, 1):
         first, end = segment[0], float(segment[-1]["time"])
         began, step = float(first["time"]), int(first["global_step"])
-        if first.get("event") != "resumed":
+        if first.get("event") != Kind.RESUMED:
             began, step = began - float(first.get("elapsed_seconds", 0.0)), 0
         if number < len(segments):
             saved = int(segments[number][0]["global_step"])
         else:
             saved = max(int(point["global_step"]) for point in segment)
         events += [
-            {"time": began, "event": "attempt_started", "attempt": number},
-            {"time": began, "event": "started", "step": step},
-            {"time": end, "event": "checkpointed", "step": saved},
+            {"time": began, "event": Kind.ATTEMPT_STARTED, "attempt": number},
+            {"time": began, "event": Kind.STARTED, "step": step},
+            {"time": end, "event": Kind.CHECKPOINTED, "step": saved},
         ]
         if over or number < len(segments):
-            events.append({"time": end, "event": "attempt_ended", "attempt": number})
+            events.append({"time": end, "event": Kind.ATTEMPT_ENDED, "attempt": number})
     if events and over:
-        events.append({"time": events[-1]["time"], "event": "run_ended"})
+        events.append({"time": events[-1]["time"], "event": Kind.RUN_ENDED})
     return events

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minimind.rundir.events import Kind
 from minimind.system.jsonl import NON_FINITE, read_objects
 from minimind.system.validators import is_finite, is_number, is_whole
 
@@ -42,7 +43,7 @@ def each_step_once(lines: Iterable[Point]) -> list[Point]:
     """
     records: dict[tuple[Any, ...], Point] = {}
     for number, record in enumerate(lines):
-        if record.get("event") == "resumed" and isinstance(record.get("global_step"), int):
+        if record.get("event") == Kind.RESUMED and isinstance(record.get("global_step"), int):
             resumed_at = record["global_step"]
             for key in [k for k, r in records.items() if _is_after(r, resumed_at)]:
                 del records[key]

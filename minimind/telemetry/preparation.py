@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 
-from minimind.rundir.events import EventLog
+from minimind.rundir.events import EventLog, Kind
 
 TELL_SECONDS = 60.0
 
@@ -29,6 +29,6 @@ class Preparation:
         if now - self._told_at < TELL_SECONDS:
             return
         self._told_at = now
-        self._events.append("preparing", what=what)
+        self._events.append(Kind.PREPARING, what=what)
         if not sys.stderr.isatty():
             log.info("%s", what)

@@ -11,6 +11,7 @@ import torch
 
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
+from minimind.rundir.events import Kind
 from minimind.system.jsonl import JsonLog
 from minimind.telemetry.console import ProgressBar, step_line
 from minimind.telemetry.monitor import Monitor
@@ -65,7 +66,7 @@ class Reporter:
         if self.metrics is not None:
             self.metrics.write(
                 {
-                    "event": "resumed",
+                    "event": Kind.RESUMED,
                     "time": time.time(),
                     "epoch": progress.epoch,
                     "step": progress.step,

@@ -34,7 +34,7 @@ from minimind.distributed.ddp import wrap
 from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.errors import ConfigError
-from minimind.rundir.events import EventLog
+from minimind.rundir.events import EventLog, Kind
 from minimind.rundir.layout import OutputPaths, lock_of
 from minimind.system.jsonl import JsonLog
 from minimind.system.signals import StopFlag, StopRequested
@@ -88,7 +88,7 @@ def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
             if world.rank:
                 log.warning("rank %d failed", world.rank, exc_info=True)
             failure = explain(error, config, world.device)
-            events.append("failed", error=f"{type(failure).__name__}: {failure}")
+            events.append(Kind.FAILED, error=f"{type(failure).__name__}: {failure}")
             if failure is error:
                 raise
             raise failure from error
@@ -279,9 +279,9 @@ def _run(
     step = trainer.progress.global_step
     result = RunResult.of(config, stopped=stopped, global_step=step)
     if stopped:
-        events.append("preempted", step=step, signal=stop_flag.signal_name)
+        events.append(Kind.PREEMPTED, step=step, signal=stop_flag.signal_name)
     else:
-        events.append("finished", step=step)
+        events.append(Kind.FINISHED, step=step)
     if world.is_main:
         farewell(result, outcome, stop_flag)
     # No rank ends before the save is durable: a launcher may kill the others when one exits.
@@ -406,11 +406,11 @@ def announce(trainer: Trainer, startup: StartupClock, saved: TrainState | None) 
     )
     step = progress.global_step
     seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
-    trainer.events.append("started", step=step, world_size=world.world_size, seconds=seconds)
+    trainer.events.append(Kind.STARTED, step=step, world_size=world.world_size, seconds=seconds)
     log.info("ready %.1f s after the process started (%s)", startup.total, startup)
     if saved is not None:
         log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
-        trainer.events.append("resumed", step=step)
+        trainer.events.append(Kind.RESUMED, step=step)
         trainer.reporter.mark_resumed(progress)
 
 

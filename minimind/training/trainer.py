@@ -23,7 +23,7 @@ from minimind.data.sampler import SkipBatchSampler
 from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World
 from minimind.errors import NonFiniteLossError
-from minimind.rundir.events import EventLog
+from minimind.rundir.events import EventLog, Kind
 from minimind.system.signals import StopFlag
 from minimind.telemetry.meters import LossMeter, StepTimer
 from minimind.telemetry.reporter import Place, Reporter
@@ -418,7 +418,7 @@ class Trainer:
 
     def _saved(self, step: int, seconds: float) -> None:
         log.debug("checkpoint of step %d durable after %.3f s", step, seconds)
-        self.events.append("checkpointed", step=step, seconds=round(seconds, 3))
+        self.events.append(Kind.CHECKPOINTED, step=step, seconds=round(seconds, 3))
 
     def state(self, ranks: list[RankState]) -> TrainState:
         """The checkpoint: all that exact resume needs."""

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
-from minimind.rundir.events import BEAT_SECONDS, EventLog
+import pytest
+
+from minimind.rundir.events import BEAT_SECONDS, NEEDED, SAVED, EventLog, Kind, is_event
 from minimind.system.jsonl import read_objects
 from minimind.telemetry import preparation
 from minimind.telemetry.preparation import Preparation
@@ -147,3 +149,18 @@ def test_long_preparation_is_told_once_a_minute_and_beats_in_between(tmp_path, m
     assert [event["what"] for event in read(path) if event["event"] == "preparing"] == said
     records = [r for r in caplog.records if r.name == preparation.__name__]
     assert [record.message for record in records] == said
+
+
+def test_an_event_is_called_as_its_constant() -> None:
+    kinds = {name: value for name, value in vars(Kind).items() if name.isupper()}
+    assert kinds == {name: name.lower() for name in kinds}
+    assert {*NEEDED, *SAVED} <= set(kinds.values())
+
+
+@pytest.mark.parametrize("kind", NEEDED)
+def test_an_event_without_what_its_readers_need_is_none(kind: str) -> None:
+    whole = {"time": 1.0, "event": kind, "attempt": 1, "pid": 7}
+    whole |= dict.fromkeys(("job_id", "cause", "reason", "what"), "5")
+    assert is_event(whole)
+    for name in NEEDED[kind]:
+        assert not is_event({key: value for key, value in whole.items() if key != name})
