@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -26,29 +25,24 @@ Partition = Annotated[str | None, typer.Option(help=SHARED["partition"].help, sh
 TrainFlags = Annotated[
     list[str] | None, typer.Argument(metavar="-- TRAIN FLAGS", help="Flags of the training.")
 ]
-Command = Callable[[list[str], dict[str, Any]], int]
+Command = Callable[..., int]
 
 
-def submission_options(function: Command) -> Callable[..., int]:
+def submission_options(function: Command) -> Command:
     """Gives a command the flags that the table has for its name.
 
-    ``function`` gets the training's flags, and a dict of what was given: every row of the table
-    by its name, None where the command line has none.
+    ``function`` gets the training's flags as ``train_flags`` and every row of the table by its
+    name, each None where the command line has none.
     """
-
-    @functools.wraps(function)
-    def command(train_flags: list[str] | None, **given: Any) -> int:
-        return function(list(train_flags or ()), given)
-
     own = [row for row in OPTIONS if function.__name__ in row.commands]
     parameters = [_parameter("train_flags", TrainFlags, None)]
     parameters += [
         _parameter(row.name, _annotation(row, function.__name__), _nothing(row)) for row in own
     ]
     # What Typer reads of a function.
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {entry.name: entry.annotation for entry in parameters}
-    return command
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {entry.name: entry.annotation for entry in parameters}
+    return function
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -12,8 +12,9 @@ from minimind.system.terminal import json_text, show
 
 
 @submission_options
-def run(train: list[str], given: dict[str, Any]) -> int:
+def run(train_flags: list[str] | None, **given: Any) -> int:
     """Run the same spec here, in the foreground: one rank a GPU, or [bold]--procs N[/bold]."""
+    train = train_flags or []
     if given["procs"] is not None and given["gpus"] is not None:
         raise ConfigError("--procs and --gpus exclude each other")
     if given["procs"] is not None:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 @submission_options
-def submit(train: list[str], given: dict[str, Any]) -> int:
+def submit(train_flags: list[str] | None, **given: Any) -> int:
     """Submit a training run to Slurm; without Slurm it starts on this machine."""
     from launcher.submit.resolve import read_secrets, resolve
 
-    spec = resolve(given, train)
+    spec = resolve(given, train_flags or [])
     as_json, wait = given["as_json"], given["wait"]
     if given["dry_run"]:
         from launcher.cli.output import print_script

@@ -11,12 +11,13 @@ from minimind.system.terminal import note, print_json
 
 
 @submission_options
-def sweep(train: list[str], given: dict[str, Any]) -> int:
+def sweep(train_flags: list[str] | None, **given: Any) -> int:
     """Submit a run for every point of a grid of train flags."""
     from launcher.spec.run_folder import RunFolder
     from launcher.submit.resolve import read_secrets, resolve
     from launcher.submit.sweep import check_new, parse_vary, point_specs, read_grid, submit_sweep
 
+    train = train_flags or []
     table = read_grid(given["grid"]) if given["grid"] else {}
     flags = table | parse_vary(given["vary"] or [])
     spec = resolve(given, train)
