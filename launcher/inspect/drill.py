@@ -204,7 +204,7 @@ def _lost_steps(run: RunFolder) -> int:
 def _signal(run: RunFolder, number: signal.Signals) -> None:
     spec = run.spec()
     if spec.cluster == "slurm":
-        slurm.signal_steps(str(run.job_id()), number.name[3:])
+        slurm.signal_steps(str(run.job_id()), number)
         return
     pid = host.supervisor_pid(run.events())
     if pid is None:

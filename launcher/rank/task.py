@@ -14,8 +14,8 @@ import sys
 from dataclasses import dataclass
 
 from launcher.rank.early_signals import hold_early_signals
+from launcher.rank.environment import rank_variables
 from launcher.rank.fencing import stand_back
-from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_unshared
 from minimind.errors import MiniMindError
@@ -68,21 +68,6 @@ def run_rank(run: RunFolder) -> int:
         if stop.code not in (None, 0):
             raise
     return 0
-
-
-def rank_variables(environment: os._Environ[str] | dict[str, str], spec: JobSpec) -> dict[str, str]:
-    """torchrun's variables for this rank, from Slurm's; on one machine its supervisor has set them.
-
-    On Slurm those that are set already are an image's or somebody's shell's: not this rank's.
-    """
-    if spec.cluster != "slurm" or "SLURM_PROCID" not in environment:
-        return {}
-    return {
-        env.RANK: environment["SLURM_PROCID"],
-        env.WORLD_SIZE: environment["SLURM_NTASKS"],
-        env.LOCAL_RANK: environment["SLURM_LOCALID"],
-        env.LOCAL_WORLD_SIZE: str(spec.gpus),
-    }
 
 
 def main(argv: list[str]) -> int:

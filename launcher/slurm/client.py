@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass, field
 
@@ -105,7 +106,7 @@ def expand_nodes(nodelist: str) -> list[str]:
     return run("scontrol", "show", "hostnames", nodelist).stdout.split()
 
 
-def signal_steps(job_id: str, name: str) -> None:
+def signal_steps(job_id: str, number: signal.Signals) -> None:
     """Sends a signal to the job's steps, not to its batch script.
 
     ``scancel --signal=KILL JOB`` would end the whole job, so each step is named.
@@ -113,7 +114,7 @@ def signal_steps(job_id: str, name: str) -> None:
     listed = run("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i")
     steps = [step for step in listed.stdout.split() if step.rpartition(".")[2].isdigit()]
     if steps:
-        run("scancel", f"--signal={name}", *steps)
+        run("scancel", f"--signal={number.name[3:]}", *steps)
 
 
 def requeue(job_id: str) -> str | None:

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from launcher.containers import runtimes as container
+from launcher.rank.environment import attempt_environment
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
@@ -27,7 +28,6 @@ from launcher.supervise.classify import Evidence
 from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_TERMINATED
-from minimind.rundir import env
 from minimind.rundir.events import BEAT_SECONDS, Kind, of_attempt
 from minimind.system.process import free_port, process_identity
 from minimind.system.signals import STACKS_SIGNAL
@@ -46,10 +46,11 @@ class AttemptRanks(LocalRanks):
     def __init__(self, run: RunFolder, spec: JobSpec, number: int, port: int) -> None:
         ranks = range(spec.world_size)
         logs = [run.rank_log(number, rank) for rank in ranks]
+        shared = attempt_environment(run, spec, number)
         try:
             super().__init__(
                 rank_command(spec),
-                [rank_environment(run, spec, number, rank, port) for rank in ranks],
+                [shared | place_variables(rank, spec.world_size, port) for rank in ranks],
                 logs=logs,
                 cwd=run.code if spec.container == "none" else run.submitit,
             )
@@ -71,24 +72,9 @@ class AttemptRanks(LocalRanks):
 
 
 def rank_command(spec: JobSpec) -> list[str]:
-    """The command of one local rank, inside its container where there is one."""
+    """The command of one rank that reads no pickle, inside its container where there is one."""
     prefix = container.command_prefix(spec)
     return [*prefix, spec.python, "-u", "-m", "launcher.task", spec.run_dir]
-
-
-def rank_environment(
-    run: RunFolder, spec: JobSpec, number: int, rank: int, port: int
-) -> dict[str, str]:
-    """The variables of one local rank."""
-    environment = dict(os.environ)
-    environment.pop("PYTHONSAFEPATH", None)
-    environment.update(spec.env)
-    environment |= {
-        **place_variables(rank, spec.world_size, port),
-        env.EVENTS: str(run.events_file),
-        env.ATTEMPT: str(number),
-    }
-    return environment
 
 
 class LocalMachine:

@@ -23,6 +23,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from launcher.supervise import attempt_log as attempt
+from launcher.supervise.local import rank_command
 from launcher.supervise.slurm import SlurmJob
 from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.errors import ConfigError
@@ -54,8 +55,7 @@ def supervise(run: RunFolder, train_args: list[str]) -> int:
         prepare(run, spec)
     elif run.stopped_marker.exists():
         attempt.say(f"launcher: remove {run.stopped_marker} to let the run go on")
-    words = ["-u", "-m", "launcher.task", spec.run_dir]
-    command = [*container.srun_words(spec), spec.python, *words]
+    command = [*container.srun_words(spec), *rank_command(spec)]
     return Supervisor(run, spec, SlurmJob(run, spec, command, OUTPUT)).main()
 
 

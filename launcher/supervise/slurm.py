@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from launcher.containers import runtimes as container
+from launcher.rank.environment import attempt_environment
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
 from launcher.slurm.parse import leading_number, unanswered
@@ -33,6 +34,7 @@ from minimind.errors import as_shell_code
 from minimind.rundir import causes, env
 from minimind.rundir.events import Kind, of_attempt
 from minimind.system.process import free_port
+from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.tail import Tail
 
 REQUEUE_PATIENCE = 300.0
@@ -64,18 +66,14 @@ class StepRanks:
         return as_shell_code(self._process.poll())
 
     def broken(self) -> bool:
-        ended = _TASK_ENDED.finditer(self.said())
+        ended = _TASK_ENDED.finditer(self._log.read_text(errors="replace"))
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
-    def said(self) -> str:
-        """What srun wrote so far."""
-        return self._log.read_text(errors="replace")
-
     def dump_stacks(self) -> None:
-        slurm.signal_steps(os.environ["SLURM_JOB_ID"], "QUIT")
+        slurm.signal_steps(os.environ["SLURM_JOB_ID"], STACKS_SIGNAL)
 
     def kill(self) -> None:
-        slurm.signal_steps(os.environ["SLURM_JOB_ID"], "KILL")
+        slurm.signal_steps(os.environ["SLURM_JOB_ID"], signal.SIGKILL)
 
 
 class SlurmJob:
@@ -106,7 +104,7 @@ class SlurmJob:
         return None
 
     def place(self) -> dict[str, Any]:
-        self._log_offset = self._log_size()
+        self._log_offset = self.output.stat().st_size if self.output.is_file() else 0
         return {
             "job_id": self.job_id,
             "nodes": slurm.expand_nodes(self.where),
@@ -191,16 +189,12 @@ class SlurmJob:
         self.warned_at = self.warned_at or time.monotonic()
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        environment.pop("PYTHONSAFEPATH", None)
-        environment.update(self.spec.env)
+        environment = attempt_environment(self.run, self.spec, self.number)
         here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
         environment |= {
             # This is the job's first node, where rank 0 runs.
             env.MASTER_ADDR: slurm.node_address(here),
             env.MASTER_PORT: str(free_port()),
-            env.EVENTS: str(self.run.events_file),
-            env.ATTEMPT: str(self.number),
             # srun's way to say --output; "%t" is the rank.
             "SLURM_STDOUTMODE": str(self.run.rank_log(self.number, "%t")),
         }
@@ -209,9 +203,6 @@ class SlurmJob:
         if self.spec.cpus_per_gpu:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
         return environment
-
-    def _log_size(self) -> int:
-        return self.output.stat().st_size if self.output.is_file() else 0
 
     def _slurm_log(self, offset: int, number: int) -> str:
         """What slurmstepd and srun wrote about an attempt."""

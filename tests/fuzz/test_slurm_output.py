@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(slurm, "run", answer)
     read_answers(answer("log").stdout)
-    slurm.signal_steps("5", "QUIT")
+    slurm.signal_steps("5", signal.SIGQUIT)
     slurm.requeue("5")
 
 

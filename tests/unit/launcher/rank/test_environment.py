@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.rank.task import rank_variables
+import pytest
+
+from launcher.rank.environment import attempt_environment, rank_variables
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
 
 STEP = {"SLURM_PROCID": "5", "SLURM_NTASKS": "16", "SLURM_LOCALID": "5"}
 PLACE = {"RANK": "5", "WORLD_SIZE": "16", "LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8"}
@@ -27,3 +30,17 @@ def test_on_one_machine_the_supervisor_has_given_the_place(
     """Also inside an allocation, whose own variables mean something else."""
     here = {**STEP, "RANK": "1", "WORLD_SIZE": "2"}
     assert rank_variables(here, make_spec(cluster="local")) == {}
+
+
+def test_ranks_learn_of_their_attempt_whatever_the_submitters_shell_says(
+    make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "9")
+    monkeypatch.setenv("COLOUR", "red")
+    run = RunFolder("/shared/runs/demo")
+    found = attempt_environment(run, make_spec(env={"COLOUR": "blue"}), 2)
+    assert found["LAUNCHER_ATTEMPT"] == "2"
+    assert found["MINIMIND_EVENTS"] == "/shared/runs/demo/events.jsonl"
+    assert found["COLOUR"] == "blue"
+    assert "PYTHONSAFEPATH" not in found
