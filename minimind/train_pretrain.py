@@ -20,6 +20,7 @@ if __name__ == "__main__" and not __package__:
 from collections.abc import Sequence
 
 from minimind.config import TrainConfig, parse_args
+from minimind.distributed.starter import stopping_with_starter
 from minimind.errors import (
     EXIT_CRASHED,
     EXIT_DONE,
@@ -42,7 +43,7 @@ def pretrain(config: TrainConfig) -> RunResult:
             change.
         MiniMindError: it cannot go on; the message says why.
     """
-    with StopFlag().installed() as stop_flag:
+    with StopFlag().installed() as stop_flag, stopping_with_starter():
         try:
             from minimind.training.pretrain import run
 

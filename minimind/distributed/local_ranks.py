@@ -100,7 +100,8 @@ def place_variables(rank: int, count: int, port: int) -> dict[str, str]:
 def run_ranks(command: Sequence[str], count: int) -> int:
     """Run ``count`` ranks of ``command`` to their end; stop signals go on to each of them.
 
-    The ranks share the processors, unless OMP_NUM_THREADS says otherwise.
+    The ranks share the processors, unless OMP_NUM_THREADS says otherwise, and stop by themselves
+    when this process is gone.
 
     Returns:
         0: all are done. 75: stopped on request, at least one of them, and no crash. Else the
@@ -109,14 +110,13 @@ def run_ranks(command: Sequence[str], count: int) -> int:
     Raises:
         OSError: a rank cannot be started.
     """
-    threads = {"OMP_NUM_THREADS": str(max(1, available_cores() // count))}
+    threads = str(max(1, available_cores() // count))
+    shared = {"OMP_NUM_THREADS": threads, **os.environ, env.RANK_STARTER: str(os.getpid())}
     port = free_port()
     received: list[int] = []
     with _receiving(received.append):
-        environments = [
-            {**threads, **os.environ, **place_variables(rank, count, port)} for rank in range(count)
-        ]
-        return _watch(LocalRanks(command, environments), received)
+        ranks = [{**shared, **place_variables(rank, count, port)} for rank in range(count)]
+        return _watch(LocalRanks(command, ranks), received)
 
 
 @contextlib.contextmanager

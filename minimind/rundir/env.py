@@ -15,6 +15,8 @@ SECRETS = redact.VARIABLE
 """The names of the variables whose values are never shown, with commas between."""
 RUNS = "MINIMIND_RUNS"
 """Where the launcher keeps its runs."""
+RANK_STARTER = "MINIMIND_RANK_STARTER"
+"""The process number of whoever started a rank with ``--procs``."""
 CACHE = "MINIMIND_CACHE"
 """Where token stores are kept."""
 
@@ -27,3 +29,6 @@ MASTER_PORT = "MASTER_PORT"
 
 PLACE = (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE)
 """torchrun's names for a rank's place."""
+
+TORCHRUN_ID = "TORCHELASTIC_RUN_ID"
+"""What torchrun alone sets."""
