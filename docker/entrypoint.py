@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 from minimind.cli import COMMANDS
-from minimind.distributed.local_ranks import run_ranks
-from minimind.errors import EXIT_NOT_FOUND, EXIT_USER_ERROR
+from minimind.errors import EXIT_NOT_FOUND
 from minimind.rundir import env
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
@@ -74,21 +73,11 @@ def become(words: list[str]) -> int:
 
 
 def pretrain(flags: Sequence[str]) -> int:
-    """One rank per GPU, or ``--procs`` ranks."""
-    try:
-        flags, procs = take_procs(flags)
-    except ValueError as error:
-        print(f"pretrain: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    command = ["minimind", "pretrain", *flags]
-    if any(word in ("-h", "--help") for word in flags):
-        return become(command)
-    if procs is None:
-        procs = 1 if any(name in os.environ for name in RANK_VARIABLES) else ranks_wanted(flags)
-    if procs == 1:
-        return become(command)
-    print(f"{procs} ranks on this machine", flush=True)
-    return run_ranks(command, procs)
+    """One rank per GPU, unless the flags or the environment say how many there are."""
+    settled = flag_value(flags, "procs") is not None or any(n in os.environ for n in RANK_VARIABLES)
+    asks_help = any(word in ("-h", "--help") for word in flags)
+    procs = 1 if settled or asks_help else ranks_wanted(flags)
+    return become(["minimind", "pretrain", *flags, *(["--procs", str(procs)] if procs > 1 else [])])
 
 
 def ranks_wanted(flags: Sequence[str]) -> int:
@@ -109,26 +98,6 @@ def visible_gpus() -> int:
     code = "import torch; print(torch.cuda.device_count())"
     answer = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     return int(answer.stdout) if answer.returncode == 0 else 0
-
-
-def take_procs(flags: Sequence[str]) -> tuple[list[str], int | None]:
-    """Split ``--procs N`` off the training's flags.
-
-    Raises:
-        ValueError: N is not a number above 0.
-    """
-    rest, procs = [], None
-    words = iter(flags)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name != "--procs":
-            rest.append(word)
-            continue
-        value = value if equals else next(words, "")
-        if not value.isdecimal() or int(value) < 1:
-            raise ValueError(f"--procs {value!r}: must be the number of ranks to start, 1 or more")
-        procs = int(value)
-    return rest, procs
 
 
 def flag_value(flags: Sequence[str], name: str) -> str | None:

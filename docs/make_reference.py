@@ -46,7 +46,8 @@ def _pretrain() -> Iterator[str]:
     yield "## minimind pretrain"
     yield (
         "`--config FILE.toml` reads flags from a file; the command line wins. In a file, keys are "
-        "the flags' names."
+        "the flags' names. `--procs N` starts N ranks on this machine, one for each GPU or on the "
+        "CPU; it is no setting of the run, and no key of a file."
     )
     hints = typing.get_type_hints(TrainConfig)
     defaults = TrainConfig()

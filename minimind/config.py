@@ -432,6 +432,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--config", metavar="FILE.toml", help="read flags from a TOML file; the command line wins"
     )
+    _add_procs(parser)
     groups: dict[str, Any] = {}
     defaults = TrainConfig()
     hints = _hints()
@@ -460,6 +461,28 @@ def build_parser() -> Parser:
     return parser
 
 
+def _add_procs(parser: Parser) -> None:
+    """No field of the run: with another number of processes it is the same one."""
+    parser.add_argument(
+        "--procs", metavar="N", help="start N ranks on this machine, one for each GPU or on the CPU"
+    )
+
+
+def take_procs(argv: Sequence[str]) -> tuple[list[str], int]:
+    """Split ``--procs N`` off the words of ``minimind pretrain``; 1 where it is not there.
+
+    Raises:
+        ConfigError: N is no number above 0.
+    """
+    parser = Parser(prog="minimind pretrain", add_help=False, argument_default="1")
+    _add_procs(parser)
+    found, rest = parser.parse_known_args(argv)
+    count = coerce("procs", int, found.procs)
+    if count < 1:
+        raise ConfigError(f"--procs must be the number of ranks to start, 1 or more, not {count}")
+    return rest, count
+
+
 def parse_args(argv: Sequence[str]) -> TrainConfig:
     """Make a config from command-line words, and from the TOML file that ``--config`` names.
 
@@ -470,6 +493,11 @@ def parse_args(argv: Sequence[str]) -> TrainConfig:
         SystemExit: ``--help`` was asked for.
     """
     given = parse_words(argv)
+    if "procs" in given:
+        raise ConfigError(
+            "--procs goes with `minimind pretrain` alone; the launcher has options of its own: "
+            "launcher run --procs N, launcher submit --gpus N"
+        )
     config_file = given.pop("config", None)
     values = read_config_file(config_file) if config_file else {}
     return TrainConfig(**{**values, **given})

@@ -1,14 +1,15 @@
 """The pretraining program: flags in, exit code out.
 
 Run as ``minimind pretrain``, ``python -m minimind.train_pretrain`` or
-``python minimind/train_pretrain.py``; alone, under torchrun or under Slurm. The twelve
-steps of a run, from the ranks' meeting to their farewell, are in
+``python minimind/train_pretrain.py``; alone, with ``--procs``, under torchrun or under Slurm.
+The twelve steps of a run, from the ranks' meeting to their farewell, are in
 :mod:`minimind.training.pretrain`, which is imported only after the flags are known to be good
 and the stop signals are handled: loading torch takes seconds.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,13 +20,14 @@ if __name__ == "__main__" and not __package__:
 
 from collections.abc import Sequence
 
-from minimind.config import TrainConfig, parse_args
+from minimind.config import TrainConfig, parse_args, take_procs
+from minimind.distributed.local_ranks import run_ranks
+from minimind.distributed.rendezvous import find_rendezvous
 from minimind.distributed.starter import stopping_with_starter
 from minimind.errors import (
     EXIT_CRASHED,
     EXIT_DONE,
     EXIT_RUN_ME_AGAIN,
-    EXIT_USER_ERROR,
     ConfigError,
     MiniMindError,
 )
@@ -56,11 +58,15 @@ def pretrain(config: TrainConfig) -> RunResult:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, run, and say with the exit code how it ended: 0, 1, 2 or 75."""
     redact.install()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        config = parse_args(sys.argv[1:] if argv is None else argv)
-    except ConfigError as error:
+        flags, procs = take_procs(words)
+        config = parse_args(flags)
+        if procs > 1:
+            return start_ranks(words, flags, procs)
+    except MiniMindError as error:
         print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     try:
         result = pretrain(config)
     except MiniMindError as error:
@@ -76,6 +82,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return EXIT_CRASHED
     return EXIT_RUN_ME_AGAIN if result.stopped else EXIT_DONE
+
+
+def start_ranks(words: Sequence[str], flags: Sequence[str], count: int) -> int:
+    """Run ``count`` ranks of the command that started this process, with ``flags`` for ``words``.
+
+    Raises:
+        ConfigError: this process is a rank itself.
+        MiniMindError: the machine takes no more processes.
+    """
+    place = find_rendezvous(os.environ)
+    if place is not None and place.world_size > 1:
+        raise ConfigError(
+            f"--procs {count}: this process is rank {place.rank} of {place.world_size} already, "
+            "started by torchrun or srun; leave --procs out"
+        )
+    print(f"{count} ranks on this machine", flush=True)
+    try:
+        return run_ranks([sys.executable, *_this_program(words), *flags], count)
+    except OSError as error:
+        raise MiniMindError(f"--procs {count}: a rank cannot start: {error.strerror}") from None
+
+
+def _this_program(words: Sequence[str]) -> list[str]:
+    """What Python was given before ``words``: options of its own, and a file or module."""
+    own = sys.orig_argv[1:]
+    if words and own[-len(words) :] == list(words):
+        return own[: -len(words)]
+    return ["-m", "minimind.train_pretrain"]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import entrypoint
 import pytest
 
 from minimind.cli import COMMANDS
-from minimind.config import TrainConfig
 
 
 @pytest.fixture
@@ -20,19 +19,6 @@ def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     for name in entrypoint.RANK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return commands
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
-    """The commands and numbers of the ranks that would have been started."""
-    calls: list[tuple[list[str], int]] = []
-
-    def run_ranks(command: list[str], count: int) -> int:
-        calls.append((command, count))
-        return 75
-
-    monkeypatch.setattr(entrypoint, "run_ranks", run_ranks)
-    return calls
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -64,15 +50,10 @@ def test_unknown_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no-such-program: No such file" in capsys.readouterr().err
 
 
-def test_one_rank_per_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-    became: list[list[str]],
-    started: list[tuple[list[str], int]],
-) -> None:
+def test_one_rank_per_gpu(monkeypatch: pytest.MonkeyPatch, became: list[list[str]]) -> None:
     gpus(monkeypatch, 4)
-    assert entrypoint.main(["pretrain", "--epochs", "2"]) == 75
-    assert started == [(["minimind", "pretrain", "--epochs", "2"], 4)]
-    assert became == []
+    entrypoint.main(["pretrain", "--epochs", "2"])
+    assert became == [["minimind", "pretrain", "--epochs", "2", "--procs", "4"]]
 
 
 def test_one_gpu_needs_no_starter(monkeypatch: pytest.MonkeyPatch, became: list[list[str]]) -> None:
@@ -118,22 +99,13 @@ def test_ranks_started_by_somebody_else(
     assert became == [["minimind", "pretrain"]]
 
 
-@pytest.mark.parametrize("words", [["--procs", "3"], ["--procs=3"]])
-def test_procs_is_taken_out(
-    words: list[str], became: list[list[str]], started: list[tuple[list[str], int]]
+@pytest.mark.parametrize("words", [["--procs", "3"], ["--procs=3"], ["--procs", "0"]])
+def test_a_number_of_ranks_goes_on_to_minimind(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, became: list[list[str]]
 ) -> None:
-    assert entrypoint.main(["pretrain", "--epochs", "2", *words, "--seed", "1"]) == 75
-    assert started == [(["minimind", "pretrain", "--epochs", "2", "--seed", "1"], 3)]
-
-
-def test_procs_is_no_flag_of_the_training() -> None:
-    assert not hasattr(TrainConfig(), "procs")
-
-
-@pytest.mark.parametrize("words", [["--procs"], ["--procs", "0"], ["--procs=two"]])
-def test_bad_procs(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert entrypoint.main(["pretrain", *words]) == 2
-    assert "must be the number of ranks" in capsys.readouterr().err
+    gpus(monkeypatch, 8)
+    entrypoint.main(["pretrain", *words, "--seed", "1"])
+    assert became == [["minimind", "pretrain", *words, "--seed", "1"]]
 
 
 def test_no_device_node_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:

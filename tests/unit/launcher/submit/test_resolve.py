@@ -79,6 +79,8 @@ def test_train_flags_are_checked_by_the_trainings_own_parser(tmp_path: Path) -> 
         build(tmp_path, ["--batch_siz", "3"])
     with pytest.raises(ConfigError, match="epochs"):
         build(tmp_path, ["--epochs", "many"])
+    with pytest.raises(ConfigError, match=r"launcher run --procs N, launcher submit --gpus N"):
+        build(tmp_path, ["--procs", "2"])
 
 
 def test_outputs_go_into_the_run_folder_unless_named(tmp_path: Path) -> None:
