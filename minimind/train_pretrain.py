@@ -18,7 +18,8 @@ if __name__ == "__main__" and not __package__:
     # be importable under the wrong names. The folder above is the one that is meant.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from minimind.config import TrainConfig, parse_args, take_procs
 from minimind.distributed.local_ranks import run_ranks
@@ -36,9 +37,17 @@ from minimind.system.signals import StopFlag, StopRequested
 from minimind.system.terminal import one_line
 from minimind.training.result import RunResult
 
+if TYPE_CHECKING:
+    from minimind.training.trainer import Trainer
 
-def pretrain(config: TrainConfig) -> RunResult:
+
+def pretrain(
+    config: TrainConfig, on_micro_batch: Callable[[Trainer], None] | None = None
+) -> RunResult:
     """Run one pretraining from its start, or from where its checkpoint stands, to its end.
+
+    Args:
+        on_micro_batch: called before each micro-batch, on every rank; what it raises ends the run.
 
     Raises:
         ConfigError, DataError, WeightsError: the run cannot start; the message says what to
@@ -49,13 +58,15 @@ def pretrain(config: TrainConfig) -> RunResult:
         try:
             from minimind.training.pretrain import run
 
-            return run(config, stop_flag)
+            return run(config, stop_flag, on_micro_batch)
         except StopRequested as request:
             print(f"{request} before training began: nothing to save", file=sys.stderr)
             return RunResult.of(config, stopped=True, global_step=0)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, on_micro_batch: Callable[[Trainer], None] | None = None
+) -> int:
     """Parse the flags, run, and say with the exit code how it ended: 0, 1, 2 or 75."""
     redact.install()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -68,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     try:
-        result = pretrain(config)
+        result = pretrain(config, on_micro_batch)
     except MiniMindError as error:
         if not error.reported_elsewhere:
             print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)

@@ -13,12 +13,11 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,10 +25,16 @@ from minimind.rundir.layout import OutputPaths
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import free_port
 
+if TYPE_CHECKING:
+    from minimind.training.trainer import Trainer
+
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["minimind.training.pretrain"])
 
 WAIT_SECONDS = 120.0
+
+Hook = Callable[["Trainer"], None]
+"""What is called before each micro-batch."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
@@ -41,7 +46,9 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
         time.sleep(0.005)
 
 
-def rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
+def rank_main(
+    argv: list[str], environ: dict[str, str], output: str, on_micro_batch: Hook | None = None
+) -> None:
     """The body of one rank's process."""
     os.environ.update(environ)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -50,35 +57,24 @@ def rank_main(argv: list[str], environ: dict[str, str], output: str) -> None:
     # As in a process that was not forked from a server: loader workers are this one's children.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    if held_at := environ.get("HELD_AT"):
-        hold_at(int(held_at))
     from minimind.train_pretrain import main
 
-    sys.exit(main(argv))
+    held_at = environ.get("HELD_AT")
+    sys.exit(main(argv, on_micro_batch or (hold_at(int(held_at)) if held_at else None)))
 
 
-def hold_at(at_step: int) -> None:
+def hold_at(at_step: int) -> Hook:
     """Let this rank go on from its micro-step ``at_step`` only once it is signalled.
 
     A run of a second or two would be over before a test that has to wait for a processor.
     """
-    from minimind.system.signals import StopFlag
-    from minimind.training.audit import RowRecord
+    numbers = itertools.count(1)
 
-    write, handle = RowRecord.write, StopFlag._handle
-    numbers, signalled = itertools.count(1), threading.Event()
-
-    def write_and_wait(self: RowRecord, **record: Any) -> None:
-        write(self, **record)
+    def hold(trainer: Trainer) -> None:
         if next(numbers) >= at_step:
-            wait_until(signalled.is_set, "the signal")
+            wait_until(lambda: trainer.stop.stop_flag.signal_number > 0, "the signal")
 
-    def note(self: StopFlag, number: int, frame: Any) -> None:
-        signalled.set()
-        handle(self, number, frame)
-
-    RowRecord.write = write_and_wait  # type: ignore[method-assign]
-    StopFlag._handle = note  # type: ignore[method-assign]
+    return hold
 
 
 @dataclass

@@ -7,31 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from minimind.charts.loss_curve import plot_loss_curve
 from minimind.checkpoint.resume import (
     check_config,
     check_data,
-    must_fit,
 )
 from minimind.checkpoint.run_lock import FolderLock
 from minimind.checkpoint.state import Progress, TrainState
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig, write_config_file
-from minimind.data.dataloader import make_loader
 from minimind.data.mixture import Plan, open_plan
-from minimind.data.sampler import SkipBatchSampler
 from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
-from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.errors import ConfigError
 from minimind.rundir.events import EventLog, Kind
@@ -57,20 +51,29 @@ from minimind.training.execution import check_machine, choose_dtype, choose_exec
 from minimind.training.failure import explain
 from minimind.training.flops import flops_per_token, peak_flops
 from minimind.training.optimizer import Optimizers
-from minimind.training.precision import DTYPES, autocast_context, make_scaler, restore_scaler
+from minimind.training.precision import DTYPES, autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler, name_compiled_kernels
 from minimind.training.records import prepare_records
 from minimind.training.result import RunResult
+from minimind.training.saving import Saver, find_checkpoint
 from minimind.training.schedule import plan_schedule
-from minimind.training.seed import set_rng_state, setup_seed
-from minimind.training.trainer import Outcome, Trainer
-from minimind.weights.torch_file import load_torch_file
+from minimind.training.seed import setup_seed
+from minimind.training.step import TrainStep
+from minimind.training.stop import Outcome, StopDecision
+from minimind.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
+def run(
+    config: TrainConfig,
+    stop_flag: StopFlag,
+    on_micro_batch: Callable[[Trainer], None] | None = None,
+) -> RunResult:
     """Train until the end, or until asked to stop.
+
+    Args:
+        on_micro_batch: called before each micro-batch, on every rank; what it raises ends the run.
 
     Raises:
         MiniMindError: what the user can change, or why the run cannot go on.
@@ -82,7 +85,7 @@ def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
         stack.enter_context(logging_to_console(config.log_level, world.rank))
         events = EventLog.from_environment() if world.is_main else EventLog(None)
         try:
-            return _run(config, stop_flag, world, events, startup, stack)
+            return _run(config, stop_flag, on_micro_batch, world, events, startup, stack)
         except Exception as error:
             log.debug("the run failed", exc_info=True)
             if world.rank:
@@ -97,6 +100,7 @@ def run(config: TrainConfig, stop_flag: StopFlag) -> RunResult:
 def _run(
     config: TrainConfig,
     stop_flag: StopFlag,
+    on_micro_batch: Callable[[Trainer], None] | None,
     world: World,
     events: EventLog,
     startup: StartupClock,
@@ -178,14 +182,6 @@ def _run(
     optimizers = Optimizers(model, config)
 
     # 9. The checkpoint's state into all of them.
-    if saved is not None:
-        with must_fit(config.checkpoint_file):
-            model.load_state_dict(saved.model)
-            optimizers.load_state_dict(saved.optimizer)
-            restore_scaler(scaler, saved.scaler)
-    startup.lap("model")
-
-    # 10. Compile, wrap for the exchange of gradients, and warm both up.
     execution = choose_execution(
         config,
         world,
@@ -193,6 +189,24 @@ def _run(
         planned_flops=planned_flops(config, model.config, plan, schedule, world.world_size),
         saved=saved,
     )
+    step = TrainStep(config, world, model, optimizers, scaler, autocast)
+    saver = Saver(
+        config=config,
+        world=world,
+        step=step,
+        schedule=schedule,
+        progress=progress,
+        execution=execution,
+        data=plan.fingerprint,
+        tracker=tracker,
+        checkpointer=checkpointer,
+        events=events,
+    )
+    if saved is not None:
+        saver.restore_model(saved)
+    startup.lap("model")
+
+    # 10. Compile, wrap for the exchange of gradients, and warm both up.
     model.set_attn_implementation(execution.attention)
     if execution.compile:
         keep_compiled_code(config.cache_dir, world.device)
@@ -200,9 +214,9 @@ def _run(
             name_compiled_kernels()
         log.info("compiling: %s; --compile off does without", cost_of_compiling())
         model.compile(dynamic=False)
-    replica = wrap(model, world)
+    step.replica = wrap(model, world)
     if execution.compile or world.is_distributed:
-        warm_up(replica, plan, config, world, autocast)
+        warm_up(step.replica, plan, config, world, autocast)
     startup.lap("compile")
 
     # 11. Train.
@@ -245,43 +259,37 @@ def _run(
     trainer = Trainer(
         config=config,
         world=world,
-        model=model,
-        replica=replica,
-        optimizers=optimizers,
-        scaler=scaler,
-        autocast=autocast,
-        execution=execution,
         plan=plan,
         schedule=schedule,
         progress=progress,
-        checkpointer=checkpointer,
+        step=step,
+        saver=saver,
+        stop=StopDecision(config, world, stop_flag),
         reporter=reporter,
         events=events,
-        stop_flag=stop_flag,
-        agreement=Agreement(world.world_size),
-        profiler=profiler,
-        deadline=time.monotonic() + config.max_minutes * 60 if config.max_minutes else float("inf"),
         row_record=row_record,
+        profiler=profiler,
+        fixed_shape=execution.compile,
+        on_micro_batch=on_micro_batch,
     )
     announce(trainer, startup, saved)
     log.info("MFU is measured against %.3g FLOP/s per rank (%s)", peak, peak_source)
     # Last of all, since what came before may have drawn random numbers.
-    restore_rank_state(trainer, config, world, saved)
+    saver.restore_rank(saved)
     # Its tensors are in model and optimiser now; the file's copy need not stay in memory.
     del saved
     stop_flag.raising = False
     meet_before_training(world, stop_flag)
-    outcome = train(trainer, config, world, plan)
+    outcome = trainer.train()
 
     # 12. Save, say what is where, and part; the context managers above close the rest.
-    trainer.save_and_wait()
+    saver.save_and_wait()
     stopped = outcome is Outcome.STOPPED
-    step = trainer.progress.global_step
-    result = RunResult.of(config, stopped=stopped, global_step=step)
+    result = RunResult.of(config, stopped=stopped, global_step=progress.global_step)
     if stopped:
-        events.append(Kind.PREEMPTED, step=step, signal=stop_flag.signal_name)
+        events.append(Kind.PREEMPTED, step=result.global_step, signal=stop_flag.signal_name)
     else:
-        events.append(Kind.FINISHED, step=step)
+        events.append(Kind.FINISHED, step=result.global_step)
     if world.is_main:
         farewell(result, outcome, stop_flag)
     # No rank ends before the save is durable: a launcher may kill the others when one exits.
@@ -329,21 +337,6 @@ def make_folders(config: TrainConfig) -> None:
             raise ConfigError(f"--{flag} {folder} cannot be written: {error.strerror}") from None
 
 
-def find_checkpoint(
-    config: TrainConfig, world: World, checkpointer: Checkpointer
-) -> TrainState | None:
-    """Load the newest checkpoint that verifies, if there is one and it is wanted."""
-    if config.from_resume == "0":
-        return None
-    path = world.on_main(checkpointer.find_newest)
-    if path is None:
-        if config.from_resume == "1":
-            log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
-        return None
-    # Rank 0 has just verified it, and has it in memory.
-    return TrainState.from_dict(checkpointer.hand_over() or load_torch_file(path), path)
-
-
 def open_rows(
     config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
 ) -> tuple[TokenStore, Plan]:
@@ -368,37 +361,16 @@ def open_rows(
     return world.local_main_first(work)
 
 
-def restore_rank_state(
-    trainer: Trainer, config: TrainConfig, world: World, saved: TrainState | None
-) -> None:
-    """Give this rank its random numbers, and what the next log line needs from before.
-
-    On another number of ranks the random numbers are seeded anew.
-    """
-    if saved is not None and saved.world_size == world.world_size:
-        mine = saved.ranks[world.rank]
-        with must_fit(config.checkpoint_file):
-            set_rng_state(mine.rng, world.device)
-        trainer.meter.restore(mine.meter)
-    else:
-        setup_seed(config.seed + world.rank + trainer.progress.global_step * world.world_size)
-        if saved is not None and world.is_main:
-            trainer.meter.restore(torch.stack([rank.meter for rank in saved.ranks]).sum(0))
-    if saved is not None:
-        trainer.grad_norm = saved.ranks[0].grad_norm.to(world.device)
-    trainer.mark_boundary()
-
-
 def announce(trainer: Trainer, startup: StartupClock, saved: TrainState | None) -> None:
     """Say what is about to be trained, and where it goes on."""
     world, plan, progress = trainer.world, trainer.plan, trainer.progress
     log.info(
         "%.2fM parameters, %d ranks on %s in %s; %d rows of %d tokens (%.1f%% text); "
         "%d optimiser steps",
-        count_parameters(trainer.model) / 1e6,
+        count_parameters(trainer.step.model) / 1e6,
         world.world_size,
         world.device.type,
-        trainer.execution.dtype,
+        trainer.saver.execution.dtype,
         plan.n_rows,
         plan.max_seq_len,
         100 * plan.fill,
@@ -416,43 +388,6 @@ def announce(trainer: Trainer, startup: StartupClock, saved: TrainState | None) 
 
 def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def train(trainer: Trainer, config: TrainConfig, world: World, plan: Plan) -> Outcome:
-    """All epochs that are left."""
-    if trainer.finished:
-        log.info("nothing left to train: the run was complete")
-        return Outcome.DONE
-    first = trainer.progress.epoch
-    for epoch in range(first, config.epochs):
-        if epoch > first:
-            trainer.progress.rows_done = trainer.progress.step = 0
-        if trainer.progress.rows_done >= plan.n_rows:
-            continue
-        sampler = SkipBatchSampler(
-            plan.n_rows,
-            batch_size=config.batch_size,
-            rank=world.rank,
-            world_size=world.world_size,
-            seed=config.seed,
-            epoch=epoch,
-            start_row=trainer.progress.rows_done,
-            mix=plan.mix,
-        )
-        start_step = trainer.progress.rows_done // trainer.schedule.rows_per_micro_step
-        loader = make_loader(
-            plan,
-            sampler,
-            num_workers=config.num_workers,
-            pin_memory=world.device.type == "cuda",
-            fixed_shape=trainer.execution.compile,
-        )
-        outcome = trainer.train_epoch(epoch, loader, sampler, start_step + len(sampler), start_step)
-        if outcome is not Outcome.DONE or trainer.finished:
-            trainer.agreement.drain()
-            return outcome
-    trainer.agreement.drain()
-    return Outcome.DONE
 
 
 def farewell(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:

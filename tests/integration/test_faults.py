@@ -22,6 +22,7 @@ from minimind.errors import OutOfMemoryError
 from minimind.rundir.metrics import read_metrics
 from minimind.system import durable
 from minimind.training.failure import explain
+from minimind.training.trainer import Trainer
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
@@ -407,14 +408,12 @@ def rank_that_fails(argv: list[str], environ: dict[str, str], output: str) -> No
     """
     import torch.distributed as dist
 
-    from minimind.training.trainer import Trainer
+    destroy = dist.destroy_process_group
 
-    forward_backward, destroy = Trainer._forward_backward, dist.destroy_process_group
-
-    def fail(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        if self.progress.global_step == 3 and str(self.world.rank) == environ["FAILING_RANK"]:
+    def fail(trainer: Trainer) -> None:
+        step, rank = trainer.progress.global_step, trainer.world.rank
+        if step == 3 and str(rank) == environ["FAILING_RANK"]:
             raise RuntimeError("no such kernel")
-        forward_backward(self, *args, **kwargs)
 
     def wait_for_all() -> None:
         folder = Path(output).parent
@@ -422,9 +421,8 @@ def rank_that_fails(argv: list[str], environ: dict[str, str], output: str) -> No
         wait_until(lambda: len(list(folder.glob("leaving.*"))) == 2, "the other rank")
         destroy()
 
-    Trainer._forward_backward = fail  # type: ignore[method-assign]
     dist.destroy_process_group = wait_for_all
-    rank_main(argv, environ, output)
+    rank_main(argv, environ, output, on_micro_batch=fail)
 
 
 def with_little_memory(argv: list[str], environ: dict[str, str], output: str) -> None:

@@ -19,7 +19,8 @@ import torch
 import minimind
 from minimind.config import TrainConfig
 from minimind.telemetry import preparation
-from minimind.training import trainer as loop
+from minimind.training import stop
+from minimind.training.trainer import Trainer
 from tests.corpus import write_corpus
 from tests.runs import STATE_KEYS, Run, differences, rank_main, wait_until
 
@@ -330,16 +331,13 @@ def test_time_that_is_up_ends_as_an_epoch_does_and_the_resume_is_exact(
 
 def rank_whose_time_is_up_between_updates(argv: list[str], *rank: Any) -> None:
     """Its time is up in the first micro-step of the third update, which is not waited for."""
-    loop.STOP_PATIENCE_SECONDS = -1.0
-    original = loop.Trainer._forward_backward
+    stop.STOP_PATIENCE_SECONDS = -1.0
 
-    def forward_backward(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.progress.global_step == 2:
-            self.deadline = 0.0
-        original(self, *args, **kwargs)
+    def end_the_time(trainer: Trainer) -> None:
+        if trainer.progress.global_step == 2:
+            trainer.stop.deadline = 0.0
 
-    loop.Trainer._forward_backward = forward_backward  # type: ignore[method-assign]
-    rank_main(argv, *rank)
+    rank_main(argv, *rank, on_micro_batch=end_the_time)
 
 
 @pytest.mark.parametrize(("log_interval", "logged"), [(4, [4, 6]), (6, [6]), (7, [7])])
@@ -366,13 +364,16 @@ def test_library_call_is_the_same_run(
     whole = make_run("process", max_steps=5).complete()
     torch.set_num_threads(1)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in tiny_flags.items()}
+    begun: list[int] = []
     result = minimind.pretrain(
         TrainConfig(
             **{**flags, "max_steps": 5},
             save_dir=str(tmp_path / "library"),
             checkpoint_dir=str(tmp_path / "library"),
-        )
+        ),
+        on_micro_batch=lambda trainer: begun.append(trainer.progress.global_step),
     )
+    assert begun == [step for step in range(5) for _ in range(3)]
     assert result.global_step == 5
     assert not result.stopped
     state = torch.load(result.checkpoint_file, weights_only=True)
@@ -408,15 +409,13 @@ def gated_rank_that_tells_at_once(argv: list[str], *rank: Any) -> None:
     """The body of a rank that makes as many micro-steps as the file ``gate`` has bytes."""
     preparation.TELL_SECONDS = 0.0
     gate = Path(argv[argv.index("--save_dir") + 1]).with_name("gate")
-    compute, numbers = loop.Trainer._forward_backward, itertools.count(1)
+    numbers = itertools.count(1)
 
-    def when_let(*given: Any, **options: Any) -> None:
+    def wait(trainer: Trainer) -> None:
         number = next(numbers)
         wait_until(lambda: gate.exists() and gate.stat().st_size >= number, "the gate")
-        compute(*given, **options)
 
-    loop.Trainer._forward_backward = when_let  # type: ignore[method-assign]
-    rank_main(argv, *rank)
+    rank_main(argv, *rank, on_micro_batch=wait)
 
 
 def test_a_run_that_logs_nothing_is_seen_to_get_on(make_run: MakeRun, tmp_path: Path) -> None:

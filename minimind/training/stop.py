@@ -1,0 +1,65 @@
+"""When training stops before its end: a signal, or the time that it was given."""
+
+from __future__ import annotations
+
+import enum
+import time
+
+from minimind.config import TrainConfig
+from minimind.distributed.stop_consensus import Agreement
+from minimind.distributed.world import World
+from minimind.system.signals import StopFlag
+
+STOP_PATIENCE_SECONDS = 5.0
+"""A stop waits this long for the optimiser step under way; otherwise that step is given up.
+
+A given-up step costs its micro-steps again after the resume and nothing else: weights and
+optimiser have not changed since the boundary before it.
+"""
+
+
+class Outcome(enum.IntEnum):
+    """How training ended. Ranks agree on the largest."""
+
+    DONE = 0
+    TIME_IS_UP = 1
+    STOPPED = 2
+
+
+class StopDecision:
+    """Lets all ranks stop at the same micro-step."""
+
+    def __init__(self, config: TrainConfig, world: World, stop_flag: StopFlag) -> None:
+        self.stop_flag = stop_flag
+        self.deadline = float("inf")
+        """``time.monotonic()`` at which --max_minutes is over."""
+        if config.max_minutes:
+            self.deadline = time.monotonic() + config.max_minutes * 60
+        self.writing = False
+        """Whether rank 0 is writing a checkpoint, as all ranks know alike."""
+        self._agreement = Agreement(world.world_size)
+
+    def poll(self, micro_steps: int, micro_seconds: float, *, writing: bool) -> Outcome:
+        """Ask all ranks; a stop between boundaries waits for the next if it is near.
+
+        Args:
+            micro_steps: as many are left to the next boundary.
+            micro_seconds: how long one takes.
+            writing: whether this rank is writing a checkpoint.
+        """
+        wish = Outcome.DONE
+        if self.stop_flag.signal_number:
+            wish = Outcome.STOPPED
+        elif time.monotonic() > self.deadline:
+            wish = Outcome.TIME_IS_UP
+        agreed_wish, agreed_wait, agreed_writing = self._agreement.poll(
+            float(wish), micro_steps * micro_seconds, float(writing)
+        )
+        self.writing = agreed_writing > 0
+        if micro_steps > 0 and agreed_wait <= STOP_PATIENCE_SECONDS:
+            return Outcome.DONE
+        return Outcome(int(agreed_wish))
+
+    def drain(self) -> None:
+        """Let no rank leave a reduction half done."""
+        self._agreement.drain()
