@@ -41,7 +41,7 @@ from benchmarks.corpus import benchmark_corpus
 from benchmarks.links import Link, Step, efficiency, exposed_seconds, ring_seconds
 from benchmarks.throughput import SIZES, speed_from_metrics
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.training.flops import data_sheet_peak
+from minimind.telemetry.flops import data_sheet_peak
 
 GBIT = 1e9 / 8
 

@@ -49,7 +49,7 @@ from minimind.data.tokenizer import tokenizer_folder
 from minimind.model import MiniMindConfig
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import available_cores
-from minimind.training.flops import data_sheet_peak, flops_per_token
+from minimind.telemetry.flops import data_sheet_peak, flops_per_token
 
 PEERS = ("upstream", "hf", "plain")
 

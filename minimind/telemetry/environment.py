@@ -11,12 +11,17 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from minimind import __version__
 from minimind.distributed.device import device_name
 from minimind.distributed.world import World
 from minimind.system.durable import write_text_durably
 from minimind.system.process import available_cores
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def write_environment(path: Path, world: World, **facts: Any) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from minimind.checkpoint.state import Progress
-from minimind.config import TrainConfig
+from minimind.config import TrainConfig, write_config_file
+from minimind.distributed.world import World
 from minimind.rundir.events import Kind
+from minimind.rundir.layout import OutputPaths
 from minimind.system.jsonl import JsonLog
 from minimind.telemetry.console import ProgressBar, step_line
+from minimind.telemetry.environment import count_parameters, write_environment
+from minimind.telemetry.flops import flops_per_token, peak_flops
 from minimind.telemetry.monitor import Monitor
 from minimind.telemetry.samples import SampleWriter
-from minimind.telemetry.trackers.tracker import Tracker
+from minimind.telemetry.trackers.swanlab import start_tracker
+from minimind.telemetry.trackers.tracker import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -36,30 +44,91 @@ class Place:
     iters: int
 
 
-@dataclass
 class Reporter:
-    """Writes rank 0's records; on the other ranks it only takes part in what all compute."""
+    """Writes rank 0's records; on the other ranks it only takes part in what all compute.
 
-    config: TrainConfig
-    total_steps: int
-    """Optimiser steps of the whole run."""
-    world_size: int
-    metrics: JsonLog | None
-    """Rank 0's; None elsewhere."""
-    tracker: Tracker
-    monitor: Monitor
-    bar: ProgressBar
-    evaluate: Callable[[], dict[str, float]] | None
-    samples: SampleWriter | None
-    """Rank 0's, under --sample_interval."""
-    flops_per_token: float
-    peak_flops: float
-    """Of one rank."""
+    Within its context the experiment is tracked, and :meth:`open` begins the records of this
+    attempt. At the end all are closed, the experiment as crashed if an exception ends the run.
 
-    def __post_init__(self) -> None:
+    Args:
+        dtype: what the model computes in.
+        total_steps: optimiser steps of the whole run.
+        progress: where the run is.
+        run_id: the id that the experiment had before.
+        prompts: what --sample_interval samples texts from.
+        evaluate: scores the held-out documents, under --eval_data_path.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        world: World,
+        model: PreTrainedModel,
+        *,
+        dtype: str,
+        total_steps: int,
+        progress: Progress,
+        run_id: str | None,
+        prompts: Sequence[str],
+        evaluate: Callable[[], dict[str, float]] | None,
+    ) -> None:
+        self.config = config
+        self.world = world
+        self.model = model
+        self.dtype = dtype
+        self.total_steps = total_steps
+        self.evaluate = evaluate
+        self.metrics: JsonLog | None = None
+        """Rank 0's; None elsewhere."""
+        self.samples: SampleWriter | None = None
+        """Rank 0's, under --sample_interval."""
+        self.monitor = Monitor(world.device)
+        self.bar = ProgressBar(total_steps, progress.global_step, visible=world.is_main)
+        self.flops_per_token = flops_per_token(model.config, config.max_seq_len)
+        self.tracker: Tracker = NullTracker(run_id)
+        self._start, self._prompts = progress.global_step, prompts
+        self._closing = contextlib.ExitStack()
         self._tokens = 0
-        self._clock = time.perf_counter()
         self.begin_epoch(0)
+
+    def __enter__(self) -> Reporter:
+        config, run_id = self.config, self.tracker.run_id
+        self.tracker = start_tracker(
+            config, run_id, config.to_dict(), self.world.is_main, done=self._start
+        )
+        self._closing.push(self._finish_tracking)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._closing.__exit__(*exception)
+
+    def _finish_tracking(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.tracker.finish(error=f"{type(error).__name__}: {error}" if error else None)
+
+    def open(self) -> None:
+        """Begin this attempt's records: those in save_dir are its own by now.
+
+        Raises:
+            OSError: one of them cannot be written.
+        """
+        if self.world.is_main:
+            self._open_files(OutputPaths(self.config.save_dir))
+        # Measured last, when nothing else runs.
+        self.peak_flops, self.peak_source = peak_flops(self.world.device, self.dtype)
+        self._closing.enter_context(self.bar)
+        self._clock = time.perf_counter()
+
+    def _open_files(self, out: OutputPaths) -> None:
+        self.metrics = self._closing.enter_context(contextlib.closing(JsonLog(out.metrics)))
+        write_config_file(self.config, out.config)
+        parameters = count_parameters(self.model)
+        write_environment(out.environment, self.world, parameters=parameters)
+        if self._prompts:
+            self.samples = self._closing.enter_context(
+                contextlib.closing(
+                    SampleWriter(self.config, self._prompts, self.model, self.tracker)
+                )
+            )
 
     def mark_resumed(self, progress: Progress) -> None:
         """Put a mark into the metrics file where the run went on."""
@@ -140,7 +209,7 @@ class Reporter:
             "epoch_minutes": epoch_minutes,
             "tokens": progress.tokens,
             "tokens_per_second": speed,
-            "mfu": speed * self.flops_per_token / (self.peak_flops * self.world_size),
+            "mfu": speed * self.flops_per_token / (self.peak_flops * self.world.world_size),
             "skipped_steps": progress.skipped_steps,
             "elapsed_seconds": elapsed,
             **{f"{name}_seconds": seconds for name, seconds in sections.items()},

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from minimind.config import TrainConfig
 from minimind.errors import MiniMindError
 from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import remove_temporaries, write_text_durably
@@ -25,6 +26,11 @@ class RowRecord:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._file = path.open("a", encoding="utf-8") if path else None
+
+    @classmethod
+    def open(cls, config: TrainConfig, rank: int) -> RowRecord:
+        """The record of a rank, under --record_rows."""
+        return cls(OutputPaths(config.save_dir).rows(rank) if config.record_rows else None)
 
     def write(self, *, epoch: int, step: int, global_step: int, rows: Iterable[int]) -> None:
         """Record a micro-step that begins; ``global_step`` counts complete optimiser steps.

@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from minimind.checkpoint.state import TrainState
+from minimind.checkpoint.state import Execution, TrainState
 from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
+from minimind.distributed.ddp import wrap
 from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.rundir.layout import OutputPaths, stem_of
+from minimind.telemetry.flops import flops_per_token
+from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import to_device
-from minimind.training.flops import flops_per_token
+from minimind.training.profiler import name_compiled_kernels
 from minimind.training.schedule import Schedule
 from minimind.weights.state_dict import load_state_into, read_weights, settings_of
 
@@ -90,6 +93,28 @@ def planned_flops(
     rows = min(schedule.total_steps * schedule.rows_per_update, config.epochs * plan.n_rows)
     per_row = plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
     return rows / world_size * per_row
+
+
+def make_replica(
+    model: MiniMindForCausalLM,
+    plan: Plan,
+    config: TrainConfig,
+    world: World,
+    autocast: Any,
+    execution: Execution,
+) -> nn.Module:
+    """Compile the model, wrap it for the exchange of gradients, and warm both up."""
+    model.set_attn_implementation(execution.attention)
+    if execution.compile:
+        keep_compiled_code(config.cache_dir, world.device)
+        if config.profile:
+            name_compiled_kernels()
+        log.info("compiling: %s; --compile off does without", cost_of_compiling())
+        model.compile(dynamic=False)
+    replica = wrap(model, world)
+    if execution.compile or world.is_distributed:
+        warm_up(replica, plan, config, world, autocast)
+    return replica
 
 
 def warm_up(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from minimind.checkpoint.resume import must_fit
+from minimind.checkpoint.run_lock import FolderLock
 from minimind.checkpoint.state import Execution, Progress, RankState, TrainState
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig
@@ -24,6 +25,18 @@ from minimind.training.step import TrainStep
 from minimind.weights.torch_file import load_torch_file
 
 log = logging.getLogger(__name__)
+
+
+def open_checkpointer(config: TrainConfig, world: World, lock: FolderLock) -> Checkpointer:
+    """What writes and finds this run's checkpoints, while it holds ``lock``."""
+    checkpointer = Checkpointer(
+        config.checkpoint_file,
+        config.weight_file,
+        keep=config.keep_checkpoints,
+        may_write=lock.ensure_mine,
+    )
+    world.on_main(checkpointer.remove_leftovers)
+    return checkpointer
 
 
 def find_checkpoint(

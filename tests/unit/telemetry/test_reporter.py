@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +12,14 @@ import torch
 
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
-from minimind.system.jsonl import JsonLog
+from minimind.distributed.world import World
 from minimind.telemetry import reporter as module
-from minimind.telemetry.console import ProgressBar
 from minimind.telemetry.meters import SECTIONS
-from minimind.telemetry.monitor import Monitor
 from minimind.telemetry.reporter import Place, Reporter, tracker_place
 from minimind.telemetry.trackers.tracker import NullTracker
+from tests.unit.export.helpers import make_model
+
+Make = Callable[..., Reporter]
 
 
 class Clock:
@@ -36,21 +40,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def make(path: Path | None, **changes: Any) -> Reporter:
-    values: dict[str, Any] = {
-        "config": TrainConfig(log_interval=10, eval_interval=4),
-        "total_steps": 9,
-        "world_size": 2,
-        "metrics": JsonLog(path) if path else None,
-        "tracker": NullTracker(),
-        "monitor": Monitor(torch.device("cpu")),
-        "bar": ProgressBar(9, 0, visible=False),
-        "evaluate": None,
-        "samples": None,
-        "flops_per_token": 3.0,
-        "peak_flops": 60.0,
-    }
-    return Reporter(**{**values, **changes})
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Reporter]]:
+    """Makes reporters of a run on two ranks that write to ``tmp_path``."""
+    monkeypatch.setattr(module, "peak_flops", lambda *of: (60.0, "a data sheet"))
+    monkeypatch.setattr(module, "flops_per_token", lambda *of: 3.0)
+    with contextlib.ExitStack() as stack:
+
+        def made(rank: int = 0, **changes: Any) -> Reporter:
+            config = TrainConfig(save_dir=str(tmp_path), log_interval=10, eval_interval=4)
+            given: dict[str, Any] = {
+                "dtype": "float32",
+                "total_steps": 9,
+                "progress": Progress(),
+                "run_id": None,
+                "prompts": [],
+                "evaluate": None,
+                **changes,
+            }
+            world = World(rank, world_size=2, local_rank=rank, device=torch.device("cpu"))
+            model: Any = SimpleNamespace(config=None, parameters=list)
+            reporter = stack.enter_context(Reporter(config, world, model, **given))
+            reporter.open()
+            return reporter
+
+        yield made
 
 
 def log(
@@ -71,8 +85,10 @@ def points(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_speed_is_of_the_tokens_since_the_line_before(tmp_path: Path, clock: Clock) -> None:
-    reporter = make(tmp_path / "metrics.jsonl")
+def test_speed_is_of_the_tokens_since_the_line_before(
+    tmp_path: Path, clock: Clock, make: Make
+) -> None:
+    reporter = make()
     for tokens in (30, 50):
         reporter.count(tokens, Progress())
     clock.now += 4
@@ -86,12 +102,12 @@ def test_speed_is_of_the_tokens_since_the_line_before(tmp_path: Path, clock: Clo
     assert (first["logits_loss"], first["aux_loss"], first["loss"]) == (2.0, 0.5, 2.5)
 
 
-def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock) -> None:
+def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock, make: Make) -> None:
     def evaluate() -> dict[str, float]:
         clock.now += 1000
         return {"eval_loss": 3.0, "bits_per_byte": 1.0}
 
-    reporter = make(tmp_path / "metrics.jsonl", evaluate=evaluate)
+    reporter = make(evaluate=evaluate)
     reporter.count(80, Progress())
     clock.now += 1
     reporter.log_evaluation(Place(0, 4, 20), Progress())
@@ -102,26 +118,28 @@ def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock) -> None
     assert point["tokens_per_second"] == 20
 
 
-def test_a_line_without_scored_tokens_has_a_loss(tmp_path: Path, clock: Clock) -> None:
-    reporter = make(tmp_path / "metrics.jsonl")
+def test_a_line_without_scored_tokens_has_a_loss(tmp_path: Path, clock: Clock, make: Make) -> None:
+    reporter = make()
     clock.now += 1
     log(reporter, 10, losses=(0.0, 0.0, 0.0))
     (point,) = points(tmp_path / "metrics.jsonl")
     assert point["loss"] == 0.0
 
 
-def test_what_is_due(tmp_path: Path) -> None:
-    reporter = make(tmp_path / "metrics.jsonl", evaluate=dict)
+def test_what_is_due(make: Make) -> None:
+    reporter = make(evaluate=dict)
     assert [s for s in range(1, 21) if reporter.log_is_due(s, at_end=False)] == [10, 20]
     assert [s for s in range(1, 13) if reporter.evaluation_is_due(s, at_end=False)] == [4, 8, 12]
     assert reporter.log_is_due(7, at_end=True)
     assert reporter.evaluation_is_due(7, at_end=True)
-    nothing = make(tmp_path / "metrics.jsonl")
+    nothing = make()
     assert not nothing.evaluation_is_due(4, at_end=True)
     assert not nothing.sample_is_due(4, at_end=True)
 
 
-def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(clock: Clock) -> None:
+def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(
+    tmp_path: Path, clock: Clock, make: Make
+) -> None:
     scored = []
 
     def evaluate() -> dict[str, float]:
@@ -131,13 +149,57 @@ def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(clock: Clock) 
     told: list[Any] = []
     tracker = NullTracker()
     tracker.log = lambda *given, **more: told.append(given)  # type: ignore[method-assign]
-    reporter = make(None, evaluate=evaluate, tracker=tracker)
+    reporter = make(rank=1, evaluate=evaluate)
+    reporter.tracker = tracker
     clock.now += 1
     log(reporter, 10)
     reporter.log_evaluation(Place(0, 10, 20), Progress())
     reporter.mark_resumed(Progress())
     assert scored == [1]
     assert told == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_opens_what_an_attempt_writes_and_closes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str | None] = []
+
+    class Noted(NullTracker):
+        def finish(self, error: str | None = None) -> None:
+            ended.append(error)
+
+    monkeypatch.setattr(module, "start_tracker", lambda *of, **more: Noted())
+    world = World(0, world_size=1, local_rank=0, device=torch.device("cpu"))
+    config = TrainConfig(save_dir=str(tmp_path))
+    reporter = Reporter(
+        config,
+        world,
+        make_model(),
+        dtype="float32",
+        total_steps=1,
+        progress=Progress(),
+        run_id=None,
+        prompts=[],
+        evaluate=None,
+    )
+
+    def fail() -> None:
+        with reporter:
+            assert list(tmp_path.iterdir()) == []
+            reporter.open()
+            raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        fail()
+    assert reporter.flops_per_token > 0
+    assert reporter.peak_flops > 0
+    assert ended == ["RuntimeError: no such kernel"]
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "metrics.jsonl",
+        "config.toml",
+        "environment.json",
+    }
 
 
 def test_trackers_count_micro_steps_over_epochs_and_updates_from_one() -> None:

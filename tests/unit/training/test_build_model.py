@@ -9,8 +9,8 @@ import pytest
 
 from minimind.config import TrainConfig
 from minimind.model import MiniMindConfig
+from minimind.telemetry.flops import flops_per_token
 from minimind.training.build_model import planned_flops
-from minimind.training.flops import flops_per_token
 from minimind.training.schedule import Schedule
 
 

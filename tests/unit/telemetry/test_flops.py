@@ -3,8 +3,8 @@ import types
 import pytest
 import torch
 
-from minimind.training import flops
-from minimind.training.flops import data_sheet_peak, flops_per_token, peak_flops
+from minimind.telemetry import flops
+from minimind.telemetry.flops import data_sheet_peak, flops_per_token, peak_flops
 
 SMALL = types.SimpleNamespace(
     hidden_size=256,

@@ -1,0 +1,67 @@
+"""What a run says of itself when it begins and when it ends."""
+
+from __future__ import annotations
+
+import logging
+
+from minimind.charts.loss_curve import plot_loss_curve
+from minimind.rundir.events import Kind
+from minimind.system.signals import StopFlag
+from minimind.telemetry.environment import count_parameters
+from minimind.telemetry.startup import StartupClock
+from minimind.training.result import RunResult
+from minimind.training.stop import Outcome
+from minimind.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def announce_start(trainer: Trainer, startup: StartupClock, *, resumed: bool) -> None:
+    """Say what is about to be trained, and where it goes on."""
+    world, plan, progress = trainer.world, trainer.plan, trainer.progress
+    log.info(
+        "%.2fM parameters, %d ranks on %s in %s; %d rows of %d tokens (%.1f%% text); "
+        "%d optimiser steps",
+        count_parameters(trainer.step.model) / 1e6,
+        world.world_size,
+        world.device.type,
+        trainer.saver.execution.dtype,
+        plan.n_rows,
+        plan.max_seq_len,
+        100 * plan.fill,
+        trainer.schedule.total_steps,
+    )
+    step = progress.global_step
+    seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
+    trainer.events.append(Kind.STARTED, step=step, world_size=world.world_size, seconds=seconds)
+    log.info("ready %.1f s after the process started (%s)", startup.total, startup)
+    if resumed:
+        log.info("resumed at optimiser step %d, epoch %d", step, progress.epoch + 1)
+        trainer.events.append(Kind.RESUMED, step=step)
+        trainer.reporter.mark_resumed(progress)
+    log.info(
+        "MFU is measured against %.3g FLOP/s per rank (%s)",
+        trainer.reporter.peak_flops,
+        trainer.reporter.peak_source,
+    )
+
+
+def announce_end(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:
+    """Draw the loss curve and say what is where."""
+    try:
+        plot_loss_curve(result.metrics_file, result.loss_curve)
+    except Exception as error:
+        # A picture is no reason to lose a run's exit code.
+        log.warning("no loss curve drawn: %s", error, exc_info=True)
+    word = {
+        Outcome.DONE: "done",
+        Outcome.TIME_IS_UP: "time is up (--max_minutes)",
+        Outcome.STOPPED: f"stopped by {stop_flag.signal_name or 'another rank'}",
+    }[outcome]
+    log.info("%s at optimiser step %d", word, result.global_step)
+    log.info("  weights:    %s", result.weight_file)
+    log.info("  checkpoint: %s", result.checkpoint_file)
+    log.info("  metrics:    %s", result.metrics_file)
+    log.info("  loss curve: %s", result.loss_curve)
+    if outcome is Outcome.STOPPED:
+        log.info("go on with the same command and --from_resume 1")
