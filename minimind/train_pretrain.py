@@ -2,9 +2,8 @@
 
 Run as ``minimind pretrain``, ``python -m minimind.train_pretrain`` or
 ``python minimind/train_pretrain.py``; alone, with ``--procs``, under torchrun or under Slurm.
-The twelve steps of a run, from the ranks' meeting to their farewell, are in
-:mod:`minimind.training.pretrain`, which is imported only after the flags are known to be good
-and the stop signals are handled: loading torch takes seconds.
+The twelve steps of a run are in :mod:`minimind.training.pretrain`, which is imported only after
+the flags are known to be good and the stop signals are handled: loading torch takes seconds.
 """
 
 from __future__ import annotations
