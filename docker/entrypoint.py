@@ -1,7 +1,7 @@
 """The image's entrypoint: a word to say what, and ``minimind``'s or ``launcher``'s own flags.
 
-Runs under tini as PID 1. Where one process is enough it becomes that process, so that signals
-and the exit code have no one in between.
+Runs under tini as PID 1 and becomes the program that it names, so that signals and the exit code
+have no one in between.
 """
 
 from __future__ import annotations
