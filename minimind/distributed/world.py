@@ -80,24 +80,30 @@ class World:
             error.reported_elsewhere = owner != self.rank
         return error
 
-    def local_main_first(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on every rank, on the first rank of each node before the others.
+    @contextlib.contextmanager
+    def local_main_first(self) -> Iterator[None]:
+        """The body runs on every rank, on the first rank of each node before the others.
 
         What the first one prepares on disk, the others find. An error of any rank is
         raised on all.
         """
-        result: Any = None
-        for turn in (True, False):
-            error: Exception | None = None
-            if (self.local_rank == 0) is turn:
-                try:
-                    result = work()
-                except Exception as raised:
-                    error = raised
-            for owner, found in enumerate(self.gather(error)):
-                if found is not None:
-                    raise self._as_seen_here(found, owner)
-        return result
+        is_first = self.local_rank == 0
+        if not is_first:
+            self._raise_errors(None)
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        self._raise_errors(error)
+        if is_first:
+            self._raise_errors(None)
+
+    def _raise_errors(self, error: Exception | None) -> None:
+        """Raise what any rank has to tell, on all ranks."""
+        for owner, found in enumerate(self.gather(error)):
+            if found is not None:
+                raise self._as_seen_here(found, owner)
 
 
 @contextlib.contextmanager

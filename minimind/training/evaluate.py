@@ -5,41 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
 from minimind.distributed.world import World
-from minimind.training.corpus import open_rows
-
-
-def open_evaluation(
-    config: TrainConfig,
-    world: World,
-    model: nn.Module,
-    autocast: AbstractContextManager[Any],
-    each_batch: Callable[[], None],
-) -> Callable[[], dict[str, float]] | None:
-    """What scores the documents of ``--eval_data_path``; None without the flag."""
-    if not config.eval_data_path:
-        return None
-    store, plan = open_rows(config, world, config.eval_data_path, "bestfit")
-    return partial(
-        evaluate,
-        model,
-        plan,
-        store,
-        batch_size=config.batch_size,
-        world=world,
-        autocast=autocast,
-        each_batch=each_batch,
-    )
 
 
 @torch.no_grad()

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 from minimind.checkpoint.resume import check_config, check_data
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
+from minimind.data.mixture import Plan, open_plan
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.rundir.events import EventLog, Kind
 from minimind.rundir.layout import OutputPaths
-from minimind.system.signals import StopFlag, StopRequested
+from minimind.system.signals import StopFlag
 from minimind.telemetry.console import logging_to_console
+from minimind.telemetry.preparation import Preparation
 from minimind.telemetry.reporter import Reporter
 from minimind.telemetry.samples import sample_prompts
 from minimind.telemetry.startup import StartupClock
@@ -27,8 +30,7 @@ from minimind.training.announce import announce_end, announce_start
 from minimind.training.audit import RowRecord
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
 from minimind.training.build_model import init_model, make_replica, planned_flops
-from minimind.training.corpus import open_rows
-from minimind.training.evaluate import open_evaluation
+from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
 from minimind.training.folders import claim_folders
@@ -41,7 +43,7 @@ from minimind.training.saving import Saver, find_checkpoint, open_checkpointer
 from minimind.training.schedule import plan_schedule
 from minimind.training.seed import setup_seed
 from minimind.training.step import TrainStep
-from minimind.training.stop import Outcome, StopDecision
+from minimind.training.stop import Outcome, StopDecision, meet_before_training
 from minimind.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -115,15 +117,27 @@ def _run(
     scaler = make_scaler(world.device, dtype)
 
     # 6. Data, rows, model.
-    store, plan = open_rows(config, world, config.data_path, config.pack)
+    plan = open_rows(config, world, config.data_path, config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
     startup.lap("data")
-    model = init_model(config, store, world.device, saved)
+    model = init_model(config, plan.store, world.device, saved)
     config = settle_batch_size(config, model, plan, world, autocast)
     progress = saved.progress if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
-    evaluate = open_evaluation(config, world, model, autocast, each_batch=events.beat)
+    evaluation = None
+    if config.eval_data_path:
+        held_out = open_rows(config, world, config.eval_data_path, "bestfit")
+        evaluation = partial(
+            evaluate,
+            model,
+            held_out,
+            held_out.store,
+            batch_size=config.batch_size,
+            world=world,
+            autocast=autocast,
+            each_batch=events.beat,
+        )
 
     # 7. Experiment tracking, under the id that the run had before.
     reporter = stack.enter_context(
@@ -136,7 +150,7 @@ def _run(
             progress=progress,
             run_id=saved.wandb_id if saved else None,
             prompts=prompts,
-            evaluate=evaluate,
+            evaluate=evaluation,
         )
     )
 
@@ -221,15 +235,21 @@ def _run(
     return result
 
 
-def meet_before_training(world: World, stop_flag: StopFlag) -> None:
-    """Let no rank train before every rank only takes note of a stop.
-
-    Raises:
-        StopRequested: this rank was asked to stop, and one that was still preparing has gone.
-    """
-    try:
-        world.barrier()
-    except RuntimeError as error:
-        if stop_flag.signal_name is None:
-            raise
-        raise StopRequested(stop_flag.signal_name) from error
+def open_rows(
+    config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
+) -> Plan:
+    """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
+    # Of every node: rank 0's may be done long before another's.
+    report = Preparation(EventLog.from_environment())
+    with world.local_main_first():
+        return open_plan(
+            paths,
+            config.tokenizer_path,
+            max_seq_len=config.max_seq_len,
+            pack=pack,
+            text_field=config.text_field,
+            cache_dir=config.cache_dir,
+            max_bad_rows=config.max_bad_rows,
+            progress=world.is_main,
+            report=report,
+        )

@@ -8,7 +8,7 @@ import time
 from minimind.config import TrainConfig
 from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World
-from minimind.system.signals import StopFlag
+from minimind.system.signals import StopFlag, StopRequested
 
 STOP_PATIENCE_SECONDS = 5.0
 """A stop waits this long for the optimiser step under way; otherwise that step is given up.
@@ -63,3 +63,17 @@ class StopDecision:
     def drain(self) -> None:
         """Let no rank leave a reduction half done."""
         self._agreement.drain()
+
+
+def meet_before_training(world: World, stop_flag: StopFlag) -> None:
+    """Let no rank train before every rank only takes note of a stop.
+
+    Raises:
+        StopRequested: this rank was asked to stop, and one that was still preparing has gone.
+    """
+    try:
+        world.barrier()
+    except RuntimeError as error:
+        if stop_flag.signal_name is None:
+            raise
+        raise StopRequested(stop_flag.signal_name) from error

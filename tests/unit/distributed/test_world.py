@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,6 +17,55 @@ def test_errors_of_work_on_main_are_raised() -> None:
 
     with pytest.raises(ConfigError, match="no"):
         world.on_main(fail)
-    with pytest.raises(ConfigError, match="no"):
-        world.local_main_first(fail)
-    assert world.local_main_first(lambda: 7) == 7
+    assert world.on_main(lambda: 7) == 7
+
+
+class TestLocalMainFirst:
+    """Seen from one of two ranks; the other's part is what it gives to each exchange."""
+
+    def other(self, monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> list[Any]:
+        """Let the other rank give ``errors``; returns what this one gives, as it does."""
+        given: list[Any] = []
+        theirs = iter(errors)
+
+        def gather(world: World, value: Any) -> list[Any]:
+            given.append(value)
+            return [value, next(theirs)] if world.is_main else [next(theirs), value]
+
+        monkeypatch.setattr(World, "gather", gather)
+        return given
+
+    def world(self, rank: int) -> World:
+        return World(rank, world_size=2, local_rank=rank, device=torch.device("cpu"))
+
+    def test_the_first_does_its_part_before_the_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for rank, before in ((0, 0), (1, 1)):
+            given = self.other(monkeypatch, None, None)
+            with self.world(rank).local_main_first():
+                assert len(given) == before
+            assert given == [None, None]
+
+    def test_what_fails_on_the_first_keeps_the_others_from_beginning(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = self.other(monkeypatch, ConfigError("no space"))
+        with (
+            pytest.raises(ConfigError, match="no space") as raised,
+            self.world(1).local_main_first(),
+        ):
+            pytest.fail("it began")
+        assert given == [None]
+        assert raised.value.reported_elsewhere
+
+    @pytest.mark.parametrize("rank", [0, 1])
+    def test_what_fails_here_is_raised_here_and_given_to_the_others(
+        self, monkeypatch: pytest.MonkeyPatch, rank: int
+    ) -> None:
+        given = self.other(monkeypatch, None, None)
+        error = ConfigError("no space")
+        with pytest.raises(ConfigError, match="no space"), self.world(rank).local_main_first():
+            raise error
+        assert given == [error] if rank == 0 else [None, error]
+        assert not error.reported_elsewhere

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 import torch
 
 from minimind.config import TrainConfig
 from minimind.distributed.world import World
-from minimind.system.signals import StopFlag
-from minimind.training.stop import STOP_PATIENCE_SECONDS, Outcome, StopDecision
+from minimind.system.signals import StopFlag, StopRequested
+from minimind.training.stop import (
+    STOP_PATIENCE_SECONDS,
+    Outcome,
+    StopDecision,
+    meet_before_training,
+)
 
 
 @pytest.fixture
@@ -34,3 +40,24 @@ def test_a_signal_outweighs_the_time(decision: StopDecision) -> None:
     assert decision.poll(0, 1.0, writing=False) is Outcome.TIME_IS_UP
     decision.stop_flag.signal_number = signal.SIGUSR1
     assert decision.poll(0, 1.0, writing=False) is Outcome.STOPPED
+
+
+class DesertedWorld:
+    """A peer has left while we waited for it."""
+
+    def barrier(self) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_a_rank_told_to_stop_whose_peers_have_left_stops() -> None:
+    world: Any = DesertedWorld()
+    told = StopFlag()
+    told.signal_number = signal.SIGUSR2
+    with pytest.raises(StopRequested, match="SIGUSR2"):
+        meet_before_training(world, told)
+
+
+def test_a_rank_that_was_not_told_fails_with_its_peers() -> None:
+    world: Any = DesertedWorld()
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        meet_before_training(world, StopFlag())
