@@ -83,7 +83,7 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 	docker push $(REGISTRY)/$(IMAGE)
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
-	$(BIN)/python -m pytest --timeout 1500 tests/e2e
+	$(BIN)/python -m pytest --timeout 1500 --numprocesses 4 --dist loadgroup tests/e2e
 
 chaos: $(STAMP) ## interfere with runs at random moments; SEED=7 MINUTES=10 CHAOS_FLAGS='--layer slurm'
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_FLAGS)

@@ -10,11 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import REPOSITORY, Lab, lab_environment
+from tests.e2e.lab import INSTALLING, REPOSITORY, Lab, lab_environment
 
 sys.path.insert(0, str(REPOSITORY / "slurm"))
 
+GROUPS = {"docker": "docker", "test_training.py": "training"}
+"""File or folder whose tests share what is dear to make: an image, a run to compare with.
+
+All others go to whichever process is free, each of which has a cluster of its own: most of their
+time they wait for Slurm, and do so side by side.
+"""
+
 CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one group run in one process (``--dist loadgroup``)."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            group = GROUPS.get(item.path.relative_to(here).parts[0])
+            if group is not None:
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
 def slurm_or_skip(*, netns: bool = False) -> None:
@@ -25,7 +43,8 @@ def slurm_or_skip(*, netns: bool = False) -> None:
     if not missing_packages(netns=netns):
         return
     try:
-        install(netns=netns)
+        with INSTALLING:
+            install(netns=netns)
     except DevClusterError as error:
         if os.environ.get("CI"):
             pytest.fail(f"no Slurm in CI: {error}")
@@ -33,8 +52,13 @@ def slurm_or_skip(*, netns: bool = False) -> None:
 
 
 def base_port() -> str:
-    """Ports of its own for every session on this machine."""
-    return str(17000 + os.getpid() % 500 * 20)
+    """Ports of its own for every process of a session on this machine.
+
+    A parent's number tells sessions apart, a worker's its processes.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return str(17000 + (session % 120 * 4 + worker % 4) * 20)
 
 
 def make_lab(folder: Path, *options: str) -> Lab:

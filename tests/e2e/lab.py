@@ -6,15 +6,22 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = ("--module", "fake_trainer", "--env", f"PYTHONPATH={REPOSITORY / 'tests' / 'e2e'}")
 """Options of ``submit`` that run the test double instead of the training."""
+
+
+INSTALLING = FileLock(Path(tempfile.gettempdir()) / f"minimind-tests-{os.getuid()}.install.lock")
+"""One process of the tests at a time installs packages: apt waits for nobody."""
 
 
 def poll(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:

@@ -15,6 +15,8 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from tests.e2e.lab import INSTALLING
+
 PACKAGES = ("docker.io", "debootstrap", "iptables")
 BASE_PACKAGES = "python3-venv,python3-pip,ca-certificates"
 BASE_TAG = "minimind-test-base"
@@ -120,15 +122,16 @@ def install(*packages: str) -> None:
     if not shutil.which("apt-get"):
         raise NoDocker("not installed, and this is no Debian or Ubuntu")
     fetch = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"]
-    for command in (["apt-get", "update", "--quiet"], [*fetch, *(packages or PACKAGES)]):
-        done = subprocess.run(
-            command,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise NoDocker(f"{' '.join(command)}: {done.stderr[-1000:]}")
+    with INSTALLING:
+        for command in (["apt-get", "update", "--quiet"], [*fetch, *(packages or PACKAGES)]):
+            done = subprocess.run(
+                command,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise NoDocker(f"{' '.join(command)}: {done.stderr[-1000:]}")
 
 
 def import_base(engine: Engine) -> str:
