@@ -2,8 +2,9 @@
 
     python -m tools.trace_path [--root TREE]
 
-Way one is "jsonl → loss": a tiny ``minimind pretrain``, from the command line to the first
-loss, with nothing tokenised yet. Way two is "submit → rank": a tiny ``launcher submit`` on this
+Way one is "jsonl → loss": a tiny ``python minimind/train_pretrain.py``, from the command line to
+the first loss, with nothing tokenised yet; ``minimind pretrain`` goes through one file more, the
+one that looks up the command. Way two is "submit → rank": a tiny ``launcher submit`` on this
 machine, from the command line to the start of the training program in the rank.
 
 A file is on a way if one of its functions is on the call stack when a landmark is reached, in
@@ -227,24 +228,22 @@ def jsonl_to_loss(root: Path) -> Way:
             "accumulation_steps": 1,
         }
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        return traced(_console("minimind.cli", "pretrain", *words), JSONL_TO_LOSS, root, PACKAGES)
+        command = [sys.executable, str(root / "minimind" / "train_pretrain.py"), *words]
+        return traced(command, JSONL_TO_LOSS, root, PACKAGES)
 
 
 def submit_to_rank(root: Path) -> Way:
     """Trace a submission on this machine whose training program ends at once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = _console(
-            *("launcher.cli", "submit", "--name", "traced", "--cluster", "local", "--gpus", "1"),
-            *("--runs-dir", str(folder / "runs"), "--module", NO_TRAINING, "--wait"),
-        )
+        # What the console script runs.
+        program = "import sys; from launcher.cli import main; sys.exit(main())"
+        command = [
+            *(sys.executable, "-c", program, "submit", "--name", "traced", "--cluster", "local"),
+            *("--gpus", "1", "--runs-dir", str(folder / "runs")),
+            *("--module", NO_TRAINING, "--wait"),
+        ]
         return traced(command, SUBMIT_TO_RANK, root, PACKAGES)
-
-
-def _console(module: str, *words: str) -> list[str]:
-    """What a console script runs."""
-    program = f"import sys; from {module} import main; sys.exit(main())"
-    return [sys.executable, "-c", program, *words]
 
 
 def print_way(title: str, way: Way) -> None:
