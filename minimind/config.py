@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from minimind.errors import ConfigError
+from minimind.rundir.data_path import parse_sources
 from minimind.rundir.layout import OutputPaths, checkpoint_file, stem_of
-from minimind.rundir.sources import parse_sources
 from minimind.system.command_line import Parser
 from minimind.system.durable import write_text_durably
 from minimind.system.text import is_utf8

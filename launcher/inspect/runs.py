@@ -14,7 +14,7 @@ from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_folder
 from minimind.errors import ConfigError
-from minimind.rundir.ledger import Account, account_for
+from minimind.rundir.goodput import Account, account_for
 
 
 def find_run(name: str, runs_dir: str | None) -> RunFolder:

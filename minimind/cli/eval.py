@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         args.max_seq_len is None or args.max_seq_len >= 8,
         f"--max_seq_len must be 8 or more, but is {args.max_seq_len}",
     )
-    from minimind.training.score import score
+    from minimind.training.evaluate import score
 
     device = find_device(args.device)
     names = ("data_path", "text_field", "batch_size", "dtype", "cache_dir", *_OF_WEIGHT)

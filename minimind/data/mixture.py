@@ -26,7 +26,7 @@ from minimind.data.sampler import SourceRows
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize.build import open_corpus
 from minimind.errors import DataError
-from minimind.rundir.sources import parse_sources
+from minimind.rundir.data_path import parse_sources
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,6 +12,7 @@ from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, tidy
 from minimind.rundir import causes
 from minimind.rundir.events import SILENT_SECONDS, Kind, read_events
+from minimind.rundir.goodput import Account, account_for, events_of_metrics
 from minimind.rundir.layout import (
     CHECKPOINTS,
     OUTPUT,
@@ -20,7 +21,6 @@ from minimind.rundir.layout import (
     find_output,
     stem_of_flags,
 )
-from minimind.rundir.ledger import Account, account_for, events_of_metrics
 from minimind.rundir.metrics import each_step_once, read_lines
 from minimind.system.jsonl import read_object
 from minimind.system.terminal import long_duration

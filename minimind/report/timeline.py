@@ -9,7 +9,7 @@ from minimind.report.read import RunRecord
 from minimind.report.svg import bar
 from minimind.report.words import counted, moment, share, text
 from minimind.rundir import causes
-from minimind.rundir.ledger import PHASES, Attempt
+from minimind.rundir.goodput import PHASES, Attempt
 from minimind.system.terminal import long_duration
 
 PHASE_WORDS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minimind.cli import main
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
-from minimind.rundir.sources import parse_sources
+from minimind.rundir.data_path import parse_sources
 from minimind.telemetry.samples import sample_prompts
 from tests.fuzz.damage import (
     NASTY_TEXTS,

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from minimind.cli.export import main
-from minimind.training.score import score
+from minimind.training.evaluate import score
 from tests.corpus import documents, write_corpus
 from tests.unit.export.helpers import make_model, write_checkpoint
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minimind.rundir.ledger import Logged, account_for, events_of_metrics, logged_by_attempt
+from minimind.rundir.goodput import Logged, account_for, events_of_metrics, logged_by_attempt
 
 
 def log(*entries: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 
 from minimind.config import TrainConfig, parse_args
 from minimind.errors import ConfigError
-from minimind.rundir.sources import parse_sources
+from minimind.rundir.data_path import parse_sources
 
 
 def pairs(*words: str) -> list[tuple[str, Fraction]] | None:
