@@ -90,11 +90,12 @@ def test_plain_script_survives_preemption_without_the_launcher(
     slurm: Lab, tiny_flags: dict[str, Any], tmp_path: Path
 ) -> None:
     run = slurm.folder / "runs" / "plain script"
-    start_plain_script(slurm, run, {**tiny_flags, "max_steps": 1500}, tmp_path / "log")
+    flags = {**tiny_flags, "max_steps": 1500, "accumulation_steps": 1}
+    start_plain_script(slurm, run, flags, tmp_path / "log")
     high = ("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null")
     assert slurm.command(*high, "--wrap=sleep 1").returncode == 0
     poll(lambda: saw(run, "preempted"), "the preemption")
-    poll(lambda: (run / "DONE").exists(), "the end", 240)
+    poll(lambda: (run / "DONE").exists(), "the end", 500)
     assert saw(run, "resumed")
     assert saw(run, "finished")
 
