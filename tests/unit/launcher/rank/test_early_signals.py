@@ -18,7 +18,9 @@ for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, lambda number, frame: sys.exit(75))
 signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
-time.sleep(60)
+# Like a training, never away for long: a signal right before a sleep is seen only after it.
+for _ in range(600):
+    time.sleep(0.1)
 """
 
 
