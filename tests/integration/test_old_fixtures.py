@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 import minimind.cli
+from launcher.rank.environment import attempt_environment
 from launcher.rank.task import run_rank
 from launcher.spec.run_folder import RunFolder
-from launcher.supervise.local import rank_environment
 from minimind.data.packing import plan_rows
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize.build import open_corpus
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from minimind.distributed.local_ranks import place_variables
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import free_port
 from tests.corpus import documents
@@ -186,7 +187,7 @@ def resumed_run(folder: Path) -> RunFolder:
     """The run whose supervisor was killed, gone on to its end as its spec says."""
     run = RunFolder(unpack(folder, "killed") / "runs" / "killed")
     number = run.new_attempt()
-    environ = rank_environment(run, run.spec(), number, 0, free_port())
+    environ = attempt_environment(run, run.spec(), number) | place_variables(0, 1, free_port())
     process = FORKSERVER.Process(
         target=old_rank, args=([str(run.root)], environ, str(run.rank_log(number, 0)))
     )
