@@ -83,6 +83,8 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 	docker tag $(IMAGE) $(REGISTRY)/$(IMAGE)
 	docker push $(REGISTRY)/$(IMAGE)
 
+# Most of the time these wait for Slurm, and do so side by side, each with a cluster of its own; tests
+# that share an image or a run are marked as one group.
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
 	$(BIN)/python -m pytest --timeout 1500 --numprocesses 4 --dist loadgroup tests/e2e
 

@@ -14,25 +14,7 @@ from tests.e2e.lab import INSTALLING, REPOSITORY, Lab, lab_environment
 
 sys.path.insert(0, str(REPOSITORY / "slurm"))
 
-GROUPS = {"docker": "docker", "test_training.py": "training"}
-"""File or folder whose tests share what is dear to make: an image, a run to compare with.
-
-All others go to whichever process is free, each of which has a cluster of its own: most of their
-time they wait for Slurm, and do so side by side.
-"""
-
 CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one group run in one process (``--dist loadgroup``)."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            group = GROUPS.get(item.path.relative_to(here).parts[0])
-            if group is not None:
-                item.add_marker(pytest.mark.xdist_group(group))
 
 
 def slurm_or_skip(*, netns: bool = False) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.e2e.docker.conftest import PASSWORD, Builder
 from tests.e2e.docker.engine import Engine
 
+pytestmark = pytest.mark.xdist_group("docker")
+
 TAG = "minimind-test:1"
 
 

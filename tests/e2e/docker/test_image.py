@@ -264,6 +264,8 @@ def test_no_program_takes_other_rights(desk: Desk) -> None:
     """No setuid, no setgid, no file capabilities: a process stays who it was started as."""
     code = """
 import os, stat
+
+pytestmark = pytest.mark.xdist_group("docker")
 found = []
 for folder, names, files in os.walk("/"):
     names[:] = [n for n in names if os.path.join(folder, n) not in ("/proc", "/sys", "/dev")]
