@@ -19,7 +19,7 @@ PARALLEL := -n $(PROCESSES) --dist worksteal
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e audit fuzz fuzz-guided chaos test-transformers \
+.PHONY: help setup train test lint format types unit integration e2e e2e-clusters e2e-containers audit fuzz fuzz-guided chaos test-transformers \
 	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -83,10 +83,15 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 	docker tag $(IMAGE) $(REGISTRY)/$(IMAGE)
 	docker push $(REGISTRY)/$(IMAGE)
 
-# Most of the time these wait for Slurm, and do so side by side, each with a cluster of its own; tests
-# that share an image or a run are marked as one group.
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
-	$(BIN)/python -m pytest --timeout 1500 --numprocesses 4 --dist loadgroup tests/e2e
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=line e2e-clusters e2e-containers
+
+# Most of the time these wait for Slurm, and do so side by side: a cluster of its own for each file.
+e2e-clusters: $(STAMP)
+	$(BIN)/python -m pytest --timeout 1500 -n 3 --dist loadfile --ignore tests/e2e/docker tests/e2e
+
+e2e-containers: $(STAMP)
+	$(BIN)/python -m pytest --timeout 1500 tests/e2e/docker
 
 chaos: $(STAMP) ## interfere with runs at random moments; SEED=7 MINUTES=10 CHAOS_FLAGS='--layer slurm'
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_FLAGS)

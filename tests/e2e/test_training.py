@@ -17,7 +17,7 @@ RANKS = ("--nodes", "2", "--gpus", "1")
 STEPS = 4000
 """About a minute on two cores: time to interrupt it."""
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("training")]
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")

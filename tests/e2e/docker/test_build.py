@@ -14,8 +14,6 @@ import pytest
 from tests.e2e.docker.conftest import PASSWORD, Builder
 from tests.e2e.docker.engine import Engine
 
-pytestmark = pytest.mark.xdist_group("docker")
-
 TAG = "minimind-test:1"
 
 

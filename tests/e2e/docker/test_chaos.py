@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.docker import layer_of
 from tests.chaos.driver import Driver
 from tests.chaos.target import training_flags
 from tests.e2e.docker.engine import Engine
-
-pytestmark = pytest.mark.xdist_group("docker")
 
 
 def test_in_containers(engine: Engine, image: str, tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ from tests.e2e.docker.engine import Engine
 from tests.e2e.lab import Lab, poll
 from tests.runs import STATE_KEYS, Run, differences
 
-pytestmark = pytest.mark.xdist_group("docker")
-
 SIZE = ("--nodes", "2", "--gpus", "2")
 PYTHON = "/opt/minimind/bin/python3"
 ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")

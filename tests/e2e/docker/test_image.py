@@ -265,7 +265,6 @@ def test_no_program_takes_other_rights(desk: Desk) -> None:
     code = """
 import os, stat
 
-pytestmark = pytest.mark.xdist_group("docker")
 found = []
 for folder, names, files in os.walk("/"):
     names[:] = [n for n in names if os.path.join(folder, n) not in ("/proc", "/sys", "/dev")]
