@@ -84,7 +84,7 @@ push-image: ## push the image; REGISTRY=registry.example.org/team
 	docker push $(REGISTRY)/$(IMAGE)
 
 e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this machine
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=line e2e-clusters e2e-containers
+	$(MAKE) --no-print-directory --jobs 2 e2e-clusters e2e-containers
 
 # Most of the time these wait for Slurm, and do so side by side: a cluster of its own for each file.
 e2e-clusters: $(STAMP)
