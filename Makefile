@@ -12,9 +12,8 @@ SEED ?= 1
 MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
-# Most of a test is waiting for a process to start or a disk to sync: two for each processor.
-PROCESSES := $(shell n=$$(nproc 2> /dev/null || echo 2); echo $$(( n > 4 ? 8 : 2 * n )))
-PARALLEL := -n $(PROCESSES) --dist worksteal
+# Half of a test is waiting for a process to start: run several at once.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 # A GPU takes more steps in the same two minutes.
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
