@@ -14,15 +14,24 @@ from tests.e2e.lab import Lab, poll, words
 from tests.runs import STATE_KEYS, Run, differences
 
 RANKS = ("--nodes", "2", "--gpus", "1")
-STEPS = 4000
-"""About a minute on two cores: time to interrupt it."""
+STEPS = 200
+
+E2E = Path(__file__).parent
+
+
+def held(after: int, until: Path) -> tuple[str, ...]:
+    """Options of ``submit``: the training waits ``after`` steps into each attempt."""
+    variables = {"PYTHONPATH": E2E, "HOLD_AFTER": after, "HELD_UNTIL": until}
+    words = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    return ("--module", "held_training", *words)
+
 
 pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
 def flags(tiny_flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags of a run that lasts long enough to be interrupted, and saves only when it is."""
+    """Flags of a run that saves only when it is interrupted."""
     changes = {"save_interval": 100000, "record_rows": False, "accumulation_steps": 1}
     return {**tiny_flags, **changes, "epochs": 10000, "max_steps": STEPS}
 
@@ -73,11 +82,14 @@ def test_preempted_in_every_way_is_bit_identical(
         ("--grace-time", "0", "--preempt-mode", "CANCEL"),
     ]
     slurm.devcluster("up", *ways[0])
-    slurm.submit("preempted", *RANKS, "--env", f"PATH={tmp_path}", train=words(flags))
+    go = tmp_path / "go"
+    options = (*RANKS, *held(10, go), "--env", f"PATH={tmp_path}")
+    slurm.submit("preempted", *options, train=words(flags))
     for attempt, way in enumerate(ways, start=1):
         slurm.devcluster("up", *way)
         slurm.wait_for_step("preempted", max(slurm.steps("preempted"), default=0) + 5, attempt)
         slurm.preempt("preempted", attempt)
+    go.touch()
     state = slurm.wait("preempted", seconds=900)
     assert slurm.causes("preempted") == ["preempted"] * len(ways) + ["done"]
     assert state["restarts"] == {"preempted": len(ways)}
@@ -89,13 +101,17 @@ def test_preempted_in_every_way_is_bit_identical(
     assert_same_training(slurm, "preempted", plain)
 
 
-def test_time_limit_continues_bit_identical(slurm: Lab, flags: dict[str, Any], plain: Run) -> None:
-    job = slurm.submit("limited", *RANKS, "--time", "5", train=words(flags))
+def test_time_limit_continues_bit_identical(
+    slurm: Lab, flags: dict[str, Any], plain: Run, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    job = slurm.submit("limited", *RANKS, *held(20, go), "--time", "5", train=words(flags))
     slurm.wait_for_step("limited", 20)
     # Slurm enforces limits every half a minute; moving the end saves the test four minutes.
     moved = slurm.command("scontrol", "update", f"jobid={job}", "endtime=now+1")
     assert moved.returncode == 0, moved.stderr
     poll(lambda: slurm.causes("limited"), "the limit")
+    go.touch()
     # The moved end is the limit of later attempts, too.
     update = ("scontrol", "update", f"jobid={job}", "timelimit=60")
     poll(lambda: slurm.command(*update).returncode == 0, "a longer limit")
@@ -109,14 +125,17 @@ def test_time_limit_continues_bit_identical(slurm: Lab, flags: dict[str, Any], p
 
 
 def test_lost_node_costs_at_most_one_save_interval(
-    slurm: Lab, flags: dict[str, Any], plain: Run
+    slurm: Lab, flags: dict[str, Any], plain: Run, tmp_path: Path
 ) -> None:
-    every = 100
-    slurm.submit("lost", *RANKS, train=words({**flags, "save_interval": every}))
+    every = 10
+    go = tmp_path / "go"
+    options = (*RANKS, *held(3 * every + 3, go))
+    slurm.submit("lost", *options, train=words({**flags, "save_interval": every}))
     slurm.wait_for_step("lost", 3 * every)
     pid = int((slurm.folder / "slurm" / "pids" / "slurmd-n2.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     poll(lambda: slurm.causes("lost"), "the loss to be seen")
+    go.touch()
     slurm.devcluster("up")
     slurm.wait("lost", seconds=900)
     assert slurm.causes("lost") == ["node_failure", "done"]
