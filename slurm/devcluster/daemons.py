@@ -20,6 +20,9 @@ from .options import DevClusterError, Options
 MARK = "DEVCLUSTER_FOLDER"
 """Environment variable of every daemon we start, by which leftovers are found again."""
 
+START_SECONDS = 120
+"""For a daemon to start. It takes one, on a machine that does nothing else."""
+
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
     """Polls ``condition``.
@@ -228,7 +231,9 @@ class Cluster:
             raise DevClusterError(
                 f"{name} does not start: {said[-1] if said else 'no message'} (see {log.parent})"
             )
-        wait_until(lambda: self._runs(name), f"{name} did not start (see {log.parent})", 30)
+        wait_until(
+            lambda: self._runs(name), f"{name} did not start (see {log.parent})", START_SECONDS
+        )
 
     def _pid(self, name: str) -> int | None:
         try:
