@@ -1,7 +1,8 @@
-"""The real training, which waits after a few steps for what a test does to it.
+"""The real training, which crawls after a few steps until a test has done what it does to it.
 
-``HOLD_AFTER`` optimizer steps into each attempt every rank waits until it is told to stop, or until
-the file ``HELD_UNTIL`` is there. So a run is as short as what happens to it, on any machine.
+``HOLD_AFTER`` optimizer steps into each attempt every rank takes its time over a step, until it is
+told to stop or the file ``HELD_UNTIL`` is there. So a run is as short as what happens to it, on any
+machine; and it still moves, since a rank that stood still would keep the others from stopping.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from minimind.training.trainer import Trainer
 
 HOLD_AFTER = int(os.environ["HOLD_AFTER"])
 HELD_UNTIL = Path(os.environ["HELD_UNTIL"])
+STEP_SECONDS = 0.3
 
 
 class Hold:
@@ -28,10 +30,12 @@ class Hold:
         step = trainer.progress.global_step
         if self.first_step is None:
             self.first_step = step
-        while step - self.first_step >= HOLD_AFTER and not HELD_UNTIL.exists():
+        if step - self.first_step < HOLD_AFTER:
+            return
+        end = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < end and not HELD_UNTIL.exists():
             if trainer.stop.stop_flag.signal_number:
                 break
-            trainer.events.beat()
             time.sleep(0.05)
 
 

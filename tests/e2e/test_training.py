@@ -14,13 +14,13 @@ from tests.e2e.lab import Lab, poll, words
 from tests.runs import STATE_KEYS, Run, differences
 
 RANKS = ("--nodes", "2", "--gpus", "1")
-STEPS = 200
+STEPS = 300
 
 E2E = Path(__file__).parent
 
 
 def held(after: int, until: Path) -> tuple[str, ...]:
-    """Options of ``submit``: the training waits ``after`` steps into each attempt."""
+    """Options of ``submit``: the training crawls from ``after`` steps into each attempt on."""
     variables = {"PYTHONPATH": E2E, "HOLD_AFTER": after, "HELD_UNTIL": until}
     words = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
     return ("--module", "held_training", *words)
