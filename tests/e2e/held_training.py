@@ -17,7 +17,7 @@ from minimind.training.trainer import Trainer
 
 HOLD_AFTER = int(os.environ["HOLD_AFTER"])
 HELD_UNTIL = Path(os.environ["HELD_UNTIL"])
-STEP_SECONDS = 0.3
+STEP_SECONDS = 0.5
 
 
 class Hold:

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minimind.distributed import local_ranks
 from minimind.distributed.local_ranks import LocalRanks, first_failure
 from tests.e2e.lab import poll
 
@@ -150,13 +151,21 @@ def test_logs_folder_and_environment_are_the_callers(tmp_path: Path) -> None:
     assert [log.read_text() for log in logs] == [f"before\n{tmp_path}\na\n", f"{tmp_path}\nb\n"]
 
 
-def test_a_rank_that_cannot_be_started_leaves_no_other(tmp_path: Path) -> None:
-    marker = tmp_path / "lives"
+def test_a_rank_that_cannot_be_started_leaves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*words, **options))
+        return started[-1]
+
+    monkeypatch.setattr(local_ranks.subprocess, "Popen", start)
     with pytest.raises(FileNotFoundError):
         LocalRanks(
-            ["sh", "-c", f"sleep 1; touch {marker}"],
+            ["sleep", "600"],
             [dict(os.environ)] * 2,
             logs=[tmp_path / "0.log", tmp_path / "missing" / "1.log"],
         )
-    time.sleep(1.5)
-    assert not marker.exists()
+    assert [process.wait(30) for process in started] == [-signal.SIGKILL]

@@ -1,79 +1,96 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from minimind.distributed.starter import GONE, find_starter
 from minimind.rundir.env import LOCAL_RANK, RANK_STARTER, TORCHRUN_ID
-from tests.e2e.lab import poll
 
 RANK = """
-import pathlib, signal, sys, time
+import signal, sys, threading
 from minimind.distributed.starter import stopping_with_starter
-folder = pathlib.Path(sys.argv[1])
+
 def stop(number, frame):
-    (folder / "stopped").touch()
+    print("stopped", flush=True)
     sys.exit(75)
+
 signal.signal(signal.SIGTERM, stop)
 with stopping_with_starter():
-    (folder / "up").touch()
-    time.sleep(float(sys.argv[2]))
-(folder / "done").touch()
-time.sleep(1.5)
-(folder / "left").touch()
+    print("trains with", threading.active_count(), "threads", flush=True)
+    sys.stdin.readline()
+print("is done with", threading.active_count(), "threads", flush=True)
+sys.stdin.readline()
 """
 
 PARENT = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 environment = dict(os.environ)
 if sys.argv[1] == "procs":
     environment["MINIMIND_RANK_STARTER"] = str(os.getpid())
 if sys.argv[1] == "torchrun":
     environment["TORCHELASTIC_RUN_ID"] = "none"
-subprocess.Popen([sys.executable, "-c", *sys.argv[2:]], env=environment)
-time.sleep(60)
+subprocess.run([sys.executable, "-c", sys.argv[2]], env=environment)
 """
 
 
-def start(how: str, folder: Path, seconds: float) -> subprocess.Popen[bytes]:
-    """Start a process that starts a rank; returns once the rank has come up."""
-    words = [sys.executable, "-c", PARENT, how, RANK, str(folder), str(seconds)]
+class Rank:
+    """A rank that ``parent`` has started; both end when the test lets go of their pipes."""
+
+    def __init__(self, parent: subprocess.Popen[str]) -> None:
+        assert parent.stdout
+        assert parent.stderr
+        self.parent, self.out, self.error = parent, parent.stdout, parent.stderr
+
+    def go_on(self) -> None:
+        assert self.parent.stdin
+        self.parent.stdin.write("\n")
+        self.parent.stdin.flush()
+
+
+@contextlib.contextmanager
+def started_by(how: str) -> Iterator[Rank]:
     environment = {
         k: v for k, v in os.environ.items() if k not in (RANK_STARTER, TORCHRUN_ID, LOCAL_RANK)
     }
-    parent = subprocess.Popen(words, env=environment, stderr=(folder / "said").open("wb"))
-    poll(lambda: (folder / "up").exists(), "the rank", 30)
-    return parent
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, how, RANK],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        yield Rank(parent)
 
 
 @pytest.mark.parametrize("how", ["procs", "torchrun"])
-def test_a_rank_stops_when_its_starter_is_killed(how: str, tmp_path: Path) -> None:
-    parent = start(how, tmp_path, 60)
-    parent.kill()
-    parent.wait()
-    poll(lambda: (tmp_path / "stopped").exists(), "the stop", 30)
-    assert (tmp_path / "said").read_text() == GONE
+def test_a_rank_stops_when_its_starter_is_killed(how: str) -> None:
+    with started_by(how) as rank:
+        assert rank.out.readline() == "trains with 2 threads\n"
+        rank.parent.kill()
+        assert rank.out.readline() == "stopped\n"
+        assert rank.error.read() == GONE
 
 
-def test_a_lone_process_outlives_its_shell(tmp_path: Path) -> None:
-    parent = start("shell", tmp_path, 3)
-    parent.kill()
-    parent.wait()
-    poll(lambda: (tmp_path / "done").exists(), "the end", 30)
-    assert not (tmp_path / "stopped").exists()
+def test_a_lone_process_outlives_its_shell() -> None:
+    with started_by("shell") as rank:
+        assert rank.out.readline() == "trains with 1 threads\n", "nothing watches its shell"
+        rank.parent.kill()
+        rank.parent.wait()
+        rank.go_on()
+        assert rank.out.readline() == "is done with 1 threads\n"
 
 
-def test_a_rank_that_is_done_is_not_stopped_any_more(tmp_path: Path) -> None:
-    parent = start("procs", tmp_path, 0.1)
-    poll(lambda: (tmp_path / "done").exists(), "the end", 30)
-    parent.kill()
-    parent.wait()
-    poll(lambda: (tmp_path / "left").exists(), "the exit", 30)
-    assert not (tmp_path / "stopped").exists()
+def test_a_rank_that_is_done_is_not_watched_any_more() -> None:
+    with started_by("procs") as rank:
+        assert rank.out.readline() == "trains with 2 threads\n"
+        rank.go_on()
+        assert rank.out.readline() == "is done with 1 threads\n"
 
 
 def test_who_started_a_rank() -> None:
