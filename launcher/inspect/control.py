@@ -8,6 +8,7 @@ import signal
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm import states
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from launcher.submit.submission import submit_prepared
@@ -57,16 +58,17 @@ def _cancel_on_slurm(run: RunFolder) -> bool:
     jobs = slurm.job_states(job_id) if job_id else {}
     if jobs is None:
         raise SubmissionError("Slurm's controller does not answer; nothing was cancelled")
-    job_state = jobs.get(job_id, {}).get("JobState")
-    if job_state in (*state.QUEUED_JOBS, *state.LIVING_JOBS):
-        _scancel(run, job_id)
-    else:
+    job_state = jobs[job_id].get("JobState", "") if job_id in jobs else None
+    if job_state is None or states.has_ended(job_state):
         run.append(Kind.CANCEL_REQUESTED)
+        attempt.cancel(run)
+        return False
+    _scancel(run, job_id)
     # Ranks that are suspended save nothing: Slurm ends them as they are.
-    if job_state in state.LIVING_JOBS and job_state != "SUSPENDED":
-        return True
-    attempt.cancel(run)
-    return False
+    if job_state in (*states.QUEUED, "SUSPENDED"):
+        attempt.cancel(run)
+        return False
+    return True
 
 
 def _tell_to_stop(pid: int) -> None:

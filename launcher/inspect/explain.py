@@ -203,5 +203,5 @@ def advice(run: RunFolder, now: str, events: list[Event]) -> list[str]:
     if now == state.CANCELLED:
         return [f"continue it from its newest checkpoint: launcher requeue {name}"]
     if now == state.UNKNOWN:
-        return ["ask again when Slurm's controller answers (scontrol ping)"]
+        return [f"ask Slurm itself: scontrol ping, scontrol show job {run.job_id()}"]
     return []

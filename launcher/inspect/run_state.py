@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from launcher.slurm import states
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
@@ -31,19 +32,8 @@ DAMAGED = "DAMAGED"
 ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
 """A job exists that will run or runs: the run must not be submitted a second time."""
 
-QUEUED_JOBS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED")
-LIVING_JOBS = (
-    "RUNNING",
-    "COMPLETING",
-    "SUSPENDED",
-    "STAGE_OUT",
-    "STOPPED",
-    "SIGNALING",
-    "RESIZING",
-)
-"""Slurm's own names: the job waits, or has nodes."""
-
 _HELD = ("JobHoldMaxRequeue", "launch_failed_requeued_held")
+"""Reasons of a job that waits until somebody releases it, besides JobHeldUser and JobHeldAdmin."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +113,16 @@ def job_state(
 def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     """The state of a run whose job the controller knows and whose folder has no end."""
     state, reason = job.get("JobState", ""), job.get("Reason", "")
-    if state in QUEUED_JOBS:
-        if reason.startswith("JobHeld") or reason in _HELD:
+    if state in states.QUEUED:
+        if state in states.HELD or reason.startswith("JobHeld") or reason in _HELD:
             return HELD, reason, None
         return (REQUEUED if started else PENDING), reason, None
-    if state in LIVING_JOBS:
+    if state in states.LIVING:
         return RUNNING, "", None
     if state.startswith("CANCELLED"):
         return CANCELLED, "cancelled in Slurm", EXIT_CANCELLED
-    return INTERRUPTED, f"Slurm says {state} ({reason})", None
+    said = f"Slurm says {state} ({reason})"
+    return (INTERRUPTED if states.has_ended(state) else UNKNOWN), said, None
 
 
 @dataclass(frozen=True)

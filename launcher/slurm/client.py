@@ -9,6 +9,7 @@ import signal
 import subprocess
 from dataclasses import dataclass, field
 
+from launcher.slurm import states
 from launcher.slurm.environment import query_environment
 from launcher.slurm.parse import (
     JobInfo,
@@ -126,7 +127,7 @@ def requeue(job_id: str) -> str | None:
     if answer.returncode == 0 or "pending" in answer.stderr.lower():
         return None
     info = show_job(job_id) or {}
-    if info.get("JobState") in ("PENDING", "REQUEUED"):
+    if info.get("JobState") in states.QUEUED:
         return None
     return answer.stderr.strip() or f"scontrol requeue returned {answer.returncode}"
 

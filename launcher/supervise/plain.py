@@ -18,6 +18,7 @@ from pathlib import Path
 
 from launcher.containers import runtimes as container
 from launcher.slurm import client as slurm
+from launcher.slurm import states
 from launcher.slurm.parse import leading_number
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
@@ -107,8 +108,9 @@ def prepare(run: RunFolder, spec: JobSpec) -> None:
         raise ConfigError(f"{run.root} is a run of the launcher's: launcher requeue {run.name}")
     mine, before = os.environ["SLURM_JOB_ID"], run.job_id()
     if before not in (None, mine):
-        state = (slurm.show_job(str(before)) or {}).get("JobState")
-        if state in ("RUNNING", "PENDING", "SUSPENDED"):
+        job = slurm.show_job(str(before))
+        state = job.get("JobState", "") if job is not None else None
+        if state is not None and not states.has_ended(state):
             raise ConfigError(f"{run.root} is the run of job {before}, which is {state}")
     run.write_spec(spec)
     if before != mine:

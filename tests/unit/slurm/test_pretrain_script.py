@@ -310,11 +310,15 @@ def test_node_failures_have_a_budget(script: Script) -> None:
     assert "11 node failures; 10 are allowed" in script.stopped()
 
 
-def test_another_job_does_not_take_over_a_run_that_is_under_way(script: Script) -> None:
+@pytest.mark.parametrize("job", ["RUNNING", "PENDING", "COMPLETING", "TELEPORTING"])
+def test_another_job_does_not_take_over_a_run_that_may_be_under_way(
+    script: Script, job: str
+) -> None:
     script.start("exit 75")
+    script.fake("scontrol", f"echo JobId=7 JobState={job}")
     assert script.start("exit 0", SLURM_JOB_ID="8") == 2
-    assert "is the run of job 7, which is RUNNING" in script.log.read_text()
-    script.fake("scontrol", "exit 1")
+    assert f"is the run of job 7, which is {job}" in script.log.read_text()
+    script.fake("scontrol", "echo JobId=7 JobState=COMPLETED")
     assert script.start("exit 0", SLURM_JOB_ID="8") == 0
     assert [event["job_id"] for event in script.events("submitted")] == ["7", "8"]
 

@@ -63,8 +63,10 @@ def test_cancel_is_on_record_before_slurm_acts(run: RunFolder) -> None:
     assert cancel_run(run) == "demo saves a checkpoint and stops"
 
 
-@pytest.mark.parametrize("job", ["SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING", "COMPLETING"])
-def test_whatever_a_job_with_nodes_does_it_is_stopped(run: RunFolder, job: str) -> None:
+@pytest.mark.parametrize(
+    "job", ["SIGNALING", "STAGE_OUT", "STOPPED", "RESIZING", "COMPLETING", "TELEPORTING"]
+)
+def test_whatever_a_job_does_that_may_have_nodes_it_is_stopped(run: RunFolder, job: str) -> None:
     fake(run, "scontrol", f"echo JobId=5 JobState={job}")
     fake(run, "scancel", f"echo \"$@\" > '{run.root}/asked'")
     assert cancel_run(run) == "demo saves a checkpoint and stops"

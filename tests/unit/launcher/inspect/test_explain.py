@@ -30,6 +30,12 @@ def run(submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
         ({"JobState": "COMPLETING", "Reason": "None"}, True, state.RUNNING),
         ({"JobState": "CANCELLED", "Reason": "None"}, False, state.CANCELLED),
         ({"JobState": "TIMEOUT", "Reason": "TimeLimit"}, True, state.INTERRUPTED),
+        ({"JobState": "SPECIAL_EXIT", "Reason": "None"}, True, state.HELD),
+        ({"JobState": "POWER_UP_NODE", "Reason": "None"}, False, state.PENDING),
+        # It may run in another cluster of a federation, or be in a state of a newer Slurm's.
+        ({"JobState": "REVOKED", "Reason": "None"}, True, state.UNKNOWN),
+        ({"JobState": "TELEPORTING", "Reason": "None"}, True, state.UNKNOWN),
+        ({}, True, state.UNKNOWN),
     ],
 )
 def test_state_of_a_job(job: dict[str, str], started: bool, expected: str) -> None:

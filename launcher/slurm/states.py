@@ -1,0 +1,50 @@
+"""What Slurm's own words for the state of a job mean.
+
+A later version may have more words than these. A job in a state that is in none of the lists may
+still run, so nothing may take its place.
+"""
+
+from __future__ import annotations
+
+QUEUED = (
+    "PENDING",
+    "CONFIGURING",
+    "POWER_UP_NODE",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+)
+"""The job waits: it has no nodes, or none that are ready."""
+
+HELD = ("REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
+"""It waits until somebody releases it."""
+
+LIVING = (
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STAGE_OUT",
+    "STOPPED",
+    "SIGNALING",
+    "RESIZING",
+)
+"""The job has nodes."""
+
+_ENDED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+)
+
+
+def has_ended(state: str) -> bool:
+    """True for a job that is surely over; ``CANCELLED by 1000`` is CANCELLED."""
+    return state.partition(" ")[0] in _ENDED
