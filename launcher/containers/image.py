@@ -6,7 +6,6 @@ of the runtimes do the work; here is which, and what they were given.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from launcher.containers.runtimes import RUNTIMES, enroot_name
 from minimind.errors import ConfigError
+from minimind.system.digest import sha256_of
 from minimind.system.durable import sync_file, take_name, write_text_durably
 
 RECORD_SUFFIX = ".origin.json"
@@ -83,7 +83,7 @@ def import_image(
             reference=reference,
             runtime=runtime,
             digest=local or (pinned[1] if pinned else None),
-            sha256=file_digest(partial) if partial.is_file() else None,
+            sha256=f"sha256:{sha256_of(partial).hexdigest()}" if partial.is_file() else None,
         )
         if partial.is_file():
             sync_file(partial)
@@ -126,15 +126,6 @@ def local_digest(engine: str, reference: str) -> str | None:
         text=True,
     )
     return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, as ``sha256:…``."""
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            state.update(chunk)
-    return f"sha256:{state.hexdigest()}"
 
 
 def record_path(image: Path) -> Path:

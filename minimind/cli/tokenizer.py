@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from minimind.data.tokenizer import load_tokenizer
 from minimind.data.tools.tokenizer_training import train_tokenizer
 from minimind.errors import EXIT_DONE, DataError
 from minimind.system.command_line import Parser
+from minimind.system.digest import sha256_of
 
 SHIPPED_VOCABULARY = 6400
 
@@ -88,7 +88,7 @@ def _recipe(arguments: argparse.Namespace) -> None:
     folder = arguments.out / "tokenizer"
     train_tokenizer(_good_texts(corpus["train"]), SHIPPED_VOCABULARY, folder)
     for path in (corpus["train"], folder / "tokenizer.json"):
-        print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path} {path.stat().st_size}")
+        print(f"{sha256_of(path).hexdigest()}  {path} {path.stat().st_size}")
     tokenizer = load_tokenizer(str(folder))
     for language in ("zh", "en"):
         texts = list(_good_texts(corpus[f"heldout-{language}"]))

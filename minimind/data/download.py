@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from minimind.errors import MiniMindError
+from minimind.system.digest import sha256_of
 from minimind.system.durable import take_name, write_text_durably
 
 TIMEOUT_SECONDS = 10
@@ -45,8 +45,7 @@ def download(url: str, target: Path) -> str:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         expected = _fetch(url, part)
-        with open(part, "rb") as file:
-            checksum = _sha256(file)
+        checksum = sha256_of(part).hexdigest()
         if expected and checksum != expected:
             part.unlink()
             raise MiniMindError(f"{url}: checksum {checksum} is not {expected}; start again")
@@ -151,10 +150,3 @@ def _read_note(part: Path) -> dict[str, Any]:
         return note if isinstance(note, dict) else {}
     except (OSError, ValueError):
         return {}
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(BLOCK_BYTES):
-        digest.update(block)
-    return digest.hexdigest()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from minimind.errors import DataError
+from minimind.system.text import is_utf8
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +71,8 @@ def find_files(paths: Sequence[str]) -> list[Path]:
 
 def _check_name(path: str) -> None:
     """Refuse a name that neither the store's records nor a log could hold."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(f"{path!r}: the name is not valid UTF-8; rename the file") from None
+    if not is_utf8(path):
+        raise DataError(f"{path!r}: the name is not valid UTF-8; rename the file")
 
 
 def _check_file(path: str) -> None:

@@ -53,6 +53,7 @@ from minimind.data.tokenize.cache import (
 )
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from minimind.system.digest import sha256_of
 from minimind.system.durable import sync_tree
 from minimind.system.process import available_cores
 
@@ -69,8 +70,6 @@ STORE_FILES = (TOKENS, OFFSETS, DOC_BYTES, REJECTED)
 LENGTHS, BYTES = "lengths.tmp", "bytes.tmp"
 ARRAYS = (TOKENS, LENGTHS, BYTES)
 """What is written as the documents come; the indexes are made of them at the end."""
-
-READ_BYTES = 1 << 22
 
 
 def open_corpus(
@@ -293,7 +292,7 @@ class StoreWriter:
                 open(self._folder / REJECTED, f"{mode}+", encoding="utf-8")
             )
             self._opened = opened.pop_all()
-        self._digests = {name: _sha256(self._folder / name) for name in ARRAYS}
+        self._digests = {name: sha256_of(self._folder / name) for name in ARRAYS}
         self.rejected = RejectedRows(self._listing)
 
     def __exit__(self, *exc: object) -> None:
@@ -399,14 +398,6 @@ class StoreWriter:
         offsets.flush()
         np.save(self._folder / DOC_BYTES, np.memmap(self._folder / BYTES, np.uint32, "r"))
         return hash_content(self._digests[TOKENS].digest(), lengths)
-
-
-def _sha256(path: Path) -> hashlib._Hash:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest
 
 
 class _Progress:
