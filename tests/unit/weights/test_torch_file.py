@@ -1,0 +1,47 @@
+"""What a file holds, told in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from minimind.errors import WeightsError
+from minimind.weights.torch_file import content_digest
+
+
+def saved(path: Path, value: float = 1.0, **options: bool) -> Path:
+    torch.save({"a": torch.full((64,), value), "step": 3}, path, **options)
+    return path
+
+
+def test_equal_content_has_one_digest_whatever_the_file_is_called(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "one.pt"), saved(tmp_path / ".two.pt.tmp")
+    assert first.read_bytes() != second.read_bytes()
+    assert content_digest(first) == content_digest(second)
+
+
+def test_one_other_number_gives_another_digest(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "one.pt"), saved(tmp_path / "two.pt", value=1 + 2**-23)
+    assert first.stat().st_size == second.stat().st_size
+    assert content_digest(first) != content_digest(second)
+
+
+def test_a_file_of_another_kind_is_read_as_a_whole(tmp_path: Path) -> None:
+    old = saved(tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    before = content_digest(old)
+    data = bytearray(old.read_bytes())
+    data[len(data) // 2] ^= 1
+    old.write_bytes(data)
+    assert content_digest(old) != before
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.pt cannot be read: No such file"):
+        content_digest(tmp_path / "gone.pt")
+    cut = saved(tmp_path / "cut.pt")
+    # The end of the archive is there; the directory before it is not.
+    cut.write_bytes(cut.read_bytes()[-200:])
+    with pytest.raises(WeightsError, match=r"cut\.pt is damaged or not a checkpoint"):
+        content_digest(cut)
