@@ -33,7 +33,7 @@ from minimind.errors import (
 )
 from minimind.system import redact
 from minimind.system.signals import StopFlag, StopRequested
-from minimind.system.terminal import one_line
+from minimind.system.terminal import one_line, show
 from minimind.training.result import RunResult
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def pretrain(
 
             return run(config, stop_flag, on_micro_batch)
         except StopRequested as request:
-            print(f"{request} before training began: nothing to save", file=sys.stderr)
+            show(sys.stderr, f"{request} before training began: nothing to save\n")
             return RunResult.of(config, stopped=True, global_step=0)
 
 
@@ -81,14 +81,14 @@ def main(
         result = pretrain(config, on_micro_batch)
     except MiniMindError as error:
         if not error.reported_elsewhere:
-            print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
+            show(sys.stderr, f"minimind pretrain: error: {one_line(error)}\n")
         return error.exit_code
     except Exception as error:
         summary = (str(error).splitlines() or [""])[0]
-        print(
+        show(
+            sys.stderr,
             f"minimind pretrain: crashed: {type(error).__name__}: {summary} "
-            f"(traceback in {config.save_dir}/train*.log)",
-            file=sys.stderr,
+            f"(traceback in {config.save_dir}/train*.log)\n",
         )
         return EXIT_CRASHED
     return EXIT_RUN_ME_AGAIN if result.stopped else EXIT_DONE

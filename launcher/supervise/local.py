@@ -30,7 +30,7 @@ from minimind.distributed.local_ranks import LocalRanks, place_variables
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_TERMINATED
 from minimind.rundir.events import BEAT_SECONDS, Kind, of_attempt
 from minimind.system.process import free_port, process_identity
-from minimind.system.signals import STACKS_SIGNAL
+from minimind.system.signals import STACKS_SIGNAL, heeded
 from minimind.system.terminal import one_line
 
 RESTART_SECONDS = 1.0
@@ -114,11 +114,8 @@ class LocalMachine:
             return Supervisor(self.run, self.spec, self).main()
 
     def _take_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heeded((signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):
             signal.signal(number, self._on_stop)
-        # A terminal that closes sends SIGHUP. Who used nohup wants the run to outlive it.
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._on_stop)
         # submitit's handler would end this process; here the signal means nothing.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, as_shell_code
 from minimind.rundir import env
 from minimind.system.process import available_cores, free_port
-from minimind.system.signals import FORWARDED, STOP_SIGNALS
+from minimind.system.signals import FORWARDED, STOP_SIGNALS, heeded
 
 SECONDS_AFTER_A_CRASH = 10.0
 """How long the other ranks get to fail and say why, once one has crashed."""
@@ -122,7 +122,7 @@ def run_ranks(command: Sequence[str], count: int) -> int:
 @contextlib.contextmanager
 def _receiving(take: Callable[[int], None]) -> Iterator[None]:
     """Hand the signals that ranks are to get to ``take``, instead of being ended by them."""
-    previous = {n: signal.signal(n, lambda number, frame: take(number)) for n in FORWARDED}
+    previous = {n: signal.signal(n, lambda number, frame: take(number)) for n in heeded(FORWARDED)}
     try:
         yield
     finally:

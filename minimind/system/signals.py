@@ -13,8 +13,8 @@ from typing import Any
 
 from minimind.errors import EXIT_CANCELLED
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-"""What a training answers by saving and stopping."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+"""What a training answers by saving and stopping. Take them through :func:`heeded`."""
 
 STACKS_SIGNAL = signal.SIGQUIT
 """What a rank answers by printing the stacks of its threads."""
@@ -22,7 +22,7 @@ STACKS_SIGNAL = signal.SIGQUIT
 FORWARDED = (*STOP_SIGNALS, STACKS_SIGNAL)
 """What goes on to the ranks from whoever started them."""
 
-IGNORED_BY_WORKERS = (*STOP_SIGNALS, signal.SIGHUP)
+IGNORED_BY_WORKERS = STOP_SIGNALS
 """What worker processes leave to their parent, which ends them itself."""
 
 IGNORED_BY_BATCH_SHELL = (
@@ -32,7 +32,22 @@ IGNORED_BY_BATCH_SHELL = (
     signal.SIGUSR2,
     signal.SIGINT,
 )
-"""What must not end a job's batch shell: the ranks' last save comes first."""
+"""What must not end a job's batch shell: the ranks' last save comes first.
+
+Not SIGHUP, which comes from a terminal: a batch shell has none, and a shell that ignored it would
+have its ranks ignore it too.
+"""
+
+
+def heeded(numbers: Iterable[int]) -> list[int]:
+    """Those of ``numbers`` that this process may handle.
+
+    ``nohup`` starts a program with SIGHUP ignored: it is to outlive the terminal, and so are the
+    processes that it starts. An ignored SIGINT means less: a shell lets everything that it starts
+    in the background ignore Ctrl-C, and a batch script its own stop signals.
+    """
+    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in numbers if number != signal.SIGHUP or not is_nohup]
 
 
 def ignore(numbers: Iterable[int]) -> None:
@@ -80,7 +95,7 @@ class StopFlag:
         Outside of the main thread, where Python allows no handlers, nothing is installed.
         """
         try:
-            previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
+            previous = {n: signal.signal(n, self._handle) for n in heeded(STOP_SIGNALS)}
         except ValueError:
             previous = {}
         try:

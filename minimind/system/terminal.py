@@ -51,10 +51,14 @@ def show(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError:
-        # The terminal or the pipe is gone. What is written later, at exit too, goes nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        let_go(stream)
+
+
+def let_go(stream: TextIO) -> None:
+    """The terminal or the pipe is gone: what is written from now on, at exit too, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def json_text(value: Any) -> str:

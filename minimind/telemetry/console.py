@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from minimind.rundir.layout import OutputPaths
+from minimind.system.terminal import let_go
 from minimind.telemetry.meters import SECTIONS
 
 PACKAGE_LOGGER = "minimind"
@@ -24,6 +26,14 @@ class _ConsoleHandler(logging.StreamHandler):
     @property
     def stream(self) -> TextIO:
         return sys.stdout
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE):
+            # A lost terminal or reader; the bar, and Python's own end, would fail on it too.
+            let_go(sys.stdout)
+        else:
+            super().handleError(record)
 
 
 class _ConsoleFormatter(logging.Formatter):

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from typing import Any
 
-from tests.runs import Run
+import pytest
+
+from tests.runs import WAIT_SECONDS, Run, wait_until
 
 MakeRun = Callable[..., Run]
+
+
+CROSSING = """
+import os, sys, time
+from pathlib import Path
+from minimind.train_pretrain import main
+
+def wait_at_the_gate(trainer):
+    if trainer.progress.global_step:
+        while not Path(os.environ["GATE"]).exists():
+            time.sleep(0.01)
+
+sys.exit(main(sys.argv[1:], wait_at_the_gate))
+"""
 
 
 def on_a_terminal(argv: list[str]) -> tuple[int, str]:
@@ -36,6 +55,38 @@ def on_a_terminal(argv: list[str]) -> tuple[int, str]:
         drawn.append(chunk)
     os.close(ours)
     return process.wait(), b"".join(drawn).decode()
+
+
+@pytest.mark.parametrize(("ignored", "code"), [(False, 75), (True, 0)])
+def test_a_terminal_that_closes_is_a_stop_unless_the_run_is_to_outlive_it(
+    make_run: MakeRun, ignored: bool, code: int
+) -> None:
+    """The kernel sends SIGHUP, and nothing can be printed any more."""
+    run = make_run("run", epochs=1, log_interval=1, save_interval=1000)
+    run.folder.mkdir()
+    ours, theirs = pty.openpty()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CROSSING, *run.argv()],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**os.environ, "TERM": "xterm", "GATE": str(run.folder / "gate")},
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until(lambda: len(run.records()) >= 4, "four micro-steps")
+    os.close(theirs)
+    os.close(ours)
+    (run.folder / "gate").touch()
+    assert process.wait(WAIT_SECONDS) == code
+    log = (run.save_dir / "train.log").read_text()
+    assert ("stopped by SIGHUP" in log) is not ignored
+    assert run.state()["step"] >= 3
+    assert "Traceback" not in log
 
 
 def lines(text: str) -> list[str]:

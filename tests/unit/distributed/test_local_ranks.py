@@ -19,7 +19,7 @@ import json, os, pathlib, signal, sys, time
 folder, behaviour = pathlib.Path(sys.argv[1]), sys.argv[2]
 rank = os.environ["RANK"]
 seen = []
-for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, lambda number, frame: seen.append(signal.Signals(number).name))
 (folder / f"env.{rank}").write_text(json.dumps(dict(os.environ)))
 (folder / f"up.{rank}").touch()
@@ -81,7 +81,7 @@ def test_every_rank_knows_its_place(tmp_path: Path) -> None:
     assert {s["OMP_NUM_THREADS"] for s in seen} == {"2"}, "6 cores among 3 ranks"
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"])
 def test_a_stop_signal_reaches_every_rank_once_and_75_comes_back(tmp_path: Path, name: str) -> None:
     process = start(tmp_path, 2, "wait")
     are_up(tmp_path, 2)

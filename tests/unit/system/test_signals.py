@@ -14,6 +14,7 @@ from minimind.system.signals import (
     STOP_SIGNALS,
     StopFlag,
     StopRequested,
+    heeded,
     ignore,
 )
 
@@ -74,9 +75,32 @@ def test_outside_of_the_main_thread_nothing_is_installed() -> None:
     assert seen == [0]
 
 
-@pytest.mark.parametrize("numbers", [IGNORED_BY_BATCH_SHELL, IGNORED_BY_WORKERS])
-def test_no_stop_signal_ends_what_outlives_it(numbers: tuple[signal.Signals, ...]) -> None:
-    assert set(STOP_SIGNALS) <= set(numbers)
+def test_no_stop_signal_ends_what_outlives_it() -> None:
+    assert set(STOP_SIGNALS) <= set(IGNORED_BY_WORKERS)
+    assert set(STOP_SIGNALS) - {signal.SIGHUP} <= set(IGNORED_BY_BATCH_SHELL)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopFlag().installed() as flag:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert flag.signal_number == 0
+            with pytest.raises(StopRequested, match="SIGTERM"):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_only_a_hangup_is_left_to_who_ignores_it() -> None:
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in STOP_SIGNALS}
+    try:
+        assert set(heeded(STOP_SIGNALS)) == set(STOP_SIGNALS) - {signal.SIGHUP}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert heeded(STOP_SIGNALS) == list(STOP_SIGNALS)
 
 
 def test_an_ignored_signal_does_nothing() -> None:

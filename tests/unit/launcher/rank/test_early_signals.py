@@ -15,7 +15,7 @@ hold_early_signals()
 print("imports", flush=True)
 sys.stdin.readline()
 print("lives", flush=True)
-for number in (signal.SIGTERM, signal.SIGUSR2):
+for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
     signal.signal(number, lambda number, frame: sys.exit(75))
 signal.signal(signal.SIGUSR1, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -25,7 +25,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
 def test_an_early_stop_signal_waits_for_the_trainings_handler(number: signal.Signals) -> None:
     rank = subprocess.Popen(
         [sys.executable, "-c", RANK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
