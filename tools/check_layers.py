@@ -1,4 +1,4 @@
-"""Imports point down: a room may import what stands above it here, and nothing below.
+"""Imports point down: a module may import its own layer and those listed before it.
 
 ``python -m tools.check_layers`` names every import that does not, and ends with 1. Imports inside
 functions count, and so do module names in strings, which ``importlib`` or ``-m`` may be given.
@@ -52,7 +52,7 @@ LAYERS = {
         "__main__",
     ),
 }
-"""Package → its rooms, from the ground up."""
+"""Package → its layers, lowest first."""
 
 ENTRIES = {"launcher": ("task", "submission", "probe")}
 """Modules that only give an older name to an entry point; nothing imports them."""
@@ -110,7 +110,7 @@ def fault(module: str, imported: str) -> str:
         return f"{package} does not import {target}"
     if module in IN_A_JOB and target in HEAVY:
         return ""
-    if target in HEAVY and (package == "launcher" or in_room(module, LIGHT)):
+    if target in HEAVY and (package == "launcher" or is_in(module, LIGHT)):
         return f"a login node has no {target}"
     if target not in LAYERS:
         return ""
@@ -122,29 +122,29 @@ def fault(module: str, imported: str) -> str:
         return ""
     if module.removeprefix(f"{package}.") in ENTRIES.get(package, ()) or module == package:
         return ""
-    here, there = room(module), room(imported)
+    here, there = layer(module), layer(imported)
     order = LAYERS[package]
     if order.index(there) > order.index(here):
-        return f"{there} stands below {here}"
+        return f"{there} is above {here}"
     return ""
 
 
-def room(module: str) -> str:
-    """The room of a module, the longest name that fits.
+def layer(module: str) -> str:
+    """The layer of a module, the longest name that fits.
 
     Raises:
-        SystemExit: it is in none: name it in ``LAYERS``.
+        SystemExit: it is in none: add it to ``LAYERS``.
     """
     package, _, inside = module.partition(".")
-    fitting = [name for name in LAYERS[package] if in_room(inside, (name,))]
+    fitting = [name for name in LAYERS[package] if is_in(inside, (name,))]
     if not fitting:
-        raise SystemExit(f"{module} is in no room: name its room in {Path(__file__).name}")
+        raise SystemExit(f"{module} is in no layer: add its layer to {Path(__file__).name}")
     return max(fitting, key=len)
 
 
-def in_room(module: str, rooms: tuple[str, ...]) -> bool:
-    """Whether a module is one of ``rooms``, or lies in one."""
-    return any(module == name or module.startswith(f"{name}.") for name in rooms)
+def is_in(module: str, names: tuple[str, ...]) -> bool:
+    """Whether a module is one of ``names``, or lies in one."""
+    return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
 def imports_of(file: Path, modules: set[str]) -> Iterator[Import]:
@@ -197,7 +197,7 @@ def main() -> int:
     for line in faults:
         print(line)
     if faults:
-        print(f"{len(faults)} imports point up; tools/check_layers.py has the order of the rooms")
+        print(f"{len(faults)} imports point up; tools/check_layers.py has the order of the layers")
     return int(bool(faults))
 
 

@@ -50,7 +50,7 @@ def test_a_tree_in_order_is_not_complained_about(tmp_path: Path) -> None:
 def test_an_import_that_points_up_is_found(text: str, tmp_path: Path) -> None:
     (fault,) = planted(tmp_path, "minimind/charts/charts.py", text)
     assert fault.startswith("minimind/charts/charts.py:")
-    assert fault.endswith(f"minimind.charts.charts imports {HIGH}: report stands below charts")
+    assert fault.endswith(f"minimind.charts.charts imports {HIGH}: report is above charts")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,6 @@ def test_what_a_package_must_not_know_is_found(
     assert reason in fault
 
 
-def test_a_file_in_no_room_is_found(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"minimind\.attic\.old is in no room"):
+def test_a_file_in_no_layer_is_found(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"minimind\.attic\.old is in no layer"):
         planted(tmp_path, "minimind/attic/old.py", f"import {HIGH}\n")
