@@ -15,7 +15,7 @@ from launcher.spec.run_folder import Final, RunFolder
 from minimind.checkpoint.store import Checkpointer
 from minimind.data.packing import plan_rows
 from minimind.data.tokenize.build import open_corpus
-from minimind.system.durable import sync_file
+from minimind.system.durable import sync_file, sync_folder
 from minimind.system.jsonl import JsonLog
 from minimind.training.audit import trim_row_records
 from tests.checkpoints import train_state
@@ -43,9 +43,7 @@ def save_checkpoints(folder: Path, keep: int, record: Path, *, restart: bool) ->
             saver.find_newest()
             saver.remove_leftovers()
         set_mark(record, f"begun {step}")
-        saver.save(
-            train_state(step), lambda seconds, step=step: set_mark(record, f"durable {step}")
-        )  # type: ignore[misc]
+        saver.save(train_state(step), marker(record, step))
         saver.wait()
 
 
@@ -62,9 +60,7 @@ def save_after_damage(folder: Path, record: Path) -> None:
     saver = checkpointer(folder, 2)
     saver.find_newest()
     for step in (3, 4):
-        saver.save(
-            train_state(step), lambda seconds, step=step: set_mark(record, f"durable {step}")
-        )  # type: ignore[misc]
+        saver.save(train_state(step), marker(record, step))
         saver.wait()
 
 
@@ -78,12 +74,8 @@ def write_metrics(folder: Path, record: Path) -> None:
 def write_row_record(folder: Path, record: Path) -> None:
     path = folder / "rows.rank0.jsonl"
     path.write_text("".join(f'{{"global_step": {step}}}\n' for step in range(4)))
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    sync_file(path)
+    sync_folder(folder)
     set_mark(record, "written")
     trim_row_records(folder, 2)
     set_mark(record, "trimmed")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -108,27 +109,11 @@ def test_a_later_attempt_of_the_same_job_takes_over_and_fences_the_earlier(
     later.release()
 
 
-def test_a_later_attempt_of_the_same_run_does_not_wait_for_a_killed_container(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("owner", "waits"), [("mine", False), ("other", True)])
+def test_only_a_later_attempt_of_the_same_run_does_not_wait_for_a_killed_container(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: str, waits: bool
 ) -> None:
-    monkeypatch.setenv("MINIMIND_EVENTS", "/runs/mine/events.jsonl")
-    monkeypatch.setenv("LAUNCHER_ATTEMPT", "1")
-    owned_by(path, pid_namespace="pid:[1]")
-    monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
-
-    def waits() -> None:
-        pytest.fail("it waits")
-
-    lock = FolderLock(path)
-    lock.acquire(check=waits)
-    assert lock.is_mine()
-    lock.release()
-
-
-def test_another_run_waits_for_a_killed_container(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MINIMIND_EVENTS", "/runs/other/events.jsonl")
+    monkeypatch.setenv("MINIMIND_EVENTS", f"/runs/{owner}/events.jsonl")
     monkeypatch.setenv("LAUNCHER_ATTEMPT", "1")
     owned_by(path, pid_namespace="pid:[1]")
     monkeypatch.setenv("MINIMIND_EVENTS", "/runs/mine/events.jsonl")
@@ -137,11 +122,14 @@ def test_another_run_waits_for_a_killed_container(
     class Waits(Exception):
         pass
 
-    def waits() -> None:
+    def wait() -> None:
         raise Waits
 
-    with pytest.raises(Waits):
-        FolderLock(path).acquire(check=waits)
+    lock = FolderLock(path)
+    with pytest.raises(Waits) if waits else contextlib.nullcontext():
+        lock.acquire(check=wait)
+    assert lock.is_mine() is not waits
+    lock.release()
 
 
 def test_another_job_does_not_take_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

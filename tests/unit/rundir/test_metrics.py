@@ -1,29 +1,10 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from minimind.rundir.metrics import archive_previous, read_metrics
-from minimind.system.jsonl import JsonLog
-
-
-def point(global_step: int, **fields):
-    return {"epoch": 1, "step": global_step * 8, "global_step": global_step, **fields}
-
-
-def write_all(path: Path, records):
-    log = JsonLog(path)
-    for record in records:
-        log.write(record)
-    log.close()
-
-
-def strict(line: str):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(line, parse_constant=refuse)
+from tests.jsonl import point, strict, write_all
 
 
 def test_records_come_back_in_order(tmp_path):

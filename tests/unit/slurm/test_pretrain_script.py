@@ -16,6 +16,7 @@ from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
 from minimind.report.read import read_run
 from tests.e2e.lab import REPOSITORY, poll
+from tests.slurm_answers import UNREACHABLE_ONCE
 
 SCRIPT = REPOSITORY / "slurm" / "pretrain.sbatch"
 SCONTROL = """
@@ -149,15 +150,6 @@ def test_an_earlier_attempts_scancel_does_not_count(script: Script) -> None:
     assert script.start("exit 75") == 75
     assert script.requeues() == 1
     assert not script.stopped()
-
-
-UNREACHABLE_ONCE = """
-[ "$1" = requeue ] || exit 0
-echo "$*" >> "$HERE/requeues"
-[ "$(wc -l < "$HERE/requeues")" -gt 1 ] && exit 0
-echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2
-exit 1
-"""
 
 
 def test_a_controller_that_does_not_answer_once_drops_no_run(script: Script) -> None:

@@ -1,35 +1,16 @@
 import errno
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from minimind.system import jsonl
 from minimind.system.jsonl import JsonLog, append_durably, read_objects
 from minimind.system.terminal import json_text
-
-
-def point(global_step: int, **fields):
-    return {"epoch": 1, "step": global_step * 8, "global_step": global_step, **fields}
-
-
-def write_all(path: Path, records):
-    log = JsonLog(path)
-    for record in records:
-        log.write(record)
-    log.close()
-
-
-def strict(line: str):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(line, parse_constant=refuse)
+from tests.jsonl import point, strict, write_all
 
 
 def test_one_record_goes_on_a_line_of_its_own(tmp_path):

@@ -130,7 +130,6 @@ def test_the_cpu_is_measured_once_for_each_number_of_threads(monkeypatch):
 
 def test_it_takes_the_model_configuration():
     model = pytest.importorskip("minimind.model")
-    config = model.MiniMindConfig(
-        hidden_size=256, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=4
-    )
+    given = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    config = model.MiniMindConfig(**{name: getattr(SMALL, name) for name in given})
     assert flops_per_token(config, 256) == flops_per_token(SMALL, 256)

@@ -261,25 +261,17 @@ def test_reading_code_stays_safe_in_a_fresh_process(tmp_path):
 
 def test_a_checkpoint_s_rope_settings_are_read_with_its_weights(tmp_path):
     """A .pt as --from_weight starts a run that computes what the checkpoint's model did."""
-    config = MiniMindConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        inference_rope_scaling=True,
-        rms_norm_eps=1e-5,
-    )
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    config = MiniMindConfig(vocab_size=64, inference_rope_scaling=True, rms_norm_eps=1e-5, **size)
     model = MiniMindForCausalLM(config)
     saved = {"model": model.state_dict(), "model_config": config.to_dict(), "config": {}}
     torch.save(saved, tmp_path / "w.pt")
-    train = TrainConfig(
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        from_weight=str(tmp_path / "w.pt"),
-    )
+    train = TrainConfig(from_weight=str(tmp_path / "w.pt"), **size)
     store = SimpleNamespace(vocab_size=64, bos_id=1, eos_id=2, pad_id=0)
     started = init_model(train, store, torch.device("cpu"), None)
     assert started.config.rope_parameters == config.rope_parameters

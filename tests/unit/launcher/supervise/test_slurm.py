@@ -15,6 +15,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
 from launcher.supervise.slurm import StepRanks
 from tests.e2e.lab import REPOSITORY, poll
+from tests.slurm_answers import UNREACHABLE_ONCE
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ class Job:
 
     def requeues(self) -> int:
         """How often Slurm was asked to run the job again, where the stand-in counts."""
-        asked = self.bin / "asked"
+        asked = self.bin / "requeues"
         return len(asked.read_text().splitlines()) if asked.exists() else 0
 
     def events(self, kind: str) -> list[dict[str, object]]:
@@ -143,15 +144,6 @@ def test_ranks_inherit_no_place_from_the_submitters_shell(job: Job) -> None:
     assert not place.keys() & seen.keys()
     assert "elsewhere" not in seen["MASTER_ADDR"]
     assert seen["MASTER_PORT"] != "1"
-
-
-UNREACHABLE_ONCE = """
-[ "$1" = requeue ] || exit 0
-echo "$*" >> "$HERE/asked"
-[ "$(wc -l < "$HERE/asked")" -gt 1 ] && exit 0
-echo "slurm_requeue error: Unable to contact slurm controller (connect failure)" >&2
-exit 1
-"""
 
 
 def test_a_controller_that_does_not_answer_once_drops_no_run(job: Job) -> None:
@@ -187,7 +179,7 @@ def test_a_run_goes_on_though_the_disk_is_too_full_for_its_events(
     job: Job, bytes_left: int
 ) -> None:
     room = f'os.path.getsize(os.environ["MINIMIND_EVENTS"]) + {bytes_left}'
-    job.fake("scontrol", '[ "$1" != requeue ] || echo "$*" >> "$HERE/asked"')
+    job.fake("scontrol", '[ "$1" != requeue ] || echo "$*" >> "$HERE/requeues"')
     job.fake("srun", FULL_DISK.replace("ROOM", room).replace("CODE", "75"))
     done = job.start()
     assert done.returncode == 75, done.stderr
