@@ -120,11 +120,12 @@ def measure_saves(folder: Path, flags: Mapping[str, Any], args: Any) -> dict[str
 
 def state_bytes(checkpoints: Path, out: Path, hidden_size: int) -> dict[str, float]:
     """Bytes of the newest checkpoint and its weights file, beside what they must hold."""
-    import torch
+    from minimind.checkpoint.state import SavedModel
+    from minimind.checkpoint.store import load_checkpoint
 
     checkpoint = checkpoints / f"pretrain_{hidden_size}.pt"
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    tensors = {tensor.data_ptr(): tensor.numel() for tensor in state["model"].values()}
+    weights = SavedModel.of(load_checkpoint(checkpoint, mmap=True)).weights
+    tensors = {tensor.data_ptr(): tensor.numel() for tensor in weights.values()}
     parameters = sum(tensors.values())
     return {
         "parameters": parameters,

@@ -33,7 +33,7 @@ from minimind.errors import (
 )
 from minimind.system import redact
 from minimind.system.signals import StopFlag, StopRequested
-from minimind.system.terminal import one_line, show
+from minimind.system.terminal import complain, show
 from minimind.training.result import RunResult
 
 if TYPE_CHECKING:
@@ -75,14 +75,13 @@ def main(
         if procs > 1:
             return start_ranks(words, flags, procs)
     except MiniMindError as error:
-        print(f"minimind pretrain: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
+        return complain("minimind pretrain", error)
     try:
         result = pretrain(config, on_micro_batch)
     except MiniMindError as error:
-        if not error.reported_elsewhere:
-            show(sys.stderr, f"minimind pretrain: error: {one_line(error)}\n")
-        return error.exit_code
+        if error.reported_elsewhere:
+            return error.exit_code
+        return complain("minimind pretrain", error)
     except Exception as error:
         summary = (str(error).splitlines() or [""])[0]
         show(

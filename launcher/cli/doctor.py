@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,7 @@ def doctor(
         size = {"nodes": nodes, "gpus": gpus, "partition": partition, "runs_dir": runs_dir}
         found = examine_as_job(size, values, cpu=cpu, timeout=timeout)
     if as_json:
-        print_json([finding.to_dict() for finding in found])
+        print_json([asdict(finding) for finding in found])
     else:
         _print(found)
     return int(any(finding.level == BAD for finding in found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def drill(
     exercise = Drill(options, load_profile(profile), cpu=cpu, timeout=timeout)
     results = exercise.run(list(only or PARTS))
     if as_json:
-        print_json([result.to_dict() for result in results])
+        print_json([asdict(result) for result in results])
     else:
         for result in results:
             print(f"{result.verdict:5} {result.part}: {result.text}")

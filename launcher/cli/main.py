@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import typer
@@ -19,8 +18,8 @@ from launcher.cli.status import status
 from launcher.cli.submit import submit
 from launcher.cli.sweep import sweep
 from launcher.cli.why import why
-from minimind.errors import EXIT_CANCELLED, EXIT_CRASHED, EXIT_USER_ERROR, MiniMindError
-from minimind.system.terminal import one_line, print_anything
+from minimind.errors import EXIT_CANCELLED, EXIT_USER_ERROR, MiniMindError
+from minimind.system.terminal import complain, print_anything
 
 app = typer.Typer(
     name="launcher",
@@ -55,12 +54,8 @@ def main(argv: list[str] | None = None) -> int | None:
     print_anything()
     try:
         result = app(args=argv, prog_name="launcher", standalone_mode=False)
-    except MiniMindError as error:
-        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
-        return EXIT_CRASHED
+    except (MiniMindError, OSError) as error:
+        return complain("launcher", error)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:

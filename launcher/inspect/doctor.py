@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from launcher.slurm.parse import leading_number
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import submit
+from minimind.system.durable import sync_file
 from minimind.system.terminal import note
 
 GOOD, WARN, BAD = "ok", "warn", "bad"
@@ -40,10 +41,6 @@ class Finding:
     level: str
     subject: str
     text: str
-
-    def to_dict(self) -> dict[str, str]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def examine(runs_dir: Path) -> list[Finding]:
@@ -168,12 +165,9 @@ def _rename(folder: Path) -> None:
 
 
 def _fsync(folder: Path) -> None:
+    # A folder like a file: sync_folder would take a file system that cannot sync one.
     for path in (folder / "b", folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(path)
 
 
 def _lock(folder: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ class Result:
     part: str
     verdict: str
     text: str
-
-    def to_dict(self) -> dict[str, str]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 class Drill:

@@ -22,7 +22,7 @@ from minimind.errors import MiniMindError
 from minimind.rundir import env
 from minimind.system import redact
 from minimind.system.signals import STACKS_SIGNAL
-from minimind.system.terminal import one_line
+from minimind.system.terminal import complain
 
 
 @dataclass(frozen=True)
@@ -75,5 +75,4 @@ def main(argv: list[str]) -> int:
     try:
         return run_rank(RunFolder(argv[0]))
     except MiniMindError as error:
-        print(f"launcher: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
+        return complain("launcher", error)

@@ -7,7 +7,6 @@ same one. Standard library only.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,11 +17,11 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.watchdog import Progress, Ranks, watch
-from minimind.errors import EXIT_CRASHED, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
+from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
 from minimind.rundir import causes
 from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths
-from minimind.system.terminal import one_line, printable
+from minimind.system.terminal import complain
 
 
 class CannotStart(Exception):
@@ -161,10 +160,7 @@ def exit_status(run: RunFolder, supervise: Callable[[], int]) -> int:
     """What ``supervise`` returns; what keeps it from its work is one line on standard error."""
     try:
         return supervise()
-    except MiniMindError as error:
-        reason, code = one_line(error), error.exit_code
-    except OSError as error:
-        reason = printable(f"{error.filename or run.root}: {error.strerror}")
-        code = EXIT_CRASHED
-    print(f"launcher: error: {reason}", file=sys.stderr, flush=True)
-    return code
+    except (MiniMindError, OSError) as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(run.root)
+        return complain("launcher", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from minimind.cli.common_flags import add_device_flag, add_weight_flags, find_device
 from minimind.cli.sampling_flags import add_sampling_flags, read_sampling
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         elif command.startswith("/"):
             print(f"unknown command {command.split()[0]}; {HELP}")
         elif command:
-            talk.answer(line, _write)
+            talk.answer(line, partial(print, end="", flush=True))
             print(flush=True)
     return EXIT_DONE
 
@@ -96,8 +97,3 @@ def _read_line(prompt: str) -> str | None:
             return None
         except KeyboardInterrupt:
             print()
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from minimind.cli.common_flags import add_device_flag, add_weight_flags, find_device
@@ -72,9 +72,10 @@ def main(argv: Sequence[str]) -> int:
     )
     settings = {**vars(sampling), "seed": args.seed, "device": device}
     if len(prompts) == 1 and not args.json:
-        sys.stdout.write(prompts[0])
-        generate(model, tokenizer, prompts, stream=TextStream(tokenizer, _write), **settings)
-        _write("\n\n")
+        write = partial(print, end="", flush=True)
+        write(prompts[0])
+        generate(model, tokenizer, prompts, stream=TextStream(tokenizer, write), **settings)
+        write("\n\n")
         return EXIT_DONE
     for batch in _batches(prompts, args.batch_size):
         texts = generate(model, tokenizer, batch, **settings)
@@ -90,8 +91,3 @@ def main(argv: Sequence[str]) -> int:
 def _batches(prompts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(prompts), size):
         yield prompts[start : start + size]
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from minimind import __version__
 from minimind.errors import (
     EXIT_BROKEN_PIPE,
-    EXIT_CRASHED,
     EXIT_DONE,
     EXIT_USER_ERROR,
     MiniMindError,
 )
-from minimind.system.terminal import one_line, print_anything
+from minimind.system.terminal import complain, print_anything
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
@@ -61,9 +60,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         # exit, when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except MiniMindError as error:
-        print(f"minimind {words[0]}: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"minimind {words[0]}: error: {one_line(error)}", file=sys.stderr)
-        return EXIT_CRASHED
+    except (MiniMindError, OSError) as error:
+        return complain(f"minimind {words[0]}", error)

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any, TextIO
 
+from minimind.errors import EXIT_CRASHED, MiniMindError
 from minimind.system.jsonl import strict
 
 LONGEST = 1000
@@ -43,6 +44,12 @@ def print_anything() -> None:
 def note(text: str) -> None:
     """A line for people, on standard error, so that ``--json`` stays clean."""
     print(text, file=sys.stderr)
+
+
+def complain(program: str, error: Exception) -> int:
+    """Say in one line what ended ``program``; returns its exit code."""
+    show(sys.stderr, f"{program}: error: {one_line(error)}\n")
+    return error.exit_code if isinstance(error, MiniMindError) else EXIT_CRASHED
 
 
 def show(stream: TextIO, text: str) -> None:

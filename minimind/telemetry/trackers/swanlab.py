@@ -20,6 +20,7 @@ from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import write_text_durably
 from minimind.telemetry.trackers.tracker import NullTracker, Tracker, TrackerGroup
 
+SENT = "sent.json"
 FINISH_LIMIT_SECONDS = 15.0
 """How long ``finish`` waits for an upload. SwanLab itself waits for ever when the network is
 gone, and a preempted job is killed 30 s after its warning."""
@@ -224,7 +225,7 @@ def run_file(segment: Path) -> Path | None:
 def read_sent(folder: Path) -> dict[str, int]:
     """Which segments are uploaded: their names, and their sizes in bytes at that time."""
     try:
-        sent = json.loads((folder / "sent.json").read_text(encoding="utf-8"))
+        sent = json.loads((folder / SENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return sent if isinstance(sent, dict) else {}
@@ -236,4 +237,4 @@ def mark_sent(segment: Path) -> None:
     if file is None:
         return
     sent = {**read_sent(segment.parent), segment.name: file.stat().st_size}
-    write_text_durably(segment.parent / "sent.json", json.dumps(sent, indent=1))
+    write_text_durably(segment.parent / SENT, json.dumps(sent, indent=1))

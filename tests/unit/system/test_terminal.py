@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from minimind.errors import ConfigError, MiniMindError
 from minimind.system.terminal import (
+    complain,
     count_text,
     long_duration,
     number_text,
@@ -57,3 +59,18 @@ def test_numbers(value: float, expected: str) -> None:
 def test_sizes_and_counts() -> None:
     assert [size_text(n) for n in (999, 12_345_678, 5e12)] == ["999 B", "12.3 MB", "5000.0 GB"]
     assert [count_text(n) for n in (999, 4_980_000, 2e12)] == ["999", "4.98M", "2000.00B"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (ConfigError("--epochs 0: must be 1 or more"), "--epochs 0: must be 1 or more", 2),
+        (MiniMindError("two\nlines"), "two\\nlines", 1),
+        (OSError(28, "No space left on device", "/a/b"), "/a/b: No space left on device", 1),
+    ],
+)
+def test_what_ends_a_program_is_one_line_and_its_exit_code(
+    error: Exception, said: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complain("minimind eval", error) == code
+    assert capsys.readouterr().err == f"minimind eval: error: {said}\n"
