@@ -13,7 +13,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind, last_step, of_attempt, preparing
+from minimind.rundir.events import Event, Kind, of_attempt, preparing, stands_at
 from minimind.rundir.metrics import Point
 from minimind.system.jsonl import strict
 from minimind.system.process import is_alive
@@ -154,7 +154,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
     number = attempts[-1] if attempts else 0
     mine = of_attempt(events, number)
     newest: Point = next((point for point in reversed(records.points) if "loss" in point), {})
-    step = max(last_step(events), newest.get("global_step", 0))
+    step = max(stands_at(events) or 0, newest.get("global_step", 0))
     total = newest.get("total_steps")
     requeues = Counter(e["cause"] for e in events if e["event"] == Kind.REQUEUED)
     return RunState(

@@ -11,7 +11,7 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise.restart_policy import Decision, decide
 from minimind.errors import EXIT_CANCELLED
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind, last_step, of_attempt
+from minimind.rundir.events import SAVED, Event, Kind, of_attempt, stands_at
 
 
 def record_submission(run: RunFolder, spec: JobSpec, job_id: str, **values: Any) -> None:
@@ -56,14 +56,12 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
     """
     events = run.events()
     mine = of_attempt(events, number)
-    step = last_step(mine)
-    before = last_step(events[: events.index(mine[0])]) if mine else 0
     ended: Event = {
         "attempt": number,
         "cause": cause,
         "exit_code": exit_code,
-        "step": max(step, before),
-        "progressed": step > before,
+        "step": stands_at(events) or 0,
+        "progressed": _progressed(events, mine),
         "trained": any(event["event"] in (Kind.STARTED, Kind.RESUMED) for event in mine),
     }
     record(run, Kind.ATTEMPT_ENDED, **ended)
@@ -72,6 +70,19 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
         record(run, Kind.RUN_ENDED, attempt=number, **vars(decision.final))
         run.finish(decision.final)
     return decision
+
+
+def _progressed(events: list[Event], mine: list[Event]) -> bool:
+    """Whether the attempt of ``mine`` saved a step beyond the one at which it began to train.
+
+    The furthest step of the run's life is no measure: a run may have begun anew on purpose.
+    """
+    began = [e["step"] for e in mine if e["event"] in (Kind.STARTED, Kind.RESUMED) and "step" in e]
+    saved = [e["step"] for e in mine if e["event"] in SAVED and "step" in e]
+    if not saved:
+        return False
+    before = stands_at(events[: events.index(mine[0])]) or 0
+    return bool(saved[-1] > max(began, default=before))
 
 
 def cancel(run: RunFolder) -> Final:

@@ -25,7 +25,7 @@ import torch
 
 from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
-from minimind.rundir.layout import earlier_checkpoint, earlier_step
+from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
 from minimind.system.durable import remove_temporaries, sync_folder, write_durably
 from minimind.weights.torch_file import load_torch_file, verify_file
 
@@ -206,19 +206,9 @@ class Checkpointer:
                 os.replace(self._damaged[-1], aside)
             self._damaged.pop()
 
-    def _generations(self) -> list[Path]:
-        """Older checkpoints, newest first."""
-        newest = self.checkpoint_file
-        found = [p for p in newest.parent.iterdir() if earlier_step(newest, p) is not None]
-        return sorted(found, reverse=True)
-
-    def _candidates(self) -> list[Path]:
-        """All checkpoints that are there, newest first."""
-        return [p for p in (self.checkpoint_file, *self._generations()) if p.exists()]
-
     def _prune(self) -> None:
         try:
-            for path in self._generations()[self.keep - 1 :]:
+            for path in earlier_checkpoints(self.checkpoint_file)[self.keep - 1 :]:
                 path.unlink(missing_ok=True)
         except OSError as error:
             # Room is lost, no step; the next save tries again.
@@ -231,7 +221,7 @@ class Checkpointer:
             WeightsError: there are checkpoints and none of them can be used. Starting
                 afresh instead would lose the run without a word.
         """
-        candidates = self._candidates()
+        candidates = checkpoints_of(self.checkpoint_file)
         problems = []
         for number, path in enumerate(candidates):
             try:
@@ -253,6 +243,11 @@ class Checkpointer:
             )
         return None
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether :meth:`find_newest` found a newer one that does not verify."""
+        return bool(self._damaged)
+
     def hand_over(self) -> dict[str, Any] | None:
         """The content of what :meth:`find_newest` found, once: it is large, and not kept."""
         found, self._found = self._found, None
@@ -264,7 +259,7 @@ class Checkpointer:
         Of all that fresh starts have replaced two are kept: the latest, and the furthest where
         that is another. So starts by mistake cost no long run its only checkpoint.
         """
-        candidates = self._candidates()
+        candidates = checkpoints_of(self.checkpoint_file)
         if not candidates:
             return
         kept = next((path for path in candidates if steps_in(path) >= 0), None)

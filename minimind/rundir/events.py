@@ -138,10 +138,24 @@ def is_event(value: Mapping[str, Any]) -> bool:
     return all(name in value for name in NEEDED.get(kind, ()))
 
 
-def last_step(events: Iterable[Event]) -> int:
-    """The furthest optimiser step that a durable checkpoint holds; 0 when there is none."""
-    steps = [event["step"] for event in events if event.get("event") in SAVED and "step" in event]
-    return max(steps, default=0)
+def stands_at(events: Iterable[Event]) -> int | None:
+    """The optimiser step of the checkpoint that a run goes on from; None: it has saved none.
+
+    The newest word counts, not the largest: a run that fell back to an older checkpoint has lost
+    what came after it, and one that began anew has left all earlier ones behind.
+
+    Args:
+        events: of the run's whole life, oldest first.
+    """
+    step: int | None = None
+    for event in events:
+        kind = event.get("event")
+        if kind in (*SAVED, Kind.RESUMED) and "step" in event:
+            step = event["step"]
+        elif kind == Kind.STARTED and event.get("step") == 0:
+            # Where it goes on from a checkpoint of step 0, "resumed" follows.
+            step = None
+    return step
 
 
 def of_attempt(events: list[Event], attempt: int) -> list[Event]:

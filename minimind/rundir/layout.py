@@ -5,6 +5,7 @@ Whoever reads or writes a file of a run asks here for its path. Standard library
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,6 +114,10 @@ class OutputPaths:
         """The weights of a run whose :func:`stem_of` this is."""
         return self.folder / f"{stem}.pth"
 
+    def saved(self, stem: str) -> Path:
+        """What a run has on record as saved (:mod:`minimind.rundir.saved`)."""
+        return self.folder / f"{stem}.saved.json"
+
 
 def stem_of(save_weight: object, hidden_size: object, use_moe: object) -> str:
     """What the names of a run's weights and checkpoints begin with."""
@@ -138,6 +143,31 @@ def earlier_step(newest: Path, path: Path) -> int | None:
     """The step in the name of an :func:`earlier_checkpoint`; None: it is another file."""
     match = re.fullmatch(re.escape(newest.stem) + r"\.step(\d{10})\.pt", path.name)
     return int(match[1]) if match else None
+
+
+def earlier_checkpoints(newest: Path) -> list[Path]:
+    """All :func:`earlier_checkpoint` files beside the newest one, newest first.
+
+    Raises:
+        OSError: their folder cannot be read; one that is not there holds none.
+    """
+    try:
+        names = os.listdir(newest.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [newest.with_name(name) for name in names]
+    return sorted((path for path in found if earlier_step(newest, path) is not None), reverse=True)
+
+
+def checkpoints_of(newest: Path) -> list[Path]:
+    """All checkpoints that a run can go on from, newest first, unverified.
+
+    Raises:
+        OSError: their folder cannot be read; one that is not there holds none.
+    """
+    # The folder is read first: over NFS only that asks the server for names it did not have.
+    earlier = earlier_checkpoints(newest)
+    return [path for path in (newest, *earlier) if path.exists()]
 
 
 def lock_of(checkpoint: Path) -> Path:

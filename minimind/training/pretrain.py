@@ -38,6 +38,7 @@ from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler
 from minimind.training.records import prepare_records
+from minimind.training.restart import record_start, refuse_silent_restart
 from minimind.training.result import RunResult
 from minimind.training.saving import Saver, find_checkpoint, open_checkpointer
 from minimind.training.schedule import plan_schedule
@@ -97,6 +98,7 @@ def _run(
         keep_freed_memory()
 
     # 3. Folders, log and locks.
+    world.on_main(partial(refuse_silent_restart, config))
     world.on_main(partial(check_packages, config))
     prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
     lock = claim_folders(config, world, stack)
@@ -186,9 +188,12 @@ def _run(
     startup.lap("compile")
 
     # 11. Train.
+    resumed_at = progress.global_step if saved else None
+    # First of all: a run that dies right after this is not asked for what it puts aside.
+    world.on_main(partial(record_start, config, resumed_at))
     if saved is None:
         world.on_main(checkpointer.set_aside)
-    world.on_main(partial(prepare_records, config, progress.global_step if saved else None))
+    world.on_main(partial(prepare_records, config, resumed_at))
     row_record = stack.enter_context(contextlib.closing(RowRecord.open(config, world.rank)))
     profiler = None
     if config.profile and world.is_main:

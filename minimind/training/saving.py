@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from minimind.config import TrainConfig
 from minimind.distributed.world import World
 from minimind.errors import NonFiniteLossError
 from minimind.rundir.events import EventLog, Kind
+from minimind.rundir.layout import OutputPaths
+from minimind.rundir.saved import record_saved
 from minimind.telemetry.trackers.tracker import Tracker
 from minimind.training.precision import restore_scaler
+from minimind.training.restart import find_newest
 from minimind.training.schedule import Schedule
 from minimind.training.seed import rng_state, set_rng_state, setup_seed
 from minimind.training.step import TrainStep
@@ -45,7 +49,7 @@ def find_checkpoint(
     """Load the newest checkpoint that verifies, if there is one and it is wanted."""
     if config.from_resume == "0":
         return None
-    path = world.on_main(checkpointer.find_newest)
+    path = world.on_main(partial(find_newest, config, checkpointer))
     if path is None:
         if config.from_resume == "1":
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
@@ -187,6 +191,7 @@ class Saver:
 
     def _saved(self, number: int, seconds: float) -> None:
         log.debug("checkpoint of step %d durable after %.3f s", number, seconds)
+        record_saved(OutputPaths(self.config.save_dir), self.config.checkpoint_file, number)
         self.events.append(Kind.CHECKPOINTED, step=number, seconds=round(seconds, 3))
 
     def save_and_wait(self) -> None:

@@ -109,6 +109,9 @@ def records(run: RunFolder) -> dict[str, list[str]]:
         **shapes_by_kind(json_lines(out / "samples.jsonl"), "out/samples.jsonl"),
         **shapes_by_kind(json_lines(out / "rows.rank0.jsonl"), "out/rows.rank0.jsonl"),
         "out/environment.json": shape([environment]),
+        "out/pretrain_16.saved.json": shape(
+            [json.loads((out / "pretrain_16.saved.json").read_text())]
+        ),
         "out/config.toml": shape([read_toml(out / "config.toml", "flags")]),
         "meta.json of a token store": shape([json.loads(meta.read_text())]),
     }

@@ -9,7 +9,15 @@ import time
 
 import pytest
 
-from minimind.rundir.events import BEAT_SECONDS, NEEDED, SAVED, EventLog, Kind, is_event
+from minimind.rundir.events import (
+    BEAT_SECONDS,
+    NEEDED,
+    SAVED,
+    EventLog,
+    Kind,
+    is_event,
+    stands_at,
+)
 from minimind.system.jsonl import read_objects
 from minimind.telemetry import preparation
 from minimind.telemetry.preparation import Preparation
@@ -164,3 +172,22 @@ def test_an_event_without_what_its_readers_need_is_none(kind: str) -> None:
     assert is_event(whole)
     for name in NEEDED[kind]:
         assert not is_event({key: value for key, value in whole.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("events", "step"),
+    [
+        ([], None),
+        ([("started", 0)], None),
+        ([("started", 0), ("checkpointed", 10)], 10),
+        ([("checkpointed", 10), ("started", 5), ("resumed", 5)], 5),
+        ([("checkpointed", 10), ("resumed", 5), ("checkpointed", 7)], 7),
+        ([("checkpointed", 10), ("started", 10)], 10),
+        ([("checkpointed", 10), ("started", 0)], None),
+        ([("preempted", 0), ("started", 0), ("resumed", 0)], 0),
+        ([("checkpointed", 10), ("preempted", 12), ("failed", 99)], 12),
+        ([("checkpointed", 10), ("finished", 20), ("attempt_ended", 10)], 20),
+    ],
+)
+def test_where_a_run_stands_is_its_newest_word(events, step):
+    assert stands_at({"event": kind, "step": at} for kind, at in events) == step

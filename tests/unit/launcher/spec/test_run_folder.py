@@ -9,7 +9,7 @@ import pytest
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
-from minimind.rundir.events import last_step
+from minimind.rundir.events import stands_at
 
 
 @pytest.fixture
@@ -78,7 +78,20 @@ def test_progress_of_an_attempt(run: RunFolder, make_spec: Callable[..., JobSpec
     assert [end["progressed"] for end in ends] == [True, False, False]
     assert [end["trained"] for end in ends] == [True, True, False]
     assert [end["step"] for end in ends] == [10, 10, 10]
-    assert last_step(run.events()) == 10
+    assert stands_at(run.events()) == 10
+
+
+def test_a_run_that_began_anew_moves_on_from_there(
+    run: RunFolder, make_spec: Callable[..., JobSpec]
+) -> None:
+    run.append("submitted", job_id="1")
+    run.append("checkpointed", step=1000)
+    number = attempt.begin(run, job_id="1")
+    run.append("started", step=0)
+    run.append("checkpointed", step=10)
+    attempt.end(run, make_spec(), number, "preempted", 75)
+    (end,) = attempt.endings(run.events())
+    assert (end["step"], end["progressed"]) == (10, True)
 
 
 def test_budgets_begin_anew_when_a_person_submits_again(run: RunFolder) -> None:

@@ -1,0 +1,76 @@
+"""What a run finds when it starts is held against what is on record as saved. Rank 0 only.
+
+No run begins at step 0, or goes on from an older checkpoint, without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from minimind.checkpoint.store import Checkpointer
+from minimind.config import TrainConfig
+from minimind.rundir.events import EventLog
+from minimind.rundir.layout import OutputPaths
+from minimind.rundir.saved import (
+    Saved,
+    check_not_older,
+    check_still_there,
+    is_older,
+    record_saved,
+    saved_on_record,
+)
+
+log = logging.getLogger(__name__)
+
+
+def refuse_silent_restart(config: TrainConfig) -> None:
+    """Refuse to begin anew where a checkpoint is on record and none is left.
+
+    Before anything on the disk is touched: folders too, which may be those of a disk that is not
+    mounted.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if config.from_resume == "0":
+        return
+    # A folder that cannot be read is refused, by its flag, when it is made ready.
+    with contextlib.suppress(OSError):
+        check_still_there(on_record(config), config.checkpoint_file)
+
+
+def find_newest(config: TrainConfig, checkpointer: Checkpointer) -> Path | None:
+    """The checkpoint to go on from: the newest that verifies, unless a newer one is on record.
+
+    Where the newer one is there and does not verify, going back is what generations are for; and
+    ``--from_resume 1`` says that what is there is meant. Both are told.
+
+    Raises:
+        ConfigError: the newer one is gone.
+        WeightsError: there are checkpoints, and none can be used.
+    """
+    saved = on_record(config)
+    path = checkpointer.find_newest()
+    if path is None or checkpointer.newest_step is None:
+        check_still_there(saved, config.checkpoint_file)
+        return path
+    found = checkpointer.newest_step
+    if not is_older(saved, found):
+        return path
+    if not checkpointer.fell_back and config.from_resume != "1":
+        check_not_older(saved, found, config.checkpoint_file)
+    log.warning("%s; going on from step %d all the same: what came after is lost", saved, found)
+    return path
+
+
+def on_record(config: TrainConfig) -> Saved | None:
+    """The checkpoint that this run should find."""
+    out = OutputPaths(config.save_dir)
+    return saved_on_record(out, config.checkpoint_file, EventLog.from_environment().path)
+
+
+def record_start(config: TrainConfig, resumed_at: int | None) -> None:
+    """Put on record where the run stands as it begins to train; ``resumed_at`` None: anew."""
+    record_saved(OutputPaths(config.save_dir), config.checkpoint_file, resumed_at)

@@ -1,0 +1,95 @@
+"""What is found at a start, held against what is on record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minimind.config import TrainConfig
+from minimind.errors import ConfigError
+from minimind.rundir import env
+from minimind.rundir.events import append_event
+from minimind.training.restart import find_newest, record_start, refuse_silent_restart
+
+
+class Found:
+    """A checkpointer that has found the checkpoint of ``step``."""
+
+    def __init__(self, step: int | None, fell_back: bool = False) -> None:
+        self.newest_step = step
+        self.fell_back = fell_back
+
+    def find_newest(self) -> Path | None:
+        return None if self.newest_step is None else Path("found.pt")
+
+
+def find(config: TrainConfig, step: int | None, **found: bool) -> Path | None:
+    checkpointer: Any = Found(step, **found)
+    return find_newest(config, checkpointer)
+
+
+def make(tmp_path: Path, from_resume: str = "auto") -> TrainConfig:
+    return TrainConfig(
+        save_dir=str(tmp_path),
+        checkpoint_dir=str(tmp_path / "gone"),
+        from_resume=from_resume,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    """Of a run that has step 10 on record, and no checkpoint."""
+    config = make(tmp_path)
+    record_start(config, 10)
+    return config
+
+
+@pytest.mark.parametrize("from_resume", ["auto", "1"])
+def test_a_vanished_checkpoint_is_no_fresh_start(
+    config: TrainConfig, tmp_path: Path, from_resume: str
+) -> None:
+    config = make(tmp_path, from_resume)
+    with pytest.raises(ConfigError, match="step 10 is on record"):
+        refuse_silent_restart(config)
+    with pytest.raises(ConfigError, match="step 10 is on record"):
+        find(config, None)
+
+
+def test_a_fresh_start_on_purpose_is_asked_nothing(config: TrainConfig, tmp_path: Path) -> None:
+    refuse_silent_restart(make(tmp_path, "0"))
+    record_start(config, None)
+    refuse_silent_restart(config)
+    assert find(config, None) is None
+
+
+def test_an_older_checkpoint_is_refused(config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match=r"the newest in .* is of step 5"):
+        find(config, 5)
+    assert find(config, 10)
+    assert find(config, 12)
+
+
+def test_an_older_checkpoint_is_taken_where_it_is_meant(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find(make(tmp_path, "1"), 5)
+    assert "step 10 is on record" in caplog.text
+    assert "going on from step 5" in caplog.text
+
+
+def test_an_older_checkpoint_is_taken_where_the_newer_does_not_verify(
+    config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find(config, 5, fell_back=True)
+    assert "going on from step 5" in caplog.text
+
+
+def test_a_launched_run_asks_its_event_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = tmp_path / "events.jsonl"
+    append_event(events, "checkpointed", step=10)
+    refuse_silent_restart(make(tmp_path))
+    monkeypatch.setenv(env.EVENTS, str(events))
+    with pytest.raises(ConfigError, match=r"step 10 is on record \(.*events.jsonl\)"):
+        refuse_silent_restart(make(tmp_path))
