@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def generate(
     device: torch.device | str | None = None,
     repetition_penalty: float = 1.0,
     stream: TextStream | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> list[str]:
     """Continue each prompt; return the continuations, without the prompts.
 
@@ -38,6 +39,7 @@ def generate(
         temperature, top_p, top_k, repetition_penalty: see :class:`Sampling`.
         device: where the model is (default: asked of the model).
         stream: is given each token of the one prompt as it comes.
+        goes_on: asked at each token; False ends all continuations there.
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
     pad = tokenizer.pad_token_id
@@ -62,11 +64,19 @@ def generate(
                 pad_token_id=pad,
                 eos_token_id=tokenizer.eos_token_id,
                 streamer=stream,
+                stopping_criteria=[_until(lambda: not goes_on())],
                 **sampling.settings(),
             )
     finally:
         model.train(was_training)
     return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+
+
+def _until(ends: Callable[[], bool]) -> Callable[..., torch.Tensor]:
+    """A stopping criterion for transformers' ``generate``: all rows end once ``ends()`` says so."""
+    return lambda input_ids, scores, **more: torch.full(
+        (input_ids.shape[0],), ends(), dtype=torch.bool, device=input_ids.device
+    )
 
 
 def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:

@@ -62,6 +62,26 @@ def read_lines(path: str | Path) -> list[Point]:
     return [point for found in read_objects(path) if _fits(point := _with_numbers(found))]
 
 
+def points_at(
+    path: str | Path, field: str, *, epoch: int, step: int, global_step: int
+) -> list[Point]:
+    """The records with ``field`` of one micro-step that still hold; no file gives an empty list.
+
+    Lines without the field are not parsed: a long run has millions.
+
+    Raises:
+        OSError: the file is there, but cannot be read.
+    """
+    marks = (f'"{field}"'.encode(), f'"{Kind.RESUMED}"'.encode())
+    found = map(_with_numbers, read_objects(path, having=marks))
+    place = {"epoch": epoch, "step": step, "global_step": global_step}
+    return [
+        point
+        for point in each_step_once(point for point in found if _fits(point))
+        if field in point and place.items() <= point.items()
+    ]
+
+
 def _with_numbers(record: Mapping[str, Any]) -> Point:
     return {
         key: NON_FINITE.get(value, value) if isinstance(value, str) else value

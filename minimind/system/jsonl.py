@@ -14,7 +14,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return {}
 
 
-def read_objects(path: str | Path) -> list[dict[str, Any]]:
+def read_objects(path: str | Path, having: Sequence[bytes] = ()) -> list[dict[str, Any]]:
     """The JSON objects of a file, in order; no file gives an empty list.
 
     A line that is none, because its writer was killed, is left out: one bad line must not take
     the others away.
+
+    Args:
+        having: read only the lines that contain one of these.
 
     Raises:
         OSError: the file is there, but cannot be read.
@@ -76,6 +79,8 @@ def read_objects(path: str | Path) -> list[dict[str, Any]]:
         lines = Path(path).read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    if having:
+        lines = [line for line in lines if any(part in line for part in having)]
     return [found for line in lines if (found := _parse(line)) is not None]
 
 

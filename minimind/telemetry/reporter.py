@@ -17,6 +17,7 @@ from minimind.config import TrainConfig, write_config_file
 from minimind.distributed.world import World
 from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths
+from minimind.rundir.metrics import points_at
 from minimind.system.jsonl import JsonLog
 from minimind.telemetry.console import ProgressBar, step_line
 from minimind.telemetry.environment import count_parameters, write_environment
@@ -56,7 +57,8 @@ class Reporter:
         progress: where the run is.
         run_id: the id that the experiment had before.
         prompts: what --sample_interval samples texts from.
-        evaluate: scores the held-out documents, under --eval_data_path.
+        evaluate: scores the held-out documents, under --eval_data_path; see
+            :func:`minimind.training.evaluate.evaluate`.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Reporter:
         progress: Progress,
         run_id: str | None,
         prompts: Sequence[str],
-        evaluate: Callable[[], dict[str, float]] | None,
+        evaluate: Callable[..., dict[str, float] | None] | None,
     ) -> None:
         self.config = config
         self.world = world
@@ -161,9 +163,25 @@ class Reporter:
         return at_end or step % self.config.eval_interval == 0
 
     def sample_is_due(self, step: int, at_end: bool) -> bool:
-        if self.samples is None:
+        """Whether rank 0 samples; all ranks know it alike."""
+        if not self._prompts:
             return False
         return at_end or step % self.config.sample_interval == 0
+
+    def is_evaluated(self, place: Place, progress: Progress) -> bool:
+        """Whether the held-out loss of ``place`` is on record, or not wanted; rank 0 knows."""
+        if self.evaluate is None:
+            return True
+        path = OutputPaths(self.config.save_dir).metrics
+        return bool(points_at(path, "eval_loss", **_place_of(place, progress)))
+
+    def is_sampled(self, place: Place, progress: Progress) -> bool:
+        """The same of its samples of text: of all, since a kill may come between two."""
+        if not self._prompts:
+            return True
+        path = OutputPaths(self.config.save_dir).samples
+        points = points_at(path, "prompt", **_place_of(place, progress))
+        return {point["prompt"] for point in points} >= set(self._prompts)
 
     def log(
         self,
@@ -224,36 +242,50 @@ class Reporter:
         )
         self.bar.update(progress.global_step, f"loss {point['loss']:.3f}")
 
-    def log_evaluation(self, place: Place, progress: Progress) -> None:
-        """Score the held-out documents, all ranks together, and tell the result."""
+    def log_evaluation(self, place: Place, progress: Progress, goes_on: Callable[[], bool]) -> bool:
+        """Score the held-out documents, all ranks together, and tell the result.
+
+        Args:
+            goes_on: as :func:`minimind.training.evaluate.evaluate` takes it.
+
+        Returns:
+            False: it was left early, and nothing is told.
+        """
         assert self.evaluate is not None
-        self.evaluated_at = place.step
         start = time.perf_counter()
-        result = self.evaluate()
+        result = self.evaluate(goes_on=goes_on)
         # The next log line's speed is that of training.
         self._clock += time.perf_counter() - start
+        if result is None:
+            return False
+        self.evaluated_at = place.step
         if self.metrics is None:
-            return
+            return True
         log.info(
             "held-out loss: %.4f, bits_per_byte: %.4f", result["eval_loss"], result["bits_per_byte"]
         )
-        where = {"epoch": place.epoch, "step": place.step, "global_step": progress.global_step}
-        self.metrics.write({"time": time.time(), **where, **result})
+        self.metrics.write({"time": time.time(), **_place_of(place, progress), **result})
         self.tracker.log(result, **tracker_place(place, progress))
+        return True
 
-    def write_samples(self, place: Place, progress: Progress) -> None:
-        """Write what the model would go on with, on rank 0 alone."""
-        assert self.samples is not None
+    def write_samples(self, place: Place, progress: Progress, goes_on: Callable[[], bool]) -> None:
+        """Write what the model would go on with, on rank 0 alone, unless ``goes_on`` says no."""
         self.sampled_at = place.step
+        if self.samples is None:
+            return
         start = time.perf_counter()
         self.samples.write(
+            goes_on=goes_on,
             **tracker_place(place, progress),
-            epoch=place.epoch,
-            step=place.step,
-            global_step=progress.global_step,
+            **_place_of(place, progress),
             tokens=progress.tokens,
         )
         self._clock += time.perf_counter() - start
+
+
+def _place_of(place: Place, progress: Progress) -> dict[str, int]:
+    """Where the run is, as records have it."""
+    return {"epoch": place.epoch, "step": place.step, "global_step": progress.global_step}
 
 
 def tracker_place(place: Place, progress: Progress) -> dict[str, int]:

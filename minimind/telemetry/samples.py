@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from minimind.telemetry.trackers.tracker import Tracker
 
 DEFAULT_PROMPTS = ("The", "A good way to", "今天天气", "我们可以")
 MAX_PROMPTS = 16
-"""All prompts are one batch, while the other ranks wait and a stop signal may come."""
+"""All prompts are one batch, while the other ranks wait."""
 NEW_TOKENS = 48
 
 log = logging.getLogger(__name__)
@@ -60,17 +60,22 @@ class SampleWriter:
         self._tokenizer = load_tokenizer(config.tokenizer_path)
         self._file: JsonLog | None = JsonLog(OutputPaths(config.save_dir).samples)
 
-    def write(self, *, micro_step: int, update: int, **place: Any) -> None:
+    def write(
+        self, *, goes_on: Callable[[], bool], micro_step: int, update: int, **place: Any
+    ) -> None:
         """Sample now. What goes wrong is one warning, and the end of sampling; never raises.
 
         Args:
+            goes_on: asked at each token; once it says no, nothing is written.
             micro_step, update: see ``NullTracker.log``.
             place: ``epoch``, ``step``, ``global_step`` … of the records.
         """
-        if self._file is None:
+        if self._file is None or not goes_on():
             return
         try:
-            texts = self._continue()
+            texts = self._continue(goes_on)
+            if not goes_on():
+                return
             for prompt, text in zip(self._prompts, texts, strict=True):
                 self._file.write({"time": time.time(), **place, "prompt": prompt, "text": text})
         except Exception as error:
@@ -86,7 +91,7 @@ class SampleWriter:
             update=update,
         )
 
-    def _continue(self) -> list[str]:
+    def _continue(self, goes_on: Callable[[], bool]) -> list[str]:
         # Each text has another length at every token: compiled, each would be compiled anew.
         # Block attention is for whole rows: flex_attention not compiled would build all scores, at
         # a warning a time, and the blockwise one knows no cache.
@@ -101,6 +106,7 @@ class SampleWriter:
                     self._prompts,
                     max_new_tokens=NEW_TOKENS,
                     seed=self._seed,
+                    goes_on=goes_on,
                 )
         finally:
             self._model.set_attn_implementation(attention)

@@ -30,31 +30,51 @@ def evaluate(
     batch_size: int,
     world: World,
     autocast: AbstractContextManager[Any],
-    each_batch: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
+    goes_on: Callable[[], bool] = lambda: True,
+) -> dict[str, float] | None:
     """Score every held-out token once, the rows shared out among the ranks.
+
+    Args:
+        goes_on: asked before each batch, equally often on every rank; False, which it must
+            answer on all ranks alike, leaves the rest unscored.
 
     Returns:
         ``eval_loss`` in nats per scored token, and ``bits_per_byte`` of the UTF-8 text,
-        which compares tokenizers too.
+        which compares tokenizers too. None when it was left early.
     """
+    mine = np.arange(world.rank, plan.n_rows, world.world_size)
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=world.device)
-    mine = np.arange(world.rank, plan.n_rows, world.world_size)
-    for start in range(0, len(mine), batch_size):
-        batch = to_device(plan.build(mine[start : start + batch_size], batch_size), world.device)
-        targets = batch.pop("targets")
-        with autocast:
-            out = model(**batch, shift_labels=targets, num_items_in_batch=1)
-        totals += torch.stack((out.loss.double(), (targets >= 0).sum().double()))
-        each_batch()
-    model.train(was_training)
+    try:
+        # Rank 0 has the most rows; a rank that has none left still answers.
+        for start in range(0, -(-plan.n_rows // world.world_size), batch_size):
+            if not goes_on():
+                return None
+            rows = mine[start : start + batch_size]
+            if len(rows):
+                totals += score_batch(model, plan.build(rows, batch_size), world.device, autocast)
+    finally:
+        model.train(was_training)
     nats, scored = world.sum(totals.cpu()).tolist()
     return {
         "eval_loss": nats / max(1, scored),
         "bits_per_byte": nats / math.log(2) / max(1, store.n_bytes),
     }
+
+
+def score_batch(
+    model: nn.Module,
+    arrays: dict[str, Any],
+    device: torch.device,
+    autocast: AbstractContextManager[Any],
+) -> torch.Tensor:
+    """Nats and scored tokens of one batch: float64, shape [2]."""
+    batch = to_device(arrays, device)
+    targets = batch.pop("targets")
+    with autocast:
+        out = model(**batch, shift_labels=targets, num_items_in_batch=1)
+    return torch.stack((out.loss.double(), (targets >= 0).sum().double()))
 
 
 def score(
@@ -94,6 +114,7 @@ def score(
         world=World(rank=0, world_size=1, local_rank=0, device=device),
         autocast=autocast,
     )
+    assert result is not None, "nobody asked it to leave"
     loss = result["eval_loss"]
     return {
         "weight": str(weight),

@@ -138,7 +138,6 @@ def _run(
             batch_size=config.batch_size,
             world=world,
             autocast=autocast,
-            each_batch=events.beat,
         )
 
     # 7. Experiment tracking, under the id that the run had before.

@@ -47,18 +47,34 @@ class StopDecision:
             micro_seconds: how long one takes.
             writing: whether this rank is writing a checkpoint.
         """
+        wish, wait = self._ask(micro_steps * micro_seconds, writing)
+        if micro_steps > 0 and wait <= STOP_PATIENCE_SECONDS:
+            return Outcome.DONE
+        return wish
+
+    def is_asked(self, *, writing: bool) -> bool:
+        """Ask all ranks whether a signal wants them to leave what is no training.
+
+        Time that is up does not: such a run ends with an evaluation and samples.
+        """
+        return self._ask(0.0, writing)[0] is Outcome.STOPPED
+
+    def is_asked_by_now(self, *, writing: bool) -> bool:
+        """The same, but as all ranks know it at this moment: they wait for each other."""
+        return self.is_asked(writing=writing) or self.is_asked(writing=writing)
+
+    def _ask(self, wait: float, writing: bool) -> tuple[Outcome, float]:
+        """The strongest wish of all ranks, and the longest wait."""
         wish = Outcome.DONE
         if self.stop_flag.signal_number:
             wish = Outcome.STOPPED
         elif time.monotonic() > self.deadline:
             wish = Outcome.TIME_IS_UP
         agreed_wish, agreed_wait, agreed_writing = self._agreement.poll(
-            float(wish), micro_steps * micro_seconds, float(writing)
+            float(wish), wait, float(writing)
         )
         self.writing = agreed_writing > 0
-        if micro_steps > 0 and agreed_wait <= STOP_PATIENCE_SECONDS:
-            return Outcome.DONE
-        return Outcome(int(agreed_wish))
+        return Outcome(int(agreed_wish)), agreed_wait
 
     def drain(self) -> None:
         """Let no rank leave a reduction half done."""

@@ -60,9 +60,15 @@ class Trainer:
 
     def train(self) -> Outcome:
         """All epochs that are left."""
+        outcome = Outcome.DONE if self._make_up_for_records() else Outcome.STOPPED
         if self.finished:
             log.info("nothing left to train: the run was complete")
-            return Outcome.DONE
+        elif outcome is Outcome.DONE:
+            outcome = self._train_epochs()
+        self.stop.drain()
+        return outcome
+
+    def _train_epochs(self) -> Outcome:
         outcome = Outcome.DONE
         first = self.progress.epoch
         for number in range(first, self.config.epochs):
@@ -73,7 +79,6 @@ class Trainer:
             outcome = self.train_epoch(self._epoch(number))
             if outcome is not Outcome.DONE or self.finished:
                 break
-        self.stop.drain()
         return outcome
 
     def _epoch(self, number: int) -> Epoch:
@@ -118,26 +123,25 @@ class Trainer:
             epoch_minutes = minutes / (step - epoch.start_step) * epoch.iters
             if self.reporter.log_is_due(step, at_end):
                 self._log(place, learning_rate, epoch_minutes)
-            if self.reporter.evaluation_is_due(step, at_end):
-                self.reporter.log_evaluation(place, self.progress)
-            if self._sample_is_due(step, at_end):
-                self.reporter.write_samples(place, self.progress)
             if is_last and self.saver.is_due(step, at_end, writing=self.stop.writing):
                 self._save()
-            if self.profiler is not None:
-                self.profiler.step()
-
-            outcome = self.stop.poll(
-                window.last_step - step,
-                self._micro_seconds,
-                writing=self.saver.checkpointer.writing,
-            )
+            # What takes long comes after the save that it would hold up.
+            if self._evaluate(place, at_end) and self._sample(place, at_end):
+                outcome = self.stop.poll(
+                    window.last_step - step, self._micro_seconds, writing=self._writing
+                )
+            else:
+                # Not at the next boundary, which has other weights: this point would be lost.
+                outcome = Outcome.STOPPED
             if outcome is not Outcome.DONE:
                 boundary = step if is_last else self._give_up(window)
                 if outcome is Outcome.TIME_IS_UP and boundary > epoch.start_step:
                     end = Place(epoch.number, boundary, epoch.iters)
-                    self._report_the_end(end, epoch_minutes)
+                    if not self._report_the_end(end, epoch_minutes):
+                        outcome = Outcome.STOPPED
                 return outcome
+            if self.profiler is not None:
+                self.profiler.step()
             if is_last:
                 window = None
                 if self.finished:
@@ -210,14 +214,58 @@ class Trainer:
             sections=self.timer.read(),
         )
 
-    def _sample_is_due(self, step: int, at_end: bool) -> bool:
-        # A stop is not kept waiting for texts.
-        return self.reporter.sample_is_due(step, at_end) and not self.stop.stop_flag.signal_number
+    @property
+    def _writing(self) -> bool:
+        return self.saver.checkpointer.writing
 
-    def _report_the_end(self, place: Place, epoch_minutes: float) -> None:
+    def _evaluate(self, place: Place, at_end: bool) -> bool:
+        """Score the held-out text if that is due; False: a stop cut it short, on all ranks."""
+
+        def goes_on() -> bool:
+            self.events.beat()
+            return not self.stop.is_asked(writing=self._writing)
+
+        if not self.reporter.evaluation_is_due(place.step, at_end):
+            return True
+        return self.reporter.log_evaluation(place, self.progress, goes_on)
+
+    def _sample(self, place: Place, at_end: bool) -> bool:
+        """Write samples of text if that is due; False: all ranks are to stop at once."""
+        if not self.reporter.sample_is_due(place.step, at_end):
+            return True
+        flag = self.stop.stop_flag
+        self.reporter.write_samples(place, self.progress, lambda: not flag.signal_number)
+        # Rank 0 alone knows whether there are any.
+        return not self.stop.is_asked_by_now(writing=self._writing)
+
+    def _make_up_for_records(self) -> bool:
+        """Score and sample what a stop, or a kill, has kept the checkpoint's step from.
+
+        Returns:
+            False: another stop came in the middle of it.
+        """
+        progress, reporter = self.progress, self.reporter
+        if not progress.step:
+            return True
+        epoch_is_over = progress.rows_done >= self.plan.n_rows
+        at_end = epoch_is_over or self.finished
+        iters = progress.step if epoch_is_over else self._epoch(progress.epoch).iters
+        place = Place(progress.epoch, progress.step, iters)
+        # Ranks other than 0 may not see its files.
+        is_evaluated, is_sampled = self.world.on_main(
+            lambda: (reporter.is_evaluated(place, progress), reporter.is_sampled(place, progress))
+        )
+        return (is_evaluated or self._evaluate(place, at_end)) and (
+            is_sampled or self._sample(place, at_end)
+        )
+
+    def _report_the_end(self, place: Place, epoch_minutes: float) -> bool:
         """The last line, evaluation and samples of a run whose time is up.
 
         They are of the last optimiser step, ``place``, unless they have been made since.
+
+        Returns:
+            False: a stop came in the middle of it.
         """
         step, boundary = place.step, self.saver.boundary
         if step > self.reporter.logged_at:
@@ -226,7 +274,8 @@ class Trainer:
         # the losses in it, too.
         self.saver.boundary = boundary
         self._save()
-        if step > self.reporter.evaluated_at and self.reporter.evaluation_is_due(step, at_end=True):
-            self.reporter.log_evaluation(place, self.progress)
-        if step > self.reporter.sampled_at and self._sample_is_due(step, at_end=True):
-            self.reporter.write_samples(place, self.progress)
+        is_evaluated = step <= self.reporter.evaluated_at
+        is_sampled = step <= self.reporter.sampled_at
+        return (is_evaluated or self._evaluate(place, at_end=True)) and (
+            is_sampled or self._sample(place, at_end=True)
+        )

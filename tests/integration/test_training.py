@@ -18,11 +18,19 @@ import torch
 
 import minimind
 from minimind.config import TrainConfig
+from minimind.rundir.metrics import read_metrics
 from minimind.telemetry import preparation
 from minimind.training import stop
 from minimind.training.trainer import Trainer
 from tests.corpus import write_corpus
-from tests.runs import STATE_KEYS, Run, differences, rank_main, wait_until
+from tests.runs import (
+    STATE_KEYS,
+    Run,
+    assert_same_run,
+    differences,
+    rank_main,
+    wait_until,
+)
 
 MakeRun = Callable[..., Run]
 
@@ -356,6 +364,114 @@ def test_time_that_is_up_between_updates_is_told_as_of_the_last_one(
     a, b = whole.state(), run.state()
     assert [d for key in STATE_KEYS for d in differences(a[key], b[key], key)] == []
     assert whole.losses().items() <= run.losses().items()
+
+
+def rank_interrupted_while_scoring(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """The last rank gets a signal with its second batch of held-out text; it counts them all."""
+    from minimind.training import evaluate
+
+    trainers: list[Trainer] = []
+    calls: list[None] = []
+    original = evaluate.score_batch
+
+    def score_batch(*batch: Any) -> torch.Tensor:
+        calls.append(None)
+        Path(f"{output}.batches").write_text(str(len(calls)))
+        mine, n_ranks = int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1))
+        if len(calls) == 2 and mine == n_ranks - 1:
+            number = signal.Signals[environ["SIGNAL"]]
+            if number == signal.SIGKILL:
+                for trainer in trainers:
+                    trainer.saver.checkpointer.drain()
+            os.kill(os.getpid(), number)
+        return original(*batch)
+
+    evaluate.score_batch = score_batch
+    rank_main(argv, environ, output, on_micro_batch=lambda trainer: trainers.append(trainer))
+
+
+@pytest.mark.parametrize(
+    ("name", "world_size", "interval", "saved"),
+    [("SIGTERM", 1, 4, 3), ("SIGTERM", 2, 6, 6), ("SIGUSR1", 2, 1000, 12), ("SIGKILL", 1, 6, 6)],
+)
+def test_a_stop_does_not_wait_for_held_out_text_and_the_resumed_run_scores_it(
+    make_run: MakeRun, tmp_path: Path, name: str, world_size: int, interval: int, saved: int
+) -> None:
+    """In an open window, at a boundary, at the very end; and a kill finds the save made before."""
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 60, seed=9)
+    flags = {"max_steps": 4, "log_interval": 3, "save_interval": 6}
+    flags |= {"eval_data_path": held_out, "eval_interval": interval, "batch_size": 1}
+    whole = make_run("whole", **flags).complete(world_size)
+    run = make_run("run", **flags)
+    run.environ["SIGNAL"] = name
+    codes = run.finish(run.start(world_size, target=rank_interrupted_while_scoring))
+    assert codes == [-signal.SIGKILL if name == "SIGKILL" else 75] * world_size, run.output
+    assert run.state()["step"] == saved
+    assert scores(run) == []
+    # The ranks know of it a batch later.
+    most = [int(path.read_text()) for path in run.folder.glob("output.*.batches")]
+    assert len(most) == world_size
+    assert max(most) <= 4
+
+    run.complete(world_size)
+    assert_same_run(whole, run)
+    assert told(scores(run)) == told(scores(whole))
+    assert told(points(run), "loss") == told(points(whole), "loss")
+
+
+def told(records: list[dict[str, Any]], *names: str) -> list[list[Any]]:
+    """What records say, and of which step, without what depends on the clock."""
+    names = names or ("eval_loss", "bits_per_byte")
+    return [[r[name] for name in ("epoch", "step", "global_step", *names)] for r in records]
+
+
+def rank_interrupted_while_sampling(argv: list[str], *rank: Any) -> None:
+    """Rank 0 gets a signal with the second token of its first sample."""
+    from minimind.telemetry import samples
+
+    original = samples.SampleWriter._continue
+
+    def interrupted(self: Any, goes_on: Callable[[], bool]) -> list[str]:
+        asked = itertools.count(1)
+
+        def ask() -> bool:
+            if next(asked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return goes_on()
+
+        return original(self, ask)
+
+    samples.SampleWriter._continue = interrupted  # type: ignore[method-assign]
+    rank_main(argv, *rank)
+
+
+@pytest.mark.parametrize(("world_size", "interval", "saved"), [(1, 6, 6), (2, 4, 3)])
+def test_a_stop_does_not_wait_for_samples_and_the_resumed_run_writes_them(
+    make_run: MakeRun, world_size: int, interval: int, saved: int
+) -> None:
+    flags = {"max_steps": 3, "log_interval": 3, "sample_interval": interval, "batch_size": 1}
+    whole = make_run("whole", **flags).complete(world_size)
+    run = make_run("run", **flags)
+    codes = run.finish(run.start(world_size, target=rank_interrupted_while_sampling))
+    assert codes == [75] * world_size, run.output
+    assert run.state()["step"] == saved
+    run.complete(world_size)
+    assert_same_run(whole, run)
+    texts = [read_metrics(r.save_dir / "samples.jsonl") for r in (whole, run)]
+    assert len(texts[0]) > 0
+    assert told(texts[0], "prompt", "text") == told(texts[1], "prompt", "text")
+
+
+def test_a_stop_cuts_the_last_evaluation_of_a_run_whose_time_is_up_short(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 60, seed=9)
+    run = make_run("run", max_steps=4, eval_data_path=held_out, max_minutes=AT_ONCE, batch_size=1)
+    run.environ["SIGNAL"] = "SIGTERM"
+    codes = run.finish(run.start(target=rank_interrupted_while_scoring))
+    assert codes == [75], run.output
+    assert run.state()["step"] == 3
+    assert scores(run) == []
 
 
 def test_library_call_is_the_same_run(

@@ -103,14 +103,14 @@ def test_speed_is_of_the_tokens_since_the_line_before(
 
 
 def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock, make: Make) -> None:
-    def evaluate() -> dict[str, float]:
+    def evaluate(goes_on: Callable[[], bool]) -> dict[str, float]:
         clock.now += 1000
         return {"eval_loss": 3.0, "bits_per_byte": 1.0}
 
     reporter = make(evaluate=evaluate)
     reporter.count(80, Progress())
     clock.now += 1
-    reporter.log_evaluation(Place(0, 4, 20), Progress())
+    assert reporter.log_evaluation(Place(0, 4, 20), Progress(), lambda: True)
     clock.now += 3
     log(reporter, 10)
     scored, point = points(tmp_path / "metrics.jsonl")
@@ -142,7 +142,7 @@ def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(
 ) -> None:
     scored = []
 
-    def evaluate() -> dict[str, float]:
+    def evaluate(goes_on: Callable[[], bool]) -> dict[str, float]:
         scored.append(1)
         return {"eval_loss": 3.0, "bits_per_byte": 1.0}
 
@@ -153,11 +153,26 @@ def test_other_ranks_take_part_in_an_evaluation_and_write_nothing(
     reporter.tracker = tracker
     clock.now += 1
     log(reporter, 10)
-    reporter.log_evaluation(Place(0, 10, 20), Progress())
+    assert reporter.log_evaluation(Place(0, 10, 20), Progress(), lambda: True)
     reporter.mark_resumed(Progress())
     assert scored == [1]
     assert told == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_that_is_left_early_is_not_told(tmp_path: Path, make: Make) -> None:
+    place, progress = Place(0, 4, 20), Progress(global_step=2)
+    scores = {"eval_loss": 3.0, "bits_per_byte": 1.0}
+    reporter = make(evaluate=lambda goes_on: scores if goes_on() else None)
+    assert not reporter.log_evaluation(place, progress, lambda: False)
+    assert points(tmp_path / "metrics.jsonl") == []
+    assert not reporter.is_evaluated(place, progress)
+    assert reporter.log_evaluation(place, progress, lambda: True)
+    assert reporter.is_evaluated(place, progress)
+    assert not reporter.is_evaluated(Place(0, 5, 20), progress)
+    assert not reporter.is_evaluated(place, Progress(global_step=3))
+    reporter.mark_resumed(Progress(global_step=1))
+    assert not reporter.is_evaluated(place, progress), "it is trained, and scored, again"
 
 
 def test_it_opens_what_an_attempt_writes_and_closes_it(

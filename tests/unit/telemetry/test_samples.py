@@ -50,8 +50,9 @@ def config(tiny_tokenizer, tmp_path):
     )
 
 
-def write(writer, step=7):
-    writer.write(micro_step=step, update=3, epoch=0, step=step, global_step=2, tokens=99)
+def write(writer, step=7, goes_on=lambda: True):
+    place = {"epoch": 0, "step": step, "global_step": 2, "tokens": 99}
+    writer.write(goes_on=goes_on, micro_step=step, update=3, **place)
 
 
 def test_records_and_trackers_get_the_same_text(config, model):
@@ -85,6 +86,23 @@ def test_a_sample_leaves_no_trace(config, model):
     assert all(module.training for module in model.modules())
     # What inference made must not stay behind in a buffer that training then uses.
     model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
+
+
+def test_a_stop_ends_a_sample_at_the_next_token_and_nothing_is_written(config, model):
+    asked = []
+
+    def goes_on():
+        asked.append(None)
+        return len(asked) < 4
+
+    writer = SampleWriter(config, ["The", "清晨"], model, tracker := Texts())
+    write(writer, goes_on=goes_on)
+    # Before the first token, at three tokens, and before the writing.
+    assert len(asked) == 5
+    assert (Path(config.save_dir) / "samples.jsonl").read_text() == ""
+    assert tracker.got == []
+    write(writer)
+    assert len(read_metrics(Path(config.save_dir) / "samples.jsonl")) == 2
 
 
 def test_a_compiled_model_is_called_as_it_was_written(config, model):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,8 +14,21 @@ from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.training.evaluate import evaluate
 
 
+class TwoRanks:
+    """One of two ranks, whose sums are twice its own."""
+
+    world_size = 2
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return 2 * values
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_each_batch_is_heard_of_and_the_loss_is_that_of_all_rows(
+def test_it_asks_before_each_batch_whether_to_go_on_and_the_loss_is_that_of_all_rows(
     tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path, batch_size: int
 ) -> None:
     plan = open_plan(
@@ -29,18 +44,35 @@ def test_each_batch_is_heard_of_and_the_loss_is_that_of_all_rows(
             num_key_value_heads=1,
         )
     ).train()
-    heard: list[None] = []
-    scores = evaluate(
-        model,
-        plan,
-        plan.store,
-        batch_size=batch_size,
-        world=World(0, 1, 0, torch.device("cpu")),
-        autocast=contextlib.nullcontext(),
-        each_batch=lambda: heard.append(None),
-    )
-    assert len(heard) == -(-plan.n_rows // batch_size)
-    assert model.training
+    asked: list[None] = []
+
+    def scored(rank: int, most: int) -> dict[str, float] | None:
+        """What ``rank`` of two finds in ``most`` batches."""
+        asked.clear()
+
+        def goes_on() -> bool:
+            asked.append(None)
+            return len(asked) <= most
+
+        return evaluate(
+            model,
+            plan,
+            plan.store,
+            batch_size=batch_size,
+            world=cast(World, TwoRanks(rank)),
+            autocast=contextlib.nullcontext(),
+            goes_on=goes_on,
+        )
+
+    n_batches = math.ceil(math.ceil(plan.n_rows / 2) / batch_size)
+    for rank in (0, 1):
+        scores = scored(rank, n_batches)
+        assert len(asked) == n_batches, "both are asked equally often, whoever has more rows"
+        assert model.training
+        assert scored(rank, n_batches - 1) is None
+        assert len(asked) == n_batches
+        assert model.training
+    assert scores is not None
     # An untrained model is about as good as guessing.
     guess = torch.tensor(plan.store.vocab_size).log().item()
     assert abs(scores["eval_loss"] - guess) < 0.5

@@ -42,6 +42,15 @@ def test_a_signal_outweighs_the_time(decision: StopDecision) -> None:
     assert decision.poll(0, 1.0, writing=False) is Outcome.STOPPED
 
 
+def test_only_a_signal_cuts_an_evaluation_short(decision: StopDecision) -> None:
+    decision.deadline = 0.0
+    assert not decision.is_asked(writing=False)
+    assert not decision.is_asked_by_now(writing=False)
+    decision.stop_flag.signal_number = signal.SIGTERM
+    assert decision.is_asked(writing=False)
+    assert decision.is_asked_by_now(writing=False)
+
+
 class DesertedWorld:
     """A peer has left while we waited for it."""
 
