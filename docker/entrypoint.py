@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from minimind.cli import COMMANDS
 from minimind.errors import EXIT_NOT_FOUND
 from minimind.rundir import env
+from minimind.system.ownership import own_folder
 
 GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
 """Device nodes of GPUs: NVIDIA's, those of WSL 2, AMD's."""
@@ -23,11 +25,13 @@ GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
 RANK_VARIABLES = (env.RANK, "SLURM_STEP_ID", "SUBMITIT_LOCAL_GLOBALID")
 """Any of these says that somebody else starts the ranks."""
 
-CACHES = {
-    env.CACHE: "/runs/.cache/minimind",
+CACHE = "/runs/.cache/minimind"
+
+CODE_CACHES = {
     "TORCHINDUCTOR_CACHE_DIR": "/runs/.cache/torchinductor",
     "TRITON_CACHE_DIR": "/runs/.cache/triton",
 }
+"""What lies there is run: each must be this user's alone."""
 
 USAGE = """\
 usage: docker run [DOCKER OPTIONS] IMAGE COMMAND [FLAGS]
@@ -121,8 +125,17 @@ def writable_places(environment: Mapping[str, str]) -> dict[str, str]:
     if not writable(environment.get("HOME", "/")):
         places["HOME"] = tempfile.mkdtemp(prefix="home-")
     if writable("/runs"):
-        places |= {name: path for name, path in CACHES.items() if name not in environment}
+        places[env.CACHE] = environment.get(env.CACHE, CACHE)
+        unset = {name: path for name, path in CODE_CACHES.items() if name not in environment}
+        places |= {name: path for name, path in unset.items() if private(path)}
     return places
+
+
+def private(folder: str) -> bool:
+    try:
+        return own_folder(Path(folder))
+    except OSError:
+        return False
 
 
 def writable(folder: str) -> bool:

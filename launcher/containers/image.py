@@ -19,6 +19,7 @@ from launcher.containers.runtimes import RUNTIMES, enroot_name
 from minimind.errors import ConfigError
 from minimind.system.digest import sha256_of
 from minimind.system.durable import sync_file, take_name, write_text_durably
+from minimind.system.ownership import is_private, user_on
 
 RECORD_SUFFIX = ".origin.json"
 
@@ -70,8 +71,8 @@ def import_image(
     local = local_digest(engine, reference) if engine else None
     if runtime == "charliecloud" and local is None:
         raise ConfigError(f"{reference}: not in the local docker engine; docker pull it first")
-    partial = target.with_name(f".partial-{target.name}")
-    _remove(partial)
+    folder = _fresh_folder(target)
+    partial = folder / target.name
     try:
         done = subprocess.run(import_command(reference, runtime, partial, local is not None))
         if done.returncode:
@@ -90,8 +91,28 @@ def import_image(
         write_text_durably(record_path(target), json.dumps(asdict(origin), indent=2) + "\n")
         take_name(partial, target)
     finally:
-        _remove(partial)
+        shutil.rmtree(folder, ignore_errors=True)
     return target, origin
+
+
+def _fresh_folder(target: Path) -> Path:
+    """A folder of our own beside ``target``, in place of what a killed import left.
+
+    The tool writes to whatever has the name that it is given: nobody else may lay a link there.
+
+    Raises:
+        ConfigError: it cannot be made, or what is there is not ours.
+    """
+    folder = target.with_name(f".partial-{target.name}")
+    try:
+        if os.path.lexists(folder) and is_private(os.lstat(folder), user_on(folder.parent)):
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: {error.strerror}; remove it, or choose another --out"
+        ) from None
+    return folder
 
 
 def import_command(reference: str, runtime: str, target: Path, local: bool) -> list[str]:
@@ -139,10 +160,3 @@ def read_origin(image: Path) -> Origin | None:
         return Origin(**json.loads(record_path(image).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

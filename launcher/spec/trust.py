@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
-
-OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+from minimind.system.ownership import OTHERS_ENTER, OTHERS_WRITE, user_on
 
 
 def check_trusted(run: RunFolder) -> None:
@@ -29,11 +26,8 @@ def check_trusted(run: RunFolder) -> None:
     owner = run.root.stat().st_uid
     if owner == os.geteuid():
         return
-    # A server that squashes root, or a mount that maps users, shows other numbers than this
-    # process has: what it makes there belongs to whom it is there.
     try:
-        with tempfile.NamedTemporaryFile(dir=run.root, prefix=".owner-") as probe:
-            me = os.fstat(probe.fileno()).st_uid
+        me = user_on(run.root)
     except OSError as error:
         raise ConfigError(f"{run.root} belongs to user {owner}: {error.strerror}") from None
     if owner != me:
@@ -54,6 +48,12 @@ def check_unshared(run: RunFolder) -> None:
     """
     try:
         root = run.root.stat()
+        link = run.root.lstat()
+        if link.st_uid not in (root.st_uid, 0):
+            raise ConfigError(
+                f"{run.root} is a link of user {link.st_uid} to a folder of user {root.st_uid}: "
+                "nothing in it is run; remove the link, or submit under another --name"
+            )
         for path, status in _executed(run, root):
             if status.st_uid not in (root.st_uid, 0):
                 raise ConfigError(

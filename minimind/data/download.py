@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import IO, Any
 from minimind.errors import MiniMindError
 from minimind.system.digest import sha256_of
 from minimind.system.durable import take_name, write_text_durably
+from minimind.system.ownership import create_anew, is_own_file, open_private, user_on
 
 TIMEOUT_SECONDS = 10
 """For connecting, and for each read: without a network the command ends soon."""
@@ -44,6 +46,7 @@ def download(url: str, target: Path) -> str:
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_foreign(part)
         expected = _fetch(url, part)
         checksum = sha256_of(part).hexdigest()
         if expected and checksum != expected:
@@ -86,12 +89,27 @@ def _fetch(url: str, part: Path) -> str | None:
         sha256 = redirects.sha256 or _checksum_of(response.headers)
         validator = _validator(response.headers)
         note = {"validator": validator, "size": size, "sha256": sha256}
-        write_text_durably(_note_file(part), json.dumps(note))
-        with open(part, "ab" if resumed else "wb") as file:
+        write_text_durably(_note_file(part), json.dumps(note), 0o644)
+        with os.fdopen(_opened(part, resumed), "ab" if resumed else "wb") as file:
             _copy(response, file, start, size)
     if size is not None and part.stat().st_size != size:
         raise OSError(f"{part.stat().st_size} of {size} bytes came")
     return sha256
+
+
+def _remove_foreign(part: Path) -> None:
+    """Begin anew where others could have written what seems to be ours."""
+    user = user_on(part.parent)
+    for path in (part, _note_file(part)):
+        with contextlib.suppress(FileNotFoundError):
+            if not is_own_file(os.lstat(path), user):
+                path.unlink()
+
+
+def _opened(part: Path, resumed: bool) -> int:
+    if not resumed:
+        return create_anew(part, 0o644)
+    return open_private(part, os.O_WRONLY | os.O_APPEND, user_on(part.parent))
 
 
 def _copy(response: IO[bytes], file: IO[bytes], start: int, size: int | None) -> None:

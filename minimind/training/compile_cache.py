@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-import stat
 from pathlib import Path
 
 import torch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from minimind.data.tokenize.cache import cache_folder
+from minimind.data.tokenize.cache import cache_folder, user_cache
+from minimind.system.ownership import lets_others_rename, own_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,10 @@ def keep_compiled_code(cache_dir: str, device: torch.device) -> None:
     # Some of torch's modules write their default into the variable when they are imported.
     if os.environ.get(VARIABLE) not in (None, "", default_cache_dir()):
         return
-    home = cache_folder(cache_dir) / f"compiled-{os.getuid()}"
+    home = _home(cache_folder(cache_dir))
     folder = home / f"torch-{torch.__version__}-{_processor(device)}"
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = home.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o022:
+        if not own_folder(home):
             log.warning("compiled code is not kept: others may write in %s", home)
             return
         folder.mkdir(exist_ok=True)
@@ -41,6 +40,14 @@ def keep_compiled_code(cache_dir: str, device: torch.device) -> None:
         log.info("compiled code is not kept: %s: %s", folder, error.strerror)
         return
     os.environ[VARIABLE] = str(folder)
+
+
+def _home(cache: Path) -> Path:
+    """The user's own folder in a cache; in the user's own cache where others could replace it."""
+    with contextlib.suppress(OSError):
+        if lets_others_rename(cache.stat()):
+            cache = user_cache()
+    return cache / f"compiled-{os.getuid()}"
 
 
 def _processor(device: torch.device) -> str:

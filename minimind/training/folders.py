@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from minimind.config import TrainConfig
 from minimind.distributed.world import World
 from minimind.errors import ConfigError
 from minimind.rundir.layout import OutputPaths, lock_of
+from minimind.system.ownership import create_anew
 from minimind.telemetry.console import logging_to_file
 
 
@@ -47,12 +49,16 @@ def make_folders(config: TrainConfig) -> None:
         folder = Path(getattr(config, flag))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # One name, so that what a killed start leaves is gone after the next.
-            probe = folder / ".probe"
-            try:
-                # Not empty: on a full disk a file can often still be made.
-                probe.write_bytes(bytes(1 << 12))
-            finally:
-                probe.unlink(missing_ok=True)
+            _write_probe(folder / ".probe")
         except OSError as error:
             raise ConfigError(f"--{flag} {folder} cannot be written: {error.strerror}") from None
+
+
+def _write_probe(path: Path) -> None:
+    """See that a file can be written, under one name: the next start removes a killed one's."""
+    try:
+        with os.fdopen(create_anew(path), "wb") as file:
+            # Not empty: on a full disk a file can often still be made.
+            file.write(bytes(1 << 12))
+    finally:
+        path.unlink(missing_ok=True)

@@ -55,6 +55,7 @@ from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.system.digest import sha256_of
 from minimind.system.durable import sync_tree
+from minimind.system.ownership import open_private, opened_folder
 from minimind.system.process import available_cores
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class StoreWriter:
     """Fills a folder with the arrays of a store.
 
     Args:
-        folder: an existing folder.
+        folder: an existing folder, which only this user may write.
         dtype: of a token.
         mark: how far an interrupted build in this folder had come.
 
@@ -284,13 +285,23 @@ class StoreWriter:
         return self
 
     def _open(self, mode: Literal["w", "a"]) -> None:
-        with contextlib.ExitStack() as opened:
+        """Open the files, by a folder and names that lead nowhere else whoever changes them."""
+        with contextlib.ExitStack() as opened, opened_folder(self._folder) as folder:
+            user = os.fstat(folder).st_uid
+
+            def private(name: str, flags: int) -> int:
+                return open_private(name, flags & ~os.O_TRUNC, user, dir_fd=folder)
+
             self._files: dict[str, IO[bytes]] = {
-                name: opened.enter_context(open(self._folder / name, f"{mode}b")) for name in ARRAYS
+                name: opened.enter_context(open(name, f"{mode}b", opener=private))
+                for name in ARRAYS
             }
             self._listing = opened.enter_context(
-                open(self._folder / REJECTED, f"{mode}+", encoding="utf-8")
+                open(REJECTED, f"{mode}+", encoding="utf-8", opener=private)
             )
+            if mode == "w":
+                for file in (*self._files.values(), self._listing):
+                    file.truncate(0)
             self._opened = opened.pop_all()
         self._digests = {name: sha256_of(self._folder / name) for name in ARRAYS}
         self.rejected = RejectedRows(self._listing)
@@ -340,11 +351,12 @@ class StoreWriter:
             _DamagedError, OSError, ValueError, LookupError, TypeError: it is not what it was.
         """
         for name in (*ARRAYS, REJECTED):
-            if (self._folder / name).stat().st_size < mark.sizes[name]:
+            if os.lstat(self._folder / name).st_size < mark.sizes[name]:
                 raise _DamagedError(f"{name} is cut off")
-            os.truncate(self._folder / name, mark.sizes[name])
         self._open("a")
         try:
+            for name, file in {**self._files, REJECTED: self._listing}.items():
+                file.truncate(mark.sizes[name])
             if self._digest(mark.source, mark.place, mark.sizes) != mark.digest:
                 raise _DamagedError("it is not what its mark says")
             self._listing.seek(0)

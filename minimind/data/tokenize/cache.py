@@ -27,6 +27,7 @@ from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreErro
 from minimind.errors import DataError
 from minimind.rundir import env
 from minimind.system.durable import remove_temporaries, take_name, write_text_durably
+from minimind.system.ownership import holds_only_own_files, let_read, user_on
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ def cache_folder(cache_dir: str = "") -> Path:
     given = cache_dir or os.environ.get(env.CACHE, "")
     if given:
         return Path(given).expanduser().absolute()
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """Return the cache folder of this user alone."""
     from platformdirs import user_cache_path
 
     return user_cache_path("minimind", appauthor=False)
@@ -183,7 +189,7 @@ class Building:
         Raises:
             OSError: the cache folder cannot be written.
         """
-        building = _take_up(store) or _begin(store)
+        building = _folder_for(store)
         try:
             yield building
         except Exception:
@@ -204,12 +210,18 @@ class Building:
     def keep_listing(self) -> Path:
         """Keep the list of rejected rows, though there will be no store; return where it is."""
         kept = self.store.with_name(f"{self.store.name}-{REJECTED}")
-        os.replace(self.path / REJECTED, kept)
+        let_read(self.path, like=self.store.parent)
+        try:
+            os.replace(self.path / REJECTED, kept)
+        except OSError:  # another user's has the name
+            kept = self.path.with_name(f"{self.path.name.removesuffix(SUFFIX)}-{REJECTED}")
+            os.replace(self.path / REJECTED, kept)
         return kept
 
     def publish(self) -> TokenStore:
         """Give the finished store its name; if another build was faster, use that one's."""
         self.release()
+        let_read(self.path, like=self.store.parent)
         while True:
             try:
                 take_name(self.path, self.store)
@@ -223,35 +235,36 @@ class Building:
             _discard(self.store)
 
 
-def _begin(store: Path) -> Building:
-    path = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_own_prefix(store), dir=store.parent))
-    path.chmod(store.parent.stat().st_mode)  # readable for whom the cache is
-    lock = FileLock(path / _LOCK)
+def _folder_for(store: Path) -> Building:
+    """A folder of this user alone, with what an interrupted build left or with nothing."""
+    own = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_own_prefix(store), dir=store.parent))
+    user = os.lstat(own).st_uid
+    for path in store.parent.glob(f"{store.name}-*{SUFFIX}"):
+        if path != own and (taken := _take_up(store, path, own, user)):
+            return taken
+    lock = FileLock(own / _LOCK)
     with contextlib.suppress(OSError, NotImplementedError):
         lock.acquire(timeout=0)
-    return Building(store, path, None, lock)
+    return Building(store, own, None, lock)
 
 
-def _take_up(store: Path) -> Building | None:
-    """Take over an interrupted build of ``store``, if nobody is at work on it."""
-    here = f"{store.name}-{socket.gethostname()}-"
-    for path in store.parent.glob(f"{store.name}-*{SUFFIX}"):
-        if (mark := Mark.read(path)) is None:
-            continue
-        lock = FileLock(path / _LOCK)
-        try:
-            # Between machines a lock may mean nothing: silence tells there, and of two that
-            # hear it only one can rename the folder.
-            if not path.name.startswith(here) and _silent_for(path) < ABANDONED_SECONDS:
-                continue
-            lock.acquire(timeout=0)
-            own = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=_own_prefix(store), dir=store.parent))
-            os.rename(path, own)
-        except (OSError, NotImplementedError, Timeout):
-            lock.release()
-            continue
-        return Building(store, own, mark, lock)
-    return None
+def _take_up(store: Path, path: Path, own: Path, user: int) -> Building | None:
+    """Take over the interrupted build in ``path``, if it is ours and nobody is at work on it."""
+    lock = FileLock(path / _LOCK)
+    try:
+        if not holds_only_own_files(path, user) or (mark := Mark.read(path)) is None:
+            return None
+        # Between machines a lock may mean nothing: silence tells there, and of two that
+        # hear it only one can rename the folder.
+        here = path.name.startswith(f"{store.name}-{socket.gethostname()}-")
+        if not here and _silent_for(path) < ABANDONED_SECONDS:
+            return None
+        lock.acquire(timeout=0)
+        os.rename(path, own)
+    except (OSError, NotImplementedError, Timeout):
+        lock.release()
+        return None
+    return Building(store, own, mark, lock)
 
 
 def _own_prefix(store: Path) -> str:
@@ -260,7 +273,7 @@ def _own_prefix(store: Path) -> str:
 
 def _silent_for(path: Path) -> float:
     """Seconds since anything in a folder was written."""
-    return time.time() - max(file.stat().st_mtime for file in [*path.iterdir(), path])
+    return time.time() - max(file.lstat().st_mtime for file in [*path.iterdir(), path])
 
 
 def signs_of_life(store: Path) -> list[tuple[str, int]]:
@@ -268,15 +281,18 @@ def signs_of_life(store: Path) -> list[tuple[str, int]]:
     signs = []
     for building in store.parent.glob(f"{store.name}-*{SUFFIX}"):
         with contextlib.suppress(OSError):
-            signs += [(str(path), path.stat().st_mtime_ns) for path in building.iterdir()]
+            signs += [(str(path), path.lstat().st_mtime_ns) for path in building.iterdir()]
     return sorted(signs)
 
 
 def remove_abandoned(cache: Path) -> None:
-    """Remove what killed builders left, of any store in this cache."""
+    """Remove what killed builders of this user left, of any store in this cache."""
+    user = user_on(cache)
     for path in cache.glob(f"tokens-*{SUFFIX}"):
-        patience = ABANDONED_SECONDS if Mark.read(path) is None else KEPT_SECONDS
         with contextlib.suppress(OSError, NotImplementedError, Timeout):
+            if not holds_only_own_files(path, user):
+                continue
+            patience = ABANDONED_SECONDS if Mark.read(path) is None else KEPT_SECONDS
             if _silent_for(path) < patience:
                 continue
             with FileLock(path / _LOCK, timeout=0):

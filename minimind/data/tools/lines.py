@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from minimind.data.inputs import Source, find_files
 from minimind.data.rows import BadRow, RejectedRows, Row, nothing_usable, read_chunks, read_rows
 from minimind.data.tools.outputs import writing
 from minimind.errors import DataError
+from minimind.system.ownership import create_anew
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +98,7 @@ def listing_beside(output: Path) -> Iterator[IO[str]]:
     path = rejected_file(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8") as listing:
+        with os.fdopen(create_anew(path), "w", encoding="utf-8") as listing:
             yield listing
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None

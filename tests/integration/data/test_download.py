@@ -117,6 +117,21 @@ def interrupted(hub: type[Hub], target: Path) -> str:
     return url
 
 
+@pytest.mark.parametrize("planted", ["link", "second name"])
+def test_what_others_planted_is_not_written_to(
+    hub: type[Hub], tmp_path: Path, planted: str
+) -> None:
+    target = tmp_path / "data" / "a.jsonl"
+    url = interrupted(hub, target)
+    part, precious = target.with_name("a.jsonl.part"), tmp_path / "precious"
+    os.rename(part, precious)
+    before = precious.read_bytes()
+    (os.symlink if planted == "link" else os.link)(precious, part)
+    assert download(url, target) == SHA256
+    assert hub.ranges[-1] is None, "it began anew"
+    assert precious.read_bytes() == before
+
+
 def test_a_dropped_download_goes_on(hub: type[Hub], tmp_path: Path) -> None:
     target = tmp_path / "a.jsonl"
     assert download(interrupted(hub, target), target) == SHA256

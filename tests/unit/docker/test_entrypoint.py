@@ -126,11 +126,18 @@ def test_torch_counts_where_there_is_a_device_node(
 
 def test_places_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entrypoint, "writable", lambda folder: folder in ("/runs", str(tmp_path)))
+    monkeypatch.setattr(entrypoint, "private", lambda folder: True)
     places = entrypoint.writable_places({"HOME": str(tmp_path), "TRITON_CACHE_DIR": "/mine"})
     assert places == {
         "MINIMIND_CACHE": "/runs/.cache/minimind",
         "TORCHINDUCTOR_CACHE_DIR": "/runs/.cache/torchinductor",
     }
+
+
+def test_compiled_code_is_not_kept_where_others_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrypoint, "writable", lambda folder: True)
+    monkeypatch.setattr(entrypoint, "private", lambda folder: False)
+    assert entrypoint.writable_places({}) == {"MINIMIND_CACHE": "/runs/.cache/minimind"}
 
 
 def test_home_of_a_read_only_image(monkeypatch: pytest.MonkeyPatch) -> None:

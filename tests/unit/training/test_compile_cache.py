@@ -69,6 +69,16 @@ def test_a_link_to_elsewhere_is_not_followed(tmp_path):
     assert not os.environ[VARIABLE]
 
 
+def test_in_a_groups_cache_it_lies_in_the_users_own(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o2770)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    keep_compiled_code(str(cache), CPU)
+    assert os.environ[VARIABLE].startswith(str(tmp_path / "own" / "minimind"))
+    assert not list(cache.iterdir())
+
+
 def test_without_a_place_torch_uses_its_own(tmp_path):
     (tmp_path / "file").touch()
     keep_compiled_code(str(tmp_path / "file"), CPU)

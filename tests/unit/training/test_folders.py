@@ -35,6 +35,16 @@ def test_what_a_killed_start_left_is_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_planted_probe_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".probe").symlink_to(tmp_path / "precious")
+    make_folders(TrainConfig(save_dir=str(out), checkpoint_dir=str(out)))
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not list(out.iterdir())
+
+
 def test_why_a_folder_is_refused_can_still_be_logged_in_it(tmp_path: Path) -> None:
     config = TrainConfig(save_dir=str(tmp_path), checkpoint_dir=str(tmp_path))
     world = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))

@@ -185,6 +185,49 @@ def test_what_a_crash_left_damaged_is_not_built_upon(
     assert ("begun anew" in caplog.text) is bool(said)
 
 
+@pytest.mark.parametrize("planted", ["link", "second name", "writable", "linked folder", "foreign"])
+def test_an_unfinished_store_of_others_is_not_taken_up(
+    planted: str,
+    tokenise: Tokenise,
+    whole: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a shared cache anybody can plant one, with links to what is not theirs to write."""
+    interrupted(tokenise, "c", 8)
+    building = only(tmp_path, "c/*.building")
+    secret = tmp_path / "secret"
+    shutil.copy(building / "tokens.bin", secret)
+    with open(secret, "ab") as file:
+        file.write(b"precious")
+    before = secret.read_bytes()
+    if planted in ("link", "second name"):
+        (building / "tokens.bin").unlink()
+        (os.symlink if planted == "link" else os.link)(secret, building / "tokens.bin")
+    elif planted == "writable":
+        building.chmod(0o777)
+    elif planted == "linked folder":
+        os.rename(building, tmp_path / "elsewhere")
+        building.symlink_to(tmp_path / "elsewhere")
+    elif os.geteuid() == 0:
+        for path in (*building.iterdir(), building):
+            os.chown(path, 65534, 65534)
+    else:
+        pytest.skip("needs root")
+    age(building, 8 * 24 * 3600)
+    left = sorted(path.name for path in building.iterdir())
+    assert content(tokenise("c")) == whole
+    assert secret.read_bytes() == before
+    assert left == sorted(path.name for path in building.iterdir()), "it is not ours to remove"
+
+
+def test_what_is_unfinished_is_for_this_user_alone(tokenise: Tokenise, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c").chmod(0o777)
+    interrupted(tokenise, "c", 4)
+    assert only(tmp_path, "c/*.building").stat().st_mode & 0o077 == 0
+
+
 def renamed(building: Path, host: str) -> Path:
     store = building.name[: len("tokens-") + 32]
     return building.rename(building.with_name(f"{store}-{host}-1-x.building"))

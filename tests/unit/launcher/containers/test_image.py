@@ -48,7 +48,7 @@ def write_program(path: Path, text: str) -> None:
 )
 def test_command(tools: Path, tmp_path: Path, runtime: str, reference: str, command: str) -> None:
     target, origin = image.import_image(reference, runtime, tmp_path / "target")
-    assert tools.read_text() == command.format(tmp_path / ".partial-target") + "\n"
+    assert tools.read_text() == command.format(tmp_path / ".partial-target" / "target") + "\n"
     assert target == tmp_path / "target"
     assert target.exists()
     assert image.read_origin(target) == origin
@@ -84,6 +84,25 @@ def test_failed_import_leaves_nothing(tools: Path, tmp_path: Path) -> None:
         image.import_image("mm:1", "apptainer", tmp_path / "mm.sif")
     assert not list(tmp_path.glob("*mm.sif*"))
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_what_a_killed_import_left_is_removed(tools: Path, tmp_path: Path) -> None:
+    (tmp_path / ".partial-mm.sif").mkdir(mode=0o700)
+    (tmp_path / ".partial-mm.sif" / "mm.sif").write_text("half")
+    image.import_image("mm:1", "apptainer", tmp_path / "mm.sif")
+    assert (tmp_path / "mm.sif").read_text() == "image"
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_planted_link_is_not_written_through(tools: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (tmp_path / ".partial-mm.sif").symlink_to(precious)
+    with pytest.raises(
+        ConfigError, match=r"partial-mm\.sif: .*; remove it, or choose another --out"
+    ):
+        image.import_image("mm:1", "apptainer", tmp_path / "mm.sif")
+    assert not list(precious.iterdir())
 
 
 def test_what_is_there_is_kept(tools: Path, tmp_path: Path) -> None:

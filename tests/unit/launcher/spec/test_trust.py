@@ -89,6 +89,18 @@ def test_a_file_of_somebody_else_is_refused(run: RunFolder) -> None:
             check(run)
 
 
+@only_root
+def test_a_link_that_somebody_else_laid_is_refused(run: RunFolder) -> None:
+    """In a folder that others write it could lead into any folder of the user's own."""
+    moved = run.root.with_name("elsewhere")
+    os.rename(run.root, moved)
+    run.root.symlink_to(moved)
+    check_trusted(run)
+    os.lchown(run.root, 54321, 54321)
+    with pytest.raises(ConfigError, match="is a link of user 54321 to a folder of user 0"):
+        check_trusted(run)
+
+
 def test_root_that_a_server_makes_nobody_is_who_its_files_say(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
