@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,19 @@ from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
 from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
 from minimind.system.durable import remove_temporaries, sync_folder, write_durably
-from minimind.weights.torch_file import load_torch_file, verify_file
+from minimind.weights.torch_file import load_torch_file, load_verified, verify_file
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a checkpoint from every other, whatever its file is called."""
+
+    step: int
+    """Optimiser steps done."""
+    digest: str
+    """As :func:`minimind.weights.torch_file.content_digest`."""
 
 
 class Checkpointer:
@@ -62,6 +72,8 @@ class Checkpointer:
         self._damaged: list[Path] = []
         """What did not verify and is newer than the checkpoint the run went on from."""
         self._found: dict[str, Any] | None = None
+        self.found_identity: Identity | None = None
+        """Of what :meth:`find_newest` found."""
         self._staging: dict[Any, torch.Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -214,8 +226,11 @@ class Checkpointer:
             # Room is lost, no step; the next save tries again.
             log.warning("an old checkpoint cannot be deleted: %s", error)
 
-    def find_newest(self) -> Path | None:
+    def find_newest(self, each_block: Callable[[], None] = lambda: None) -> Path | None:
         """The newest checkpoint that verifies; each one that does not is named in the log.
+
+        Args:
+            each_block: called after each megabyte that is read.
 
         Raises:
             WeightsError: there are checkpoints and none of them can be used. Starting
@@ -225,12 +240,13 @@ class Checkpointer:
         problems = []
         for number, path in enumerate(candidates):
             try:
-                found = load_checkpoint(path)
+                found, identity = read_checkpoint(path, each_block)
             except WeightsError as error:
                 log.error("%s; trying the one before it", error)
                 problems.append(str(error))
                 continue
-            self.newest_step = step_of(found)
+            self.newest_step = identity.step
+            self.found_identity = identity
             self._damaged = candidates[:number]
             self._found = found
             if problems:
@@ -316,17 +332,39 @@ def save_tensors(value: Any, path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Verify and load one checkpoint.
+def read_checkpoint(
+    path: Path, each_block: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Any], Identity]:
+    """Verify and load one checkpoint, and tell which it is.
+
+    Args:
+        each_block: called after each megabyte that is read.
 
     Raises:
         WeightsError: damaged, foreign, or carrying code.
     """
+    found, digest = load_verified(path, each_block)
+    _must_be_checkpoint(found, path)
+    return found, Identity(step_of(found), digest)
+
+
+def load_checkpoint(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Verify and load one checkpoint.
+
+    Raises:
+        WeightsError: as :func:`read_checkpoint`.
+    """
+    if not mmap:
+        return read_checkpoint(path)[0]
     verify_file(path)
-    found = load_torch_file(path, mmap=mmap)
+    found = load_torch_file(path, mmap=True)
+    _must_be_checkpoint(found, path)
+    return found
+
+
+def _must_be_checkpoint(found: Any, path: Path) -> None:
     if not is_checkpoint(found):
         raise WeightsError(f"{path} is not a checkpoint of this program")
-    return found
 
 
 def steps_in(path: Path) -> int:

@@ -7,13 +7,15 @@ So the archive and the names in its pickle are looked at first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import pickle
 import pickletools
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from minimind.errors import WeightsError
+from minimind.system.digest import sha256_of
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _NEEDED = re.compile(
@@ -37,22 +40,30 @@ MOST_PICKLES = 8
 """A file older than torch 1.6 is a few pickles, one after the other, and then the data."""
 
 
-def verify_file(path: Path) -> None:
+def verify_file(path: Path, each_block: Callable[[], None] = lambda: None) -> None:
     """Check every record's CRC-32, and that the records are no larger than the file.
+
+    Args:
+        each_block: called after each megabyte.
 
     Raises:
         WeightsError: the file is empty, truncated, changed, or not torch's format.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_sizes(archive, path)
-            bad = archive.testzip()
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
-    except (NotImplementedError, RuntimeError, OverflowError) as error:
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
-    if bad is not None:
-        raise WeightsError(f"{path} is damaged: record {bad} fails its checksum")
+    with _naming_damage(path), path.open("rb") as file:
+        _verify(file, path, each_block)
+
+
+def load_verified(path: Path, each_block: Callable[[], None] = lambda: None) -> tuple[Any, str]:
+    """Verify and load a file; return what it holds, and its :func:`content_digest`.
+
+    It is opened once: a moment later its name may stand for another file.
+
+    Raises:
+        WeightsError: as :func:`verify_file` and :func:`load_torch_file`.
+    """
+    with _naming_damage(path), path.open("rb") as file:
+        _verify(file, path, each_block)
+        return _load(file, path), _digest(file)
 
 
 def content_digest(path: Path) -> str:
@@ -65,33 +76,8 @@ def content_digest(path: Path) -> str:
     Raises:
         WeightsError: the file cannot be read, or its end is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                return _digest_of_all(file)
-            with zipfile.ZipFile(file) as archive:
-                return _digest_of(archive.infolist())
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
-        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
-
-
-def _digest_of_all(file: IO[bytes]) -> str:
-    file.seek(0)
-    digest = hashlib.sha256()
-    while block := file.read(READ_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _digest_of(records: list[zipfile.ZipInfo]) -> str:
-    digest = hashlib.sha256()
-    for record in records:
-        # The folder around all records is named after the temporary file they were written to.
-        name = record.filename.partition("/")[2]
-        digest.update(f"{name}\0{record.file_size} {record.CRC}\n".encode())
-    return digest.hexdigest()
+    with _naming_damage(path), path.open("rb") as file:
+        return _digest(file) if zipfile.is_zipfile(file) else sha256_of(path).hexdigest()
 
 
 def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
@@ -106,10 +92,52 @@ def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
         raise WeightsError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    with file:
+        return _load(file, path, mmap=mmap)
+
+
+@contextlib.contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
     try:
-        with file:
-            _refuse_foreign(file, path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        yield
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+    except (NotImplementedError, RuntimeError, OverflowError) as error:
+        raise WeightsError(f"{path} is damaged or not a checkpoint ({error})") from None
+
+
+def _verify(file: IO[bytes], path: Path, each_block: Callable[[], None]) -> None:
+    with zipfile.ZipFile(file) as archive:
+        _check_sizes(archive, file, path)
+        for record in archive.infolist():
+            try:
+                with archive.open(record) as stream:
+                    while stream.read(READ_BYTES):
+                        each_block()
+            except zipfile.BadZipFile as error:
+                raise WeightsError(
+                    f"{path} is damaged: record {record.filename} fails its checksum"
+                ) from error
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            # The folder around all records is named after the temporary file they were written to.
+            name = record.filename.partition("/")[2]
+            digest.update(f"{name}\0{record.file_size} {record.CRC}\n".encode())
+    return digest.hexdigest()
+
+
+def _load(file: IO[bytes], path: Path, *, mmap: bool = False) -> Any:
+    try:
+        _refuse_foreign(file, path)
+        file.seek(0)
+        source = path if mmap else file
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except WeightsError:
         raise
     # torch raises errors of many types on damaged files.
@@ -146,7 +174,7 @@ def _refuse_foreign(file: IO[bytes], path: Path) -> None:
             _refuse_names(stream, path)
         return
     with zipfile.ZipFile(file) as archive:
-        _check_sizes(archive, path)
+        _check_sizes(archive, file, path)
         for name in archive.namelist():
             if name.endswith(".pkl"):
                 with archive.open(name) as stream:
@@ -169,9 +197,10 @@ def _carries_code(path: Path, name: str) -> WeightsError:
     )
 
 
-def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_sizes(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> None:
     """Raise WeightsError for records that would unpack to more than the file holds."""
     records = archive.infolist()
     stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
-    if not stored or sum(record.file_size for record in records) > path.stat().st_size:
+    size = os.fstat(file.fileno()).st_size
+    if not stored or sum(record.file_size for record in records) > size:
         raise WeightsError(f"{path} is refused: torch.save neither compresses nor repeats records")
