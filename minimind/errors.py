@@ -49,6 +49,16 @@ class WeightsError(MiniMindError):
     exit_code = EXIT_USER_ERROR
 
 
+class RanksDifferError(MiniMindError):
+    """Ranks read different things under one name, and went on doing so for two minutes.
+
+    Longer than a network file system keeps what it has read: so it is how the hosts are set up,
+    and the same command would end the same way again.
+    """
+
+    exit_code = EXIT_USER_ERROR
+
+
 class NonFiniteLossError(MiniMindError):
     """The loss is NaN or infinite; the message names step, rows and last good checkpoint."""
 

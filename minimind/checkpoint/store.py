@@ -238,6 +238,7 @@ class Checkpointer:
         """
         candidates = checkpoints_of(self.checkpoint_file)
         problems = []
+        self.found_identity = None
         for number, path in enumerate(candidates):
             try:
                 found, identity = read_checkpoint(path, each_block)

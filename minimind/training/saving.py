@@ -6,6 +6,8 @@ import contextlib
 import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,11 @@ import torch
 from minimind.checkpoint.resume import must_fit
 from minimind.checkpoint.run_lock import FolderLock
 from minimind.checkpoint.state import Execution, Progress, RankState, TrainState
-from minimind.checkpoint.store import Checkpointer
+from minimind.checkpoint.store import Checkpointer, Identity, read_checkpoint, steps_in
 from minimind.config import TrainConfig
+from minimind.distributed.alike import Reading, look_anew, read_alike
 from minimind.distributed.world import World
-from minimind.errors import NonFiniteLossError
+from minimind.errors import NonFiniteLossError, WeightsError
 from minimind.rundir.events import EventLog, Kind
 from minimind.rundir.layout import OutputPaths
 from minimind.rundir.saved import record_saved
@@ -26,7 +29,7 @@ from minimind.training.restart import find_newest
 from minimind.training.schedule import Schedule
 from minimind.training.seed import rng_state, set_rng_state, setup_seed
 from minimind.training.step import TrainStep
-from minimind.weights.torch_file import load_torch_file
+from minimind.weights.torch_file import content_digest
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +49,53 @@ def open_checkpointer(config: TrainConfig, world: World, lock: FolderLock) -> Ch
 def find_checkpoint(
     config: TrainConfig, world: World, checkpointer: Checkpointer
 ) -> TrainState | None:
-    """Load the newest checkpoint that verifies, if there is one and it is wanted."""
+    """Load the newest checkpoint that verifies, if there is one and it is wanted.
+
+    Rank 0 decides which; the others load the very same, whatever its name is for them.
+
+    Raises:
+        RanksDifferError: a rank sees another one in its place.
+    """
     if config.from_resume == "0":
         return None
-    path = world.on_main(partial(find_newest, config, checkpointer))
-    if path is None:
+    path, found = read_alike(
+        world,
+        "checkpoints",
+        partial(_read_checkpoint, config, world, checkpointer),
+        remedy="mount the same --checkpoint_dir on all hosts, then start again",
+    )
+    if path is None or found is None:
         if config.from_resume == "1":
             log.warning("no checkpoint %s: starting afresh", config.checkpoint_file)
         return None
-    # Rank 0 has just verified it, and has it in memory.
-    return TrainState.from_dict(checkpointer.hand_over() or load_torch_file(path), path)
+    return TrainState.from_dict(found, path)
+
+
+Loaded = tuple[Path | None, dict[str, Any] | None]
+
+
+def _read_checkpoint(
+    config: TrainConfig, world: World, checkpointer: Checkpointer
+) -> Reading[Loaded]:
+    """What rank 0 found, as this rank sees it."""
+    look_anew(checkpointer.checkpoint_file)
+    path = world.on_main(partial(find_newest, config, checkpointer))
+    identity = world.on_main(lambda: checkpointer.found_identity)
+    if path is None or identity is None:
+        return Reading({}, str(checkpointer.checkpoint_file), (None, None))
+    found: dict[str, Any] | None = None
+    try:
+        if world.is_main:
+            # It has just been verified, and is in memory.
+            found, mine = checkpointer.hand_over(), identity
+        elif content_digest(path) == identity.digest:
+            found, mine = read_checkpoint(path)
+        else:
+            mine = Identity(steps_in(path), content_digest(path))
+        parts = {"optimiser step": str(mine.step), "content": mine.digest}
+    except WeightsError as error:
+        parts = {"": str(error).removeprefix(f"{path} ")}
+    return Reading(parts, str(path.absolute()), (path, found))
 
 
 @dataclass(frozen=True)
