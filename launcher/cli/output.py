@@ -14,7 +14,9 @@ from launcher.inspect import run_state as state
 from launcher.inspect.run_state import RunState
 from launcher.slurm.sbatch import batch_script
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
 from launcher.supervise import local
+from launcher.supervise.resume import asks_itself, lost_checkpoint
 from minimind.system.terminal import note, print_json, short_duration
 
 STYLES = {
@@ -47,6 +49,24 @@ def print_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) 
         sys.stdout.write(text)
         if spec.cluster == "slurm":
             note(f"The ranks of {run.name}: {command}")
+
+
+def warn_of_lost_checkpoint(run: RunFolder, spec: JobSpec, *, new_code: bool) -> None:
+    """Says that a run's checkpoint is not seen from here; where the job runs it may be.
+
+    ``new_code``: the submission gives the run this version's code.
+    """
+    if not (lost := lost_checkpoint(run, spec)):
+        return
+    note(f"warning: as seen from this machine, {lost}")
+    if new_code or asks_itself(run):
+        note("The job looks again where it runs, and trains only if it finds one.")
+    else:
+        note(
+            f"The code of {run.name} is of a version that does not look again: without a "
+            f"checkpoint it begins at step 0. `launcher submit --name {run.name} --resume … -- "
+            "FLAGS` gives it this version's."
+        )
 
 
 def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:

@@ -25,10 +25,14 @@ def submit(train_flags: list[str] | None, **given: Any) -> int:
 
         print_script(spec, as_json)
         return 0
+    from launcher.cli.output import warn_of_lost_checkpoint
+    from launcher.spec.run_folder import RunFolder
     from launcher.submit.submission import submit as send
 
     secrets = read_secrets(spec)
     check_name_is_free(spec, given["resume"])
+    if given["resume"]:
+        warn_of_lost_checkpoint(RunFolder(spec.run_dir), spec, new_code=True)
     job_id = send(spec, secrets)
     _say_submitted(spec, job_id, as_json, quiet=wait and as_json)
     if not wait:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.slurm.sbatch import SUBMITIT
 from launcher.spec.job_spec import JobSpec
@@ -51,6 +52,27 @@ def mounts(spec: JobSpec) -> list[Mount]:
     own = [Mount(path, path) for path in (spec.sweep_dir or spec.run_dir, spec.workdir)]
     taken = {mount.target for mount in spec.mounts}
     return [mount for mount in own if mount.target not in taken] + list(spec.mounts)
+
+
+def host_path(spec: JobSpec, path: str) -> Path | None:
+    """Where this host has what a rank of ``spec`` sees as ``path``; None: nobody knows.
+
+    ``path``: absolute, or as seen from the working folder.
+    """
+    seen = Path(os.path.normpath(os.path.join(spec.workdir, path)))
+    if spec.container == "none":
+        return seen
+    around = [mount for mount in mounts(spec) if seen.is_relative_to(mount.target)]
+    if not around:
+        return None
+    mount = max(around, key=lambda mount: len(mount.target))
+    folders = [
+        str(folder) for folder in (seen, *seen.parents) if folder.is_relative_to(mount.target)
+    ]
+    if any(folder in word for word in spec.container_args for folder in folders):
+        # An argument of the user's own puts something else there, perhaps.
+        return None
+    return Path(mount.source, seen.relative_to(mount.target))
 
 
 def variables(spec: JobSpec) -> list[str]:

@@ -14,6 +14,7 @@ from launcher.spec.trust import check_trusted, make_private
 from launcher.submit.submission import submit_prepared
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
+from launcher.supervise.resume import keep_going
 from minimind.errors import ConfigError, SubmissionError
 from minimind.rundir import causes
 from minimind.rundir.events import Kind
@@ -120,4 +121,4 @@ def requeue_run(run: RunFolder) -> str:
     # Readers may have been let in meanwhile, and the umask may be a group's.
     make_private(run.submitit)
     run.reopen()
-    return submit_prepared(run, spec)
+    return submit_prepared(run, keep_going(run, spec, None))

@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
-from launcher.spec.run_folder import RunFolder
+from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
@@ -80,7 +80,7 @@ def explain(run: RunFolder) -> Explanation:
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
-    if bad:
+    if bad and not refused_to_go_on(run.final(), recent):
         found.traceback = first_error(run, bad[-1]["attempt"])
     elif not recent and now == state.INTERRUPTED and not refusal(run):
         found.traceback = start_log(run, events)
@@ -90,6 +90,13 @@ def explain(run: RunFolder) -> Explanation:
             found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
     found.advice += advice(run, now, events)
     return found
+
+
+def refused_to_go_on(final: Final | None, recent: list[Event]) -> bool:
+    """Whether the supervisor ended the run before its next attempt: no attempt's error says why."""
+    if final is None or final.cause != causes.CONFIG:
+        return False
+    return not recent or recent[-1]["cause"] != causes.CONFIG
 
 
 def pending_words(reason: str) -> str:
@@ -195,7 +202,10 @@ def advice(run: RunFolder, now: str, events: list[Event]) -> list[str]:
         final = run.final()
         assert final is not None
         if final.cause == causes.CONFIG:
-            return [f"correct the flags: launcher submit --name {name} --resume … -- FLAGS"]
+            return [
+                f"correct the flags: launcher submit --name {name} --resume … -- FLAGS",
+                f"or, once what it names is in its place: launcher requeue {name}",
+            ]
         return [
             f"the logs: launcher logs {name}",
             f"when the cause is removed, continue: launcher requeue {name}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.run_folder import RunFolder
 from minimind.errors import ConfigError
@@ -60,6 +62,21 @@ def complete_train_args(
             added += [f"--{field}", value]
     config = parse_args([*added, *given])
     return [*added, *given], os.path.abspath(config.save_dir), config.device == "cpu"
+
+
+def start_wish(spec: JobSpec) -> str:
+    """The last word of ``--from_resume`` among the flags of a spec, of whatever program."""
+    wish, flags = "", iter(spec.train_args)
+    for word in flags:
+        name, has_value, value = word.partition("=")
+        if name.replace("-", "_") == "__from_resume":
+            wish = value if has_value else next(flags, "")
+    return wish
+
+
+def continuing(spec: JobSpec) -> JobSpec:
+    """The spec of the same run, which goes on from its newest checkpoint."""
+    return replace(spec, train_args=(*spec.train_args, "--from_resume", "auto"))
 
 
 def _run_around(folder: str) -> RunFolder | None:

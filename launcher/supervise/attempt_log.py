@@ -9,7 +9,7 @@ from typing import Any
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise.restart_policy import Decision, decide
-from minimind.errors import EXIT_CANCELLED
+from minimind.errors import EXIT_CANCELLED, EXIT_USER_ERROR
 from minimind.rundir import causes
 from minimind.rundir.events import SAVED, Event, Kind, of_attempt, stands_at
 
@@ -83,6 +83,16 @@ def _progressed(events: list[Event], mine: list[Event]) -> bool:
         return False
     before = stands_at(events[: events.index(mine[0])]) or 0
     return bool(saved[-1] > max(began, default=before))
+
+
+def refuse(run: RunFolder, reason: str) -> Final:
+    """Ends a run before its next attempt begins: a person has to change something first."""
+    final = Final(causes.CONFIG, EXIT_USER_ERROR, reason)
+    number = max(run.attempt_numbers(), default=0)
+    record(run, Kind.RUN_ENDED, attempt=number, **vars(final))
+    run.finish(final)
+    say(f"launcher: error: {reason}")
+    return final
 
 
 def cancel(run: RunFolder) -> Final:

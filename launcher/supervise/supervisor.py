@@ -16,6 +16,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.restart_policy import Decision
+from launcher.supervise.resume import keep_going, lost_checkpoint
 from launcher.supervise.watchdog import Progress, Ranks, watch
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
 from minimind.rundir import causes
@@ -116,7 +117,11 @@ class Supervisor:
 
     def _attempt(self, fence_seconds: float) -> int | None:
         """One attempt. Returns this process's exit status; None: the next one begins here."""
-        number = attempt.begin(self.run, **self.backend.place())
+        place = self.backend.place()
+        self.spec = keep_going(self.run, self.spec, place["job_id"])
+        if lost := lost_checkpoint(self.run, self.spec):
+            return attempt.refuse(self.run, lost).exit_code
+        number = attempt.begin(self.run, **place)
         self.backend.say(f"launcher: attempt {number} on {self.backend.where}")
         # A lost attempt's ranks may still live where nobody can reach them. They stop on seeing a
         # newer attempt, and get the time for it before this one writes anything.

@@ -25,6 +25,7 @@ import pytest
 
 from launcher.inspect import run_state as state
 from launcher.inspect.control import cancel_run, requeue_run
+from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import host
 from minimind.errors import ConfigError
@@ -183,6 +184,22 @@ def test_bad_data_is_exit_2_and_not_tried_again(lab: Lab) -> None:
     done = lab.launcher("submit", "--name", "bad", *LOCAL, "--wait", "--", "--exit", "2")
     assert done.returncode == 2
     assert lab.causes("bad") == ["config"]
+
+
+def test_run_whose_checkpoints_vanished_is_not_begun_again(lab: Lab) -> None:
+    run = RunFolder(lab.runs / "gone")
+    run.attempts.mkdir(parents=True)
+    run.root.chmod(0o700)
+    run.write_spec(JobSpec(name="gone", run_dir=str(run.root), workdir=str(lab.folder)))
+    run.append("checkpointed", step=10)
+    done = lab.launcher("run", "--name", "gone", "--resume", "--procs", "2", "--", "--epochs", "1")
+    assert done.returncode == 2
+    assert f"{run.checkpoints} holds no pretrain_512.pt: bring it back" in done.stdout
+    assert run.attempt_numbers() == []
+    assert "step 10 is on record" in lab.why("gone")
+    done = lab.launcher("requeue", "gone")
+    assert "as seen from this machine, a checkpoint of optimiser step 10" in done.stderr
+    assert lab.wait("gone", "FAILED")["exit_code"] == 2
 
 
 def test_python_that_is_not_there_is_said(lab: Lab) -> None:

@@ -242,8 +242,14 @@ def rank_says(event: str, **values: object) -> str:
     return f"echo '{line}' >> \"$MINIMIND_EVENTS\"\n"
 
 
+LEAVE_A_CHECKPOINT = """
+folder="$(dirname "$MINIMIND_EVENTS")/checkpoints"
+mkdir -p "$folder" && touch "$folder/pretrain_512.pt"
+"""
+
+
 def test_a_run_under_way_is_seen_by_report_and_status(script: Script) -> None:
-    saved = "".join(rank_says(event, step=step) for event, step in SAVED)
+    saved = LEAVE_A_CHECKPOINT + "".join(rank_says(event, step=step) for event, step in SAVED)
     job = script.launch(f'{saved}while [ ! -e "$HERE/go" ]; do sleep 0.1; done; exit 75')
     poll(lambda: script.run_dir.exists() and script.events("checkpointed"), "the first save", 30)
     found = read_run(script.run_dir)
@@ -265,6 +271,14 @@ def test_a_run_under_way_is_seen_by_report_and_status(script: Script) -> None:
 SAVED = (("started", 0), ("checkpointed", 5))
 
 
+def test_a_checkpoint_that_is_gone_ends_it(script: Script) -> None:
+    assert script.start(rank_says("checkpointed", step=5) + "exit 75") == 75
+    assert script.start("exit 0") == 2
+    assert "step 5 is on record" in script.stopped()
+    assert script.causes() == ["stop_requested"]
+    assert script.requeues() == 1
+
+
 def test_a_hang_is_ended_and_tried_again(script: Script) -> None:
     script.fake("squeue", "echo 7.0")
     script.fake("scancel", 'echo "$*" >> "$HERE/signals"; kill -9 "$(cat "$HERE/pid")"')
@@ -283,7 +297,7 @@ def test_crashes_have_a_budget(script: Script) -> None:
 
 
 def test_attempts_without_progress_stop_it(script: Script) -> None:
-    stuck = rank_says("resumed", step=5) + "exit 75"
+    stuck = LEAVE_A_CHECKPOINT + rank_says("resumed", step=5) + "exit 75"
     for _ in range(2):
         assert script.start(stuck) == 75
     assert script.start(stuck) == 1

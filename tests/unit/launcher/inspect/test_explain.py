@@ -11,6 +11,7 @@ from launcher.inspect import run_state as state
 from launcher.inspect.explain import TRACEBACK, explain, first_error, pending_words
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import Final, RunFolder
+from launcher.supervise import attempt_log as attempt
 
 
 @pytest.fixture
@@ -190,3 +191,18 @@ def test_what_an_earlier_job_wrote_is_not_shown_for_a_later_one(
     run.batch_log.write_text("the job before\n")
     os.utime(run.batch_log, (1, 1))
     assert explain(run).traceback == ""
+
+
+def test_a_run_that_may_not_go_on_says_why(run: RunFolder) -> None:
+    """An earlier attempt's error, which the next one was to make good, is not the reason."""
+    number = run.new_attempt()
+    run.rank_log(number, 0).write_text(f"{TRACEBACK}\nOSError: disk\n")
+    run.append("attempt_ended", attempt=number, cause="crash", step=10)
+    attempt.refuse(run, "a checkpoint is on record, and none is there")
+    found = explain(run)
+    assert (found.state, found.summary) == (
+        state.FAILED,
+        "a checkpoint is on record, and none is there",
+    )
+    assert found.traceback == ""
+    assert "launcher requeue demo" in found.advice[-1]

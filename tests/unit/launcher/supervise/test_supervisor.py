@@ -144,3 +144,30 @@ def test_a_superseded_supervisor_leaves_the_end_to_its_successor(submitted: RunF
 def test_a_stop_before_an_attempt_begins_none(submitted: RunFolder) -> None:
     assert supervise(submitted, Place()) == 99
     assert submitted.attempt_numbers() == []
+
+
+def test_a_run_whose_checkpoint_is_gone_ends_before_an_attempt_begins(
+    submitted: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submitted.append("attempt_started", attempt=submitted.new_attempt(), job_id="7")
+    submitted.append("checkpointed", step=10)
+    submitted.append("attempt_ended", attempt=1, cause="preempted", step=10)
+    place = Place(0)
+    assert supervise(submitted, place, train_args=("--from_resume", "auto")) == 2
+    assert place.steps == []
+    assert submitted.attempt_numbers() == [1]
+    final = submitted.final()
+    assert final is not None
+    assert (final.cause, final.exit_code) == ("config", 2)
+    assert final.reason.startswith("a checkpoint of optimiser step 10 is on record")
+    assert submitted.events()[-1]["event"] == "run_ended"
+    assert final.reason in capfd.readouterr().out
+
+
+def test_a_run_begins_anew_once(submitted: RunFolder) -> None:
+    """Its second attempt goes on from what the first one saved."""
+    place = Place(75, 0)
+    place.at_the_end = lambda: submitted.append("started", step=0)
+    wishes = ("--from_resume", "0")
+    assert supervise(submitted, place, train_args=wishes) == 0
+    assert submitted.spec().train_args == (*wishes, "--from_resume", "auto")
