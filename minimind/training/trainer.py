@@ -19,7 +19,7 @@ from minimind.training.audit import RowRecord
 from minimind.training.epoch import Epoch, Window
 from minimind.training.profiler import StepProfiler
 from minimind.training.saving import Saver
-from minimind.training.schedule import Schedule, learning_rate_at
+from minimind.training.schedule import Schedule, planned_rate
 from minimind.training.step import TrainStep
 from minimind.training.stop import Outcome, StopDecision
 
@@ -149,13 +149,7 @@ class Trainer:
         return Outcome.DONE
 
     def _learning_rate_of(self, global_step: int) -> float:
-        return learning_rate_at(
-            global_step,
-            self.schedule.total_steps,
-            self.config.learning_rate,
-            warmup_ratio=self.config.warmup_ratio,
-            min_ratio=self.config.min_lr_ratio,
-        )
+        return planned_rate(self.config, global_step, self.schedule.total_steps)
 
     def _begin_micro_batch(self, place: Place, rows: Any) -> None:
         self.row_record.write(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from minimind.checkpoint.state import Progress, TrainState
 from minimind.config import TrainConfig
-from minimind.training.schedule import learning_rate_at, plan_schedule
+from minimind.training.schedule import learning_rate_at, plan_schedule, planned_rate
 from tests.checkpoints import train_state
 
 
@@ -83,3 +85,72 @@ def test_flags_that_the_user_changed_win_over_the_kept_update() -> None:
     before = TrainConfig(batch_size=4, accumulation_steps=2)
     now = TrainConfig(batch_size=4, accumulation_steps=3)
     assert plan_schedule(now, 1, 160, Progress(), saved(before, 2)).accumulation_steps == 3
+
+
+def resumed(before: TrainConfig, now: TrainConfig, progress: Progress, world_size: int = 1) -> None:
+    """Plan the schedule of a run of 80 rows an epoch that goes on, with other flags perhaps."""
+    plan_schedule(now, world_size, 80, progress, saved(before, 1))
+
+
+ONE_EPOCH = TrainConfig(batch_size=4, accumulation_steps=2, epochs=1)
+ITS_END = Progress(epoch=0, step=20, rows_done=80, global_step=10)
+AT_STEP_5 = Progress(epoch=0, step=10, rows_done=40, global_step=5)
+
+
+def test_more_epochs_after_the_end_say_how_the_rate_jumps(caplog: pytest.LogCaptureFixture) -> None:
+    now = replace(ONE_EPOCH, epochs=3)
+    resumed(ONE_EPOCH, now, ITS_END)
+    schedule = plan_schedule(now, 1, 80, ITS_END, None)
+    assert schedule.total_steps == 30
+    before, after = planned_rate(ONE_EPOCH, 10, 10), planned_rate(now, 10, 30)
+    assert [record.getMessage() for record in caplog.records] == [
+        "--epochs was 1 and is now 3: the learning rate at this step jumps from "
+        f"{before:.1e} to {after:.1e}"
+    ]
+    assert f"{before:.1e}" == "5.0e-05"
+    assert after > 4 * before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learning_rate": 1e-3}, "--learning_rate was 0.0005 and is now 0.001: "),
+        ({"max_steps": 7}, "--max_steps was 0 and is now 7: "),
+        ({"min_lr_ratio": 0.5}, "--min_lr_ratio was 0.1 and is now 0.5: "),
+        ({"accumulation_steps": 1}, "--accumulation_steps was 2 and is now 1: "),
+        (
+            {"epochs": 2, "learning_rate": 1e-3},
+            "--epochs was 1 and is now 2, --learning_rate was 0.0005 and is now 0.001: ",
+        ),
+    ],
+)
+def test_whatever_changes_the_rate_says_so(
+    changes: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed(ONE_EPOCH, replace(ONE_EPOCH, **changes), AT_STEP_5)
+    assert f"{said}the learning rate at this step jumps from " in caplog.text
+
+
+def test_other_ranks_that_change_the_update_say_how_the_rate_jumps(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    resumed(ONE_EPOCH, ONE_EPOCH, AT_STEP_5, world_size=3)
+    assert "3 ranks instead of 1: the learning rate at this step jumps from " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("now", "progress", "world_size"),
+    [
+        (ONE_EPOCH, AT_STEP_5, 1),
+        (ONE_EPOCH, AT_STEP_5, 2),
+        (ONE_EPOCH, ITS_END, 1),
+        (replace(ONE_EPOCH, learning_rate=1.0), ITS_END, 1),
+        (replace(ONE_EPOCH, weight_decay=0.5), AT_STEP_5, 1),
+        (replace(ONE_EPOCH, max_steps=99), AT_STEP_5, 1),
+    ],
+)
+def test_a_rate_that_stays_is_not_mentioned(
+    now: TrainConfig, progress: Progress, world_size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    resumed(ONE_EPOCH, now, progress, world_size)
+    assert "learning rate" not in caplog.text
