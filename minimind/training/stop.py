@@ -37,14 +37,17 @@ class StopDecision:
             self.deadline = time.monotonic() + config.max_minutes * 60
         self.writing = False
         """Whether rank 0 is writing a checkpoint, as all ranks know alike."""
+        self._asked_at = float("inf")
         self._agreement = Agreement(world.world_size)
 
     def poll(self, micro_steps: int, micro_seconds: float, *, writing: bool) -> Outcome:
         """Ask all ranks; a stop between boundaries waits for the next if it is near.
 
+        What it has waited already counts, in case the micro-steps take longer than expected.
+
         Args:
             micro_steps: as many are left to the next boundary.
-            micro_seconds: how long one takes.
+            micro_seconds: how long one is expected to take.
             writing: whether this rank is writing a checkpoint.
         """
         wish, wait = self._ask(micro_steps * micro_seconds, writing)
@@ -65,11 +68,14 @@ class StopDecision:
 
     def _ask(self, wait: float, writing: bool) -> tuple[Outcome, float]:
         """The strongest wish of all ranks, and the longest wait."""
-        wish = Outcome.DONE
+        wish, now = Outcome.DONE, time.monotonic()
         if self.stop_flag.signal_number:
             wish = Outcome.STOPPED
-        elif time.monotonic() > self.deadline:
+        elif now > self.deadline:
             wish = Outcome.TIME_IS_UP
+        if wish is not Outcome.DONE:
+            self._asked_at = min(self._asked_at, now)
+            wait += now - self._asked_at
         agreed_wish, agreed_wait, agreed_writing = self._agreement.poll(
             float(wish), wait, float(writing)
         )

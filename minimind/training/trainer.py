@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.timer = StepTimer(self.world.device)
-        self._micro_seconds = 0.0
+        self._micro_seconds: deque[float] = deque(maxlen=3)
 
     @property
     def finished(self) -> bool:
@@ -115,7 +116,7 @@ class Trainer:
                 with self.timer.section("optimizer"):
                     self._update(window, place)
             self.reporter.count(window.tokens[step - window.first_step], self.progress)
-            self._micro_seconds = time.perf_counter() - micro_clock
+            self._micro_seconds.append(time.perf_counter() - micro_clock)
             self.events.beat()
 
             at_end = step == epoch.iters or (is_last and self.finished)
@@ -128,7 +129,10 @@ class Trainer:
             # What takes long comes after the save that it would hold up.
             if self._evaluate(place, at_end) and self._sample(place, at_end):
                 outcome = self.stop.poll(
-                    window.last_step - step, self._micro_seconds, writing=self._writing
+                    window.last_step - step,
+                    # One that compiled, or waited for a disk, says nothing of the next.
+                    min(self._micro_seconds),
+                    writing=self._writing,
                 )
             else:
                 # Not at the next boundary, which has other weights: this point would be lost.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from minimind.config import TrainConfig
 from minimind.distributed.world import World
 from minimind.system.signals import StopFlag, StopRequested
+from minimind.training import stop
 from minimind.training.stop import (
     STOP_PATIENCE_SECONDS,
     Outcome,
@@ -33,6 +35,18 @@ def test_a_stop_waits_for_a_near_boundary_only(decision: StopDecision) -> None:
     assert decision.poll(1, STOP_PATIENCE_SECONDS, writing=False) is Outcome.DONE
     assert decision.poll(2, STOP_PATIENCE_SECONDS, writing=False) is Outcome.STOPPED
     assert decision.poll(0, STOP_PATIENCE_SECONDS, writing=False) is Outcome.STOPPED
+
+
+def test_a_stop_does_not_wait_again_and_again(
+    decision: StopDecision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Micro-steps that were expected to take a second take four."""
+    now = 100.0
+    monkeypatch.setattr(stop, "time", SimpleNamespace(monotonic=lambda: now))
+    decision.stop_flag.signal_number = signal.SIGTERM
+    assert decision.poll(3, 1.0, writing=False) is Outcome.DONE
+    now += 4.0
+    assert decision.poll(2, 1.0, writing=False) is Outcome.STOPPED
 
 
 def test_a_signal_outweighs_the_time(decision: StopDecision) -> None:
