@@ -21,7 +21,7 @@ from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.rundir.layout import OutputPaths, stem_of
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
-from minimind.training.evaluate import to_device
+from minimind.training.evaluate import score_batch, to_device
 from minimind.training.profiler import name_compiled_kernels
 from minimind.training.schedule import Schedule
 from minimind.weights.state_dict import load_state_into, read_weights, settings_of
@@ -102,8 +102,13 @@ def make_replica(
     world: World,
     autocast: Any,
     execution: Execution,
+    held_out: Plan | None = None,
 ) -> nn.Module:
-    """Compile the model, wrap it for the exchange of gradients, and warm both up."""
+    """Compile the model, wrap it for the exchange of gradients, and warm both up.
+
+    Args:
+        held_out: rows that are scored in training: a pass without gradients is compiled apart.
+    """
     model.set_attn_implementation(execution.attention)
     if execution.compile:
         keep_compiled_code(config.cache_dir, world.device)
@@ -114,6 +119,8 @@ def make_replica(
     replica = wrap(model, world)
     if execution.compile or world.is_distributed:
         warm_up(replica, plan, config, world, autocast)
+    if execution.compile and held_out is not None:
+        warm_up_scoring(model, held_out, config, world, autocast)
     return replica
 
 
@@ -134,3 +141,16 @@ def warm_up(
     (out.loss + out.aux_loss).backward()
     replica.zero_grad(set_to_none=True)
     log.info("warmed up in %.1f s", time.perf_counter() - start)
+
+
+def warm_up_scoring(
+    model: nn.Module, held_out: Plan, config: TrainConfig, world: World, autocast: Any
+) -> None:
+    """Score filler rows once, so that no compiling falls into training, where a stop must wait."""
+    start = time.perf_counter()
+    rows = held_out.build(np.empty(0, dtype=np.int64), config.batch_size)
+    model.eval()
+    with torch.no_grad():
+        score_batch(model, rows, world.device, autocast)
+    model.train()
+    log.info("warmed up the scoring of held-out text in %.1f s", time.perf_counter() - start)

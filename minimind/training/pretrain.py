@@ -127,7 +127,7 @@ def _run(
     config = settle_batch_size(config, model, plan, world, autocast)
     progress = saved.progress if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
-    evaluation = None
+    held_out = evaluation = None
     if config.eval_data_path:
         held_out = open_rows(config, world, config.eval_data_path, "bestfit")
         evaluation = partial(
@@ -183,7 +183,7 @@ def _run(
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
-    step.replica = make_replica(model, plan, config, world, autocast, execution)
+    step.replica = make_replica(model, plan, config, world, autocast, execution, held_out)
     startup.lap("compile")
 
     # 11. Train.
