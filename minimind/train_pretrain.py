@@ -53,7 +53,13 @@ def pretrain(
             change.
         MiniMindError: it cannot go on; the message says why.
     """
-    with StopFlag().installed() as stop_flag, stopping_with_starter():
+    return _pretrain(config, on_micro_batch, StopFlag())
+
+
+def _pretrain(
+    config: TrainConfig, on_micro_batch: Callable[[Trainer], None] | None, stop_flag: StopFlag
+) -> RunResult:
+    with stop_flag.installed(), stopping_with_starter():
         try:
             from minimind.training.pretrain import run
 
@@ -76,8 +82,10 @@ def main(
             return start_ranks(words, flags, procs)
     except MiniMindError as error:
         return complain("minimind pretrain", error)
+    stop_flag = StopFlag()
     try:
-        result = pretrain(config, on_micro_batch)
+        with stop_flag.leaving_in_time():
+            result = _pretrain(config, on_micro_batch, stop_flag)
     except MiniMindError as error:
         if error.reported_elsewhere:
             return error.exit_code

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from minimind.errors import EXIT_CANCELLED
+from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN
+from minimind.system.terminal import show
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 """What a training answers by saving and stopping. Take them through :func:`heeded`."""
@@ -60,6 +63,15 @@ class StopRequested(BaseException):
     """A stop was asked for before training began, when there is nothing to save yet."""
 
 
+POLL_SECONDS = 0.5
+
+LEAVE_SECONDS = 5.0
+"""How long a process with nothing to save may take to heed a stop."""
+
+LEAVE_SECONDS_AFTER_SAVE = 25.0
+"""The same once the last checkpoint is on the disk: records are still closed then."""
+
+
 class StopFlag:
     """Remembers the first stop signal.
 
@@ -71,6 +83,8 @@ class StopFlag:
     def __init__(self) -> None:
         self.signal_number = 0
         self.raising = True
+        self.saved = threading.Event()
+        """Set by a run that was asked to stop, when its last checkpoint is on the disk."""
         self._interrupts = 0
 
     def _handle(self, number: int, frame: Any) -> None:
@@ -103,3 +117,53 @@ class StopFlag:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def leaving_in_time(self) -> Iterator[None]:
+        """End this process with 75 if it does not heed a stop while it has nothing to save.
+
+        A handler runs between two instructions of Python's, and what it raises a library may
+        swallow. A wait for other ranks, or for a compiler, can be one instruction of many minutes.
+        So a thread listens, too: Python writes each signal to a descriptor the moment it comes.
+        Ending like this is as safe as SIGKILL, which may come at any time.
+
+        For programs only: it ends whatever else the process does. Outside of the main thread, where
+        Python allows no handlers, nothing is watched.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        over = threading.Event()
+        thread = threading.Thread(
+            target=self._listen, args=(reader, over), name="stop", daemon=True
+        )
+        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(previous)
+            over.set()
+            os.close(writer)
+            thread.join()
+            os.close(reader)
+
+    def _listen(self, reader: int, over: threading.Event) -> None:
+        numbers = heeded(STOP_SIGNALS)
+        while heard := os.read(reader, 1):
+            if heard[0] in numbers:
+                name = signal.Signals(heard[0]).name
+                break
+        else:
+            return
+        if self.raising and not over.wait(LEAVE_SECONDS) and self.raising:
+            show(sys.stderr, f"{name} before training began: nothing to save\n")
+            os._exit(EXIT_RUN_ME_AGAIN)
+        while not self.saved.wait(POLL_SECONDS):
+            if over.is_set():
+                return
+        if not over.wait(LEAVE_SECONDS_AFTER_SAVE):
+            show(sys.stderr, "the checkpoint is on the disk; what is left to do takes too long\n")
+            os._exit(EXIT_RUN_ME_AGAIN)

@@ -84,6 +84,8 @@ class Reporter:
         """Rank 0's; None elsewhere."""
         self.samples: SampleWriter | None = None
         """Rank 0's, under --sample_interval."""
+        self.stopping = False
+        """Whether the run was asked to stop: what is closed then must not take long."""
         self.monitor = Monitor(world.device)
         self.bar = ProgressBar(total_steps, progress.global_step, visible=world.is_main)
         self.flops_per_token = flops_per_token(model.config, config.max_seq_len)
@@ -105,7 +107,8 @@ class Reporter:
         self._closing.__exit__(*exception)
 
     def _finish_tracking(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.tracker.finish(error=f"{type(error).__name__}: {error}" if error else None)
+        reason = f"{type(error).__name__}: {error}" if error else None
+        self.tracker.finish(reason, stopping=self.stopping)
 
     def open(self) -> None:
         """Begin this attempt's records: those in save_dir are its own by now.

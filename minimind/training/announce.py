@@ -7,11 +7,15 @@ import logging
 from minimind.charts.loss_curve import plot_loss_curve
 from minimind.rundir.events import Kind
 from minimind.system.signals import StopFlag
+from minimind.system.timeout import run_with_timeout
 from minimind.telemetry.environment import count_parameters
 from minimind.telemetry.startup import StartupClock
 from minimind.training.result import RunResult
 from minimind.training.stop import Outcome
 from minimind.training.trainer import Trainer
+
+PICTURE_SECONDS_AFTER_STOP = 5.0
+"""How long a stop waits for the loss curve, which the end of the run draws anyway."""
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +52,11 @@ def announce_start(trainer: Trainer, startup: StartupClock, *, resumed: bool) ->
 
 def announce_end(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:
     """Draw the loss curve and say what is where."""
+    patience = PICTURE_SECONDS_AFTER_STOP if outcome is Outcome.STOPPED else None
     try:
-        plot_loss_curve(result.metrics_file, result.loss_curve)
+        run_with_timeout(lambda: plot_loss_curve(result.metrics_file, result.loss_curve), patience)
+    except TimeoutError:
+        log.warning("no loss curve drawn: it took longer than %.0f s after a stop", patience)
     except Exception as error:
         # A picture is no reason to lose a run's exit code.
         log.warning("no loss curve drawn: %s", error, exc_info=True)

@@ -227,6 +227,9 @@ def _run(
     # 12. Save, say what is where, and part; the context managers above close the rest.
     saver.save_and_wait()
     stopped = outcome is Outcome.STOPPED
+    if stopped:
+        stop_flag.saved.set()
+        reporter.stopping = True
     result = RunResult.of(config, stopped=stopped, global_step=progress.global_step)
     if stopped:
         events.append(Kind.PREEMPTED, step=result.global_step, signal=stop_flag.signal_name)

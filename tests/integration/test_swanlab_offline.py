@@ -289,7 +289,7 @@ def test_finish_does_not_wait_for_ever_on_a_dead_network(config, cloud, monkeypa
     assert track.main(["sync", config.save_dir]) == 0
     assert set(cloud.steps[tracker.run_id]["loss"]) == {(1, 1.0)}
     for thread in threading.enumerate():
-        if thread.name == "tracking":
+        if thread.name == "timeout":
             thread.join(60)
 
 

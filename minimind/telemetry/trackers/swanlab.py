@@ -10,22 +10,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from minimind.config import TrainConfig
 from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import write_text_durably
+from minimind.system.timeout import run_with_timeout
 from minimind.telemetry.trackers.tracker import NullTracker, Tracker, TrackerGroup
 
 SENT = "sent.json"
 FINISH_LIMIT_SECONDS = 15.0
 """How long ``finish`` waits for an upload. SwanLab itself waits for ever when the network is
-gone, and a preempted job is killed 30 s after its warning."""
+gone."""
 
-T = TypeVar("T")
+FINISH_LIMIT_SECONDS_AFTER_STOP = 5.0
+"""The same in a run that was asked to stop: a preempted job is killed 30 s after its warning."""
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +63,23 @@ class SwanLabTracker(NullTracker):
             log.warning("SwanLab stopped recording: %s", _one_line(error))
             self._run = None
 
-    def finish(self, error: str | None = None) -> None:
+    def finish(self, error: str | None = None, *, stopping: bool = False) -> None:
         run, self._run = self._run, None
         if run is None:
             return
         state = "success" if error is None else "crashed"
+        # Offline, everything is still in memory.
+        hurry = stopping and self._online
+        limit = FINISH_LIMIT_SECONDS_AFTER_STOP if hurry else FINISH_LIMIT_SECONDS
         try:
-            _in_thread(lambda: run.finish(state=state, error=error), FINISH_LIMIT_SECONDS)
+            run_with_timeout(lambda: run.finish(state=state, error=error), limit)
             if self._online:
                 mark_sent(self._segment)
         except TimeoutError:
             log.warning(
                 "SwanLab could not upload everything in %.0f s; the rest is in %s: "
                 "send it with `minimind track sync %s`",
-                FINISH_LIMIT_SECONDS,
+                limit,
                 self._segment,
                 self._segment.parent.parent,
             )
@@ -151,7 +155,7 @@ def _start_swanlab(
 
     def start(mode: str) -> SwanLabTracker:
         # On a thread, because on the main one SwanLab takes over SIGINT, which is ours.
-        run = _in_thread(
+        run = run_with_timeout(
             lambda: swanlab.init(
                 project=config.wandb_project,
                 name=f"MiniMind-Pretrain-Epoch-{config.epochs}-BatchSize-{config.batch_size}"
@@ -161,7 +165,8 @@ def _start_swanlab(
                 mode=mode,
                 id=run_id,
                 resume="allow",
-            )
+            ),
+            None,
         )
         return SwanLabTracker(run)
 
@@ -176,33 +181,6 @@ def _start_swanlab(
             )
             mode = "offline"
     return start(mode)
-
-
-def _in_thread(work: Callable[[], T], limit: float | None = None) -> T:
-    """Run ``work`` on a daemon thread and wait for it, at most ``limit`` seconds.
-
-    Raises:
-        TimeoutError: it takes longer, and goes on in the background.
-        Exception: what ``work`` raised.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="tracking", daemon=True)
-    thread.start()
-    thread.join(limit)
-    if results:
-        return results[0]
-    if not errors:
-        raise TimeoutError
-    error = errors[0]
-    raise error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 def _one_line(error: Exception) -> str:

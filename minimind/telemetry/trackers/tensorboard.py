@@ -70,7 +70,7 @@ class TensorBoardTracker(NullTracker):
             log.warning("TensorBoard stopped recording: %s: %s", type(error).__name__, error)
             self._writer = None
 
-    def finish(self, error: str | None = None) -> None:
+    def finish(self, error: str | None = None, *, stopping: bool = False) -> None:
         writer, self._writer = self._writer, None
         if writer is None:
             return

@@ -30,13 +30,14 @@ class NullTracker:
     def log_text(self, texts: Mapping[str, str], micro_step: int, update: int) -> None:
         """Record texts by name, where the tracker can show text; never raises."""
 
-    def finish(self, error: str | None = None) -> None:
+    def finish(self, error: str | None = None, *, stopping: bool = False) -> None:
         """Close the records; never raises, and a second call does nothing.
 
         SwanLab keeps an offline run in memory until here: call it on every orderly stop.
 
         Args:
             error: why the run failed, if it did; the experiment is then shown as crashed.
+            stopping: the run was asked to stop, and must not wait long for a network.
         """
 
 
@@ -59,9 +60,9 @@ class TrackerGroup(NullTracker):
         for tracker in self.trackers:
             tracker.log_text(texts, micro_step, update)
 
-    def finish(self, error: str | None = None) -> None:
+    def finish(self, error: str | None = None, *, stopping: bool = False) -> None:
         for tracker in self.trackers:
-            tracker.finish(error)
+            tracker.finish(error, stopping=stopping)
 
 
 def check_packages(config: TrainConfig) -> None:

@@ -110,3 +110,65 @@ def test_an_ignored_signal_does_nothing() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+DEAF = """
+import ctypes, sys, threading
+from minimind.system import signals
+signals.LEAVE_SECONDS = signals.LEAVE_SECONDS_AFTER_SAVE = 0.2
+flag = signals.StopFlag()
+flag.raising = sys.argv[1] != "saved"
+with flag.leaving_in_time(), flag.installed():
+    try:
+        print("up", flush=True)
+        while sys.argv[1] != "blocked" and not flag.signal_number:
+            threading.Event().wait(0.01)
+    except BaseException:
+        threading.Event().wait()
+    if sys.argv[1] == "saved":
+        flag.saved.set()
+    # To lock it twice is a wait in which no handler runs, as one for other ranks is.
+    mutex = ctypes.create_string_buffer(64)
+    while True:
+        try:
+            ctypes.CDLL(None).pthread_mutex_lock(mutex)
+        except BaseException:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("blocked", "SIGTERM before training began: nothing to save\n"),
+        ("swallowed", "SIGTERM before training began: nothing to save\n"),
+        ("saved", "the checkpoint is on the disk; what is left to do takes too long\n"),
+    ],
+)
+def test_a_process_with_nothing_to_save_leaves_in_time(what: str, said: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF, what],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (75, said)
+
+
+def test_a_process_that_leaves_by_itself_is_left_alone() -> None:
+    flag = StopFlag()
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    with pytest.raises(StopRequested), flag.leaving_in_time(), flag.installed():
+        os.kill(os.getpid(), signal.SIGTERM)
+    after = signal.set_wakeup_fd(before)
+    assert after == before
+    assert not [t for t in threading.enumerate() if t.name == "stop"]

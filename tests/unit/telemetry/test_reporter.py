@@ -181,7 +181,7 @@ def test_it_opens_what_an_attempt_writes_and_closes_it(
     ended: list[str | None] = []
 
     class Noted(NullTracker):
-        def finish(self, error: str | None = None) -> None:
+        def finish(self, error: str | None = None, *, stopping: bool = False) -> None:
             ended.append(error)
 
     monkeypatch.setattr(module, "start_tracker", lambda *of, **more: Noted())

@@ -169,6 +169,27 @@ def test_a_failing_finish_is_a_warning(caplog, monkeypatch):
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("mode", "stopping", "seconds"),
+    [("online", True, 5.0), ("online", False, 15.0), ("offline", True, 15.0)],
+)
+def test_a_stop_waits_less_for_an_upload_but_not_for_records_in_memory(
+    monkeypatch, caplog, mode, stopping, seconds
+):
+    limits = []
+
+    def too_long(work, limit):
+        limits.append(limit)
+        raise TimeoutError
+
+    monkeypatch.setattr(tracking, "run_with_timeout", too_long)
+    run = Run()
+    run.mode = mode
+    SwanLabTracker(run).finish(stopping=stopping)
+    assert limits == [seconds]
+    assert f"could not upload everything in {seconds:.0f} s" in caplog.text
+
+
 @pytest.mark.parametrize("failure", [ImportError, RuntimeError, SystemExit])
 def test_whatever_swanlab_raises_the_run_goes_on(monkeypatch, tmp_path, caplog, failure):
     key = "key-in-the-message"

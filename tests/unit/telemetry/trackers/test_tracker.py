@@ -22,8 +22,8 @@ class Noting(NullTracker):
     def log_text(self, texts, micro_step, update):
         self.got.append(("text", dict(texts), micro_step, update))
 
-    def finish(self, error=None):
-        self.got.append(("finish", error))
+    def finish(self, error=None, *, stopping=False):
+        self.got.append(("finish", error, stopping))
 
 
 def test_a_group_tells_everyone_everything():
@@ -32,9 +32,9 @@ def test_a_group_tells_everyone_everything():
     assert group.run_id == "abc"
     group.log({"loss": 1.0}, 8, 2)
     group.log_text({"sample/1": "x"}, 8, 2)
-    group.finish("KeyError")
+    group.finish("KeyError", stopping=True)
     wanted = [("log", {"loss": 1.0}, 8, 2), ("text", {"sample/1": "x"}, 8, 2)]
-    assert [member.got for member in members] == [[*wanted, ("finish", "KeyError")]] * 2
+    assert [member.got for member in members] == [[*wanted, ("finish", "KeyError", True)]] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minimind.config import TrainConfig
+from minimind.system.signals import StopFlag
+from minimind.training import announce
+from minimind.training.result import RunResult
+from minimind.training.stop import Outcome
+
+
+def test_a_stop_does_not_wait_long_for_the_loss_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(announce, "PICTURE_SECONDS_AFTER_STOP", 0.0)
+    monkeypatch.setattr(announce, "plot_loss_curve", lambda *files: release.wait())
+    result = RunResult.of(TrainConfig(save_dir=str(tmp_path)), stopped=True, global_step=3)
+    with caplog.at_level("INFO"):
+        announce.announce_end(result, Outcome.STOPPED, StopFlag())
+    release.set()
+    assert "no loss curve drawn: it took longer than 0 s after a stop" in caplog.text
+    assert "stopped by another rank at optimiser step 3" in caplog.text
+
+
+def test_any_other_end_draws_it_however_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Any] = []
+    monkeypatch.setattr(announce, "run_with_timeout", lambda work, limit: limits.append(limit))
+    result = RunResult.of(TrainConfig(save_dir=str(tmp_path)), stopped=False, global_step=3)
+    announce.announce_end(result, Outcome.DONE, StopFlag())
+    announce.announce_end(result, Outcome.TIME_IS_UP, StopFlag())
+    assert limits == [None, None]
