@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -16,11 +16,16 @@ import torch.distributed as dist
 from minimind.distributed.device import pick_device, process_group_backend, use_device
 from minimind.distributed.rendezvous import find_rendezvous
 from minimind.errors import MiniMindError
+from minimind.rundir import env
 
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=15)
-"""A rank that stays away longer than this is taken for dead."""
+"""A rank that stays away longer than this is taken for dead, unless the launcher watches."""
+
+WATCHED_TIMEOUT = timedelta(days=7)
+"""The same under the launcher: its watchdog finds a hang long before, and knows a suspension from
+one. The timeouts of gloo and NCCL count the time in which a rank is suspended."""
 
 PREPARATION_TIMEOUT = timedelta(hours=24)
 """How long the other ranks wait while one tokenises a corpus."""
@@ -106,6 +111,11 @@ class World:
                 raise self._as_seen_here(found, owner)
 
 
+def collective_timeout(environ: Mapping[str, str]) -> timedelta:
+    """How long a rank waits for the others in an exchange."""
+    return WATCHED_TIMEOUT if env.ATTEMPT in environ else COLLECTIVE_TIMEOUT
+
+
 @contextlib.contextmanager
 def init_distributed_mode(wanted_device: str) -> Iterator[World]:
     """Join the other ranks; leave them in good order, or at once when an error ends this one.
@@ -126,7 +136,7 @@ def init_distributed_mode(wanted_device: str) -> Iterator[World]:
         init_method=place.init_method,
         rank=place.rank,
         world_size=place.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
+        timeout=collective_timeout(os.environ),
     )
     try:
         yield World(

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from minimind.distributed.world import World
+from minimind.distributed import world as world_module
+from minimind.distributed.world import (
+    COLLECTIVE_TIMEOUT,
+    WATCHED_TIMEOUT,
+    World,
+    init_distributed_mode,
+)
 from minimind.errors import ConfigError
 
 
@@ -18,6 +24,26 @@ def test_errors_of_work_on_main_are_raised() -> None:
     with pytest.raises(ConfigError, match="no"):
         world.on_main(fail)
     assert world.on_main(lambda: 7) == 7
+
+
+@pytest.mark.parametrize("attempt", [None, "1"])
+def test_only_without_a_watchdog_an_exchange_has_a_short_limit(
+    monkeypatch: pytest.MonkeyPatch, attempt: str | None
+) -> None:
+    """A suspension counts towards the limit, and ranks may be suspended for days."""
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    monkeypatch.delenv("LAUNCHER_ATTEMPT", raising=False)
+    for name, value in {**place, "LAUNCHER_ATTEMPT": attempt}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    joined: list[Any] = []
+    group = {"init_process_group": lambda *words, **options: joined.append(options["timeout"])}
+    group |= {"new_group": lambda **options: None, "destroy_process_group": lambda: None}
+    for name, function in group.items():
+        monkeypatch.setattr(world_module.dist, name, function)
+    with init_distributed_mode("cpu"):
+        pass
+    assert joined == [WATCHED_TIMEOUT if attempt else COLLECTIVE_TIMEOUT]
 
 
 class TestLocalMainFirst:
