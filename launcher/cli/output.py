@@ -80,7 +80,7 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
         # As Text: a name or an answer of Slurm's may hold what rich takes for markup.
         table.add_row(
             Text(run.name),
-            Text(run.state, style=STYLES.get(run.state, "")),
+            Text(*state_text(run)),
             Text(run.job_id or "—"),
             Text(",".join(run.nodes) or "—"),
             str(run.attempt or "—"),
@@ -93,6 +93,13 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
             f"{100 * goodput:.0f}%" if goodput is not None else "—",
         )
     return table
+
+
+def state_text(run: RunState) -> tuple[str, str]:
+    """The state and its style; a run that is suspended does not get on, whatever else it is."""
+    if run.suspended:
+        return "SUSPENDED", "yellow"
+    return run.state, STYLES.get(run.state, "")
 
 
 def step_text(run: RunState) -> str:

@@ -154,9 +154,26 @@ def sweep_command(spec: JobSpec) -> list[str]:
     A container outlives a client that was killed with SIGKILL where a daemon or a monitor of
     its own holds it: docker and podman.
     """
+    return _of_all(spec, 'ids=$("$1" ps -aq --filter "label=$2"); [ -z "$ids" ] || "$1" rm -f $ids')
+
+
+def paused_command(spec: JobSpec) -> list[str]:
+    """Lists the run's containers that are paused; empty where the runtime has no such thing."""
+    return _of_all(spec, _PAUSED)
+
+
+def unpause_command(spec: JobSpec) -> list[str]:
+    """Lets the run's paused containers go on; empty where the runtime has no such thing."""
+    return _of_all(spec, f'ids=$({_PAUSED}); [ -z "$ids" ] || "$1" unpause $ids')
+
+
+_PAUSED = '"$1" ps -aq --filter "label=$2" --filter status=paused'
+
+
+def _of_all(spec: JobSpec, script: str) -> list[str]:
+    """``script``, with the engine as ``$1`` and the label of the run's containers as ``$2``."""
     if spec.container not in RUNTIMES or not RUNTIMES[spec.container].is_engine:
         return []
-    script = 'ids=$("$1" ps -aq --filter "label=$2"); [ -z "$ids" ] || "$1" rm -f $ids'
     return ["sh", "-c", script, "sweep", spec.container, label(spec)]
 
 

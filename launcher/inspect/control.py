@@ -47,6 +47,7 @@ def _cancel_here(run: RunFolder) -> bool:
         return True
     # A supervisor that was killed leaves its ranks behind, who train on.
     ranks = host.living_ranks(run)
+    host.unpause(run.spec())
     for rank in ranks:
         _tell_to_stop(rank)
     attempt.cancel(run)
@@ -73,8 +74,10 @@ def _cancel_on_slurm(run: RunFolder) -> bool:
 
 
 def _tell_to_stop(pid: int) -> None:
+    """One that is stopped goes on, to save and stop."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
 
 
 def _scancel(run: RunFolder, job_id: str) -> None:

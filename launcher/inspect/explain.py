@@ -74,6 +74,8 @@ def explain(run: RunFolder) -> Explanation:
     events = run.events()
     if now == state.RUNNING:
         newest = max(run.attempt_numbers(), default=0)
+        who = state.suspension(run, jobs, events)
+        found.summary = f"suspended: {who}" if who else found.summary
         found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == Kind.ATTEMPT_ENDED]
     found.attempts = [attempt_line(event) for event in ended]

@@ -13,7 +13,7 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind, of_attempt, preparing, stands_at
+from minimind.rundir.events import Event, Kind, of_attempt, preparing, stands_at, suspended
 from minimind.rundir.metrics import Point
 from minimind.system.jsonl import strict
 from minimind.system.process import is_alive
@@ -46,6 +46,8 @@ class RunState:
     reason: str = ""
     preparing: str = ""
     """What it does before it trains, where that takes long: it tokenises."""
+    suspended: str = ""
+    """Who keeps a run from running that would; it goes on when they let it."""
     exit_code: int | None = None
     nodes: tuple[str, ...] = ()
     attempt: int = 0
@@ -125,6 +127,18 @@ def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     return (INTERRUPTED if states.has_ended(state) else UNKNOWN), said, None
 
 
+def suspension(run: RunFolder, jobs: dict[str, JobInfo] | None, events: list[Event]) -> str:
+    """Who keeps a run that is ``RUNNING`` from making steps; "" where nobody is known to."""
+    submitted = next((e for e in reversed(events) if e["event"] == Kind.SUBMITTED), {})
+    job = (jobs or {}).get(str(submitted.get("job_id")), {})
+    if submitted.get("cluster") != "local" and job.get("JobState") in states.SUSPENDED:
+        return f"Slurm says that its job is {job['JobState']}"
+    newest = max(run.attempt_numbers(), default=0)
+    seen = suspended(of_attempt(events, newest))
+    here = submitted.get("cluster") == "local" and not seen
+    return host.suspended(run.events_file) if here else seen
+
+
 @dataclass(frozen=True)
 class Records:
     """What a run's folder says, read once."""
@@ -163,6 +177,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         job_id=next((e["job_id"] for e in reversed(events) if e["event"] == Kind.SUBMITTED), None),
         reason=reason,
         preparing=preparing(mine) if state == RUNNING else "",
+        suspended=suspension(run, jobs, events) if state == RUNNING else "",
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
         attempt=number,

@@ -32,6 +32,9 @@ LIVING = (
 )
 """The job has nodes."""
 
+SUSPENDED = ("SUSPENDED", "STOPPED")
+"""The job has nodes, and its processes are kept from running on them."""
+
 _ENDED = (
     "BOOT_FAIL",
     "CANCELLED",

@@ -11,10 +11,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from launcher.containers import runtimes as container
+from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from minimind.rundir import env
 from minimind.rundir.events import SILENT_SECONDS, Event, Kind
 from minimind.system.process import process_identity
+from minimind.system.suspension import FROZEN, STOPPED, suspension
 
 _ATTEMPT_EVENTS = (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.REQUEUED)
 _EVENTS = f"{env.EVENTS}=".encode()
@@ -70,16 +73,60 @@ def living_ranks(run: RunFolder) -> list[int]:
     They are known by their environment: a supervisor that is killed can leave no list that is
     sure to be whole, and a number in a list may be another process's by now.
     """
-    events_file = os.path.realpath(run.events_file)
+    # A rank leads a session; the others in it, its loader workers, end with it.
+    return [pid for pid in _processes(run.events_file) if _session(pid) == pid]
+
+
+def suspended(events_file: Path) -> str:
+    """Who keeps a process of the run of ``events_file`` on this host from running; else ""."""
+    said = {
+        STOPPED: "process {} is stopped (kill -CONT lets it go on)",
+        FROZEN: "the control group of process {} is frozen",
+    }
+    for pid in _processes(events_file):
+        if word := suspension(pid):
+            return said[word].format(pid)
+    return ""
+
+
+def paused(spec: JobSpec) -> str:
+    """Which of the run's containers the runtime says to be paused; else ""."""
+    found = _engine(container.paused_command(spec))
+    unpause = f"{spec.container} unpause lets it go on"
+    return f"container {found[0]} is paused ({unpause})" if found else ""
+
+
+def unpause(spec: JobSpec) -> None:
+    """Lets the run's containers go on: one that is paused takes no signal."""
+    _engine(container.unpause_command(spec))
+
+
+def _engine(command: list[str]) -> list[str]:
+    if not command:
+        return []
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+
+
+def _processes(events_file: Path) -> list[int]:
+    """The processes of this host that were started with ``events_file``, as far as one may look."""
+    wanted = os.path.realpath(events_file)
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-            session = (folder / "stat").read_text().rpartition(")")[2].split()[3]
         except OSError:
             continue
         mine = (os.fsdecode(v[len(_EVENTS) :]) for v in variables if v.startswith(_EVENTS))
-        # A rank leads a session; the others in it, its loader workers, end with it.
-        if session == folder.name and any(os.path.realpath(p) == events_file for p in mine):
+        if any(os.path.realpath(path) == wanted for path in mine):
             found.append(int(folder.name))
     return found
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return None

@@ -24,6 +24,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
+from launcher.supervise import host
 from launcher.supervise.classify import Evidence
 from launcher.supervise.supervisor import CannotStart, Supervisor, exit_status
 from minimind.distributed.local_ranks import LocalRanks, place_variables
@@ -44,6 +45,7 @@ class AttemptRanks(LocalRanks):
     """
 
     def __init__(self, run: RunFolder, spec: JobSpec, number: int, port: int) -> None:
+        self._run, self._spec = run, spec
         ranks = range(spec.world_size)
         logs = [run.rank_log(number, rank) for rank in ranks]
         shared = attempt_environment(run, spec, number)
@@ -66,6 +68,9 @@ class AttemptRanks(LocalRanks):
 
     def broken(self) -> bool:
         return any(self.codes())
+
+    def suspended(self) -> str:
+        return host.suspended(self._run.events_file) or host.paused(self._spec)
 
     def dump_stacks(self) -> None:
         self.send(STACKS_SIGNAL)
@@ -159,6 +164,7 @@ class LocalMachine:
         expired = limit is not None and time.monotonic() - self._started > limit * 60
         if not self._told and (self.stop_signal is not None or expired):
             self._told = True
+            host.unpause(self.spec)
             self.ranks.send(signal.SIGTERM)
 
     def _beat(self) -> None:

@@ -23,11 +23,13 @@ from launcher.containers import runtimes as container
 from launcher.rank.environment import attempt_environment
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
+from launcher.slurm import states
 from launcher.slurm.parse import leading_number, unanswered
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
+from launcher.supervise import host
 from launcher.supervise.classify import Evidence, classify
 from launcher.supervise.supervisor import Supervisor, exit_status
 from minimind.errors import as_shell_code
@@ -56,6 +58,7 @@ class StepRanks:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self._log = log
+        self._events = Path(environment.get(env.EVENTS, ""))
         # srun inherits the batch shell's ignored SIGTERM: it must outlive its tasks' last save.
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -68,6 +71,12 @@ class StepRanks:
     def broken(self) -> bool:
         ended = _TASK_ENDED.finditer(self._log.read_text(errors="replace"))
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
+
+    def suspended(self) -> str:
+        job = slurm.show_job(os.environ["SLURM_JOB_ID"]) or {}
+        if job.get("JobState") in states.SUSPENDED:
+            return f"Slurm says that its job is {job['JobState']}"
+        return host.suspended(self._events)
 
     def dump_stacks(self) -> None:
         slurm.signal_steps(os.environ["SLURM_JOB_ID"], STACKS_SIGNAL)

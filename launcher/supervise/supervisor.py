@@ -137,6 +137,7 @@ class Supervisor:
                 Progress([self.run.events_file, OutputPaths(self.spec.save_dir).metrics]),
                 hang_timeout=self.spec.hang_timeout,
                 each_tick=self.backend.tick,
+                on_suspension=lambda reason: self._suspension(number, reason),
             )
             self.backend.ranks_are_gone()
             if self.run.superseded(number):
@@ -151,6 +152,13 @@ class Supervisor:
             return decision.final.exit_code
         assert evidence.exit_code is not None, "its ranks were watched to their end"
         return self.backend.again(cause, evidence.exit_code)
+
+    def _suspension(self, number: int, reason: str) -> None:
+        """Records that somebody suspends the ranks, or, without a ``reason``, that they go on."""
+        if reason:
+            attempt.record(self.run, Kind.SUSPENDED, attempt=number, reason=reason)
+        else:
+            attempt.record(self.run, Kind.CONTINUED, attempt=number)
 
     def _close(self, number: int, evidence: Evidence) -> tuple[str, Decision]:
         """Records how an attempt ended; returns the cause, and what follows from it."""

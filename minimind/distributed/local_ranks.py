@@ -73,10 +73,12 @@ class LocalRanks:
         return [as_shell_code(process.poll()) for process in self._processes]
 
     def send(self, number: int) -> None:
-        """Send a signal to every rank that runs."""
+        """Send a signal to every rank that runs; one that is stopped goes on to save and stop."""
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
+                if number in STOP_SIGNALS:
+                    os.killpg(process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End every rank that runs, and its loader workers, at once."""

@@ -45,6 +45,8 @@ class Kind:
     SUPERVISOR_STARTED = "supervisor_started"
     ATTEMPT_STARTED = "attempt_started"
     ATTEMPT_ENDED = "attempt_ended"
+    SUSPENDED = "suspended"
+    CONTINUED = "continued"
     NODE_FAILED = "node_failed"
     REQUEUED = "requeued"
     REQUEUE_FAILED = "requeue_failed"
@@ -96,6 +98,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     Kind.SUBMITTED: ("job_id",),
     Kind.ATTEMPT_STARTED: ("attempt",),
     Kind.ATTEMPT_ENDED: ("attempt", "cause"),
+    Kind.SUSPENDED: ("reason",),
     Kind.REQUEUED: ("cause",),
     Kind.REQUEUE_FAILED: ("reason",),
     Kind.SUPERVISOR_STARTED: ("pid",),
@@ -172,7 +175,14 @@ def of_attempt(events: list[Event], attempt: int) -> list[Event]:
 
 def preparing(events: list[Event]) -> str:
     """What an attempt does that has not come to train yet, by its own ``events``; or ""."""
-    return str(events[-1]["what"]) if events and events[-1]["event"] == Kind.PREPARING else ""
+    own = [e for e in events if e["event"] not in (Kind.SUSPENDED, Kind.CONTINUED)]
+    return str(own[-1]["what"]) if own and own[-1]["event"] == Kind.PREPARING else ""
+
+
+def suspended(events: list[Event]) -> str:
+    """Who keeps an attempt from running, as far as its own ``events`` say; or ""."""
+    seen = [e for e in events if e["event"] in (Kind.SUSPENDED, Kind.CONTINUED)]
+    return str(seen[-1]["reason"]) if seen and seen[-1]["event"] == Kind.SUSPENDED else ""
 
 
 class EventLog:

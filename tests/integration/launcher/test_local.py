@@ -180,6 +180,34 @@ def test_hang_is_dumped_and_restarted(lab: Lab) -> None:
     assert "hang_here" in (lab.runs / "hang" / "attempts" / "1" / "rank-1.log").read_text()
 
 
+def test_suspended_run_goes_on_and_one_that_is_cancelled_saves_first(lab: Lab) -> None:
+    """First its ranks are stopped, as one who wants the machine may do, then all of it."""
+    train = ("--max_steps", "100000", "--save_interval", "100000")
+    lab.submit("asleep", *LOCAL, "--hang-timeout", "5", train=train)
+    lab.wait_for_step("asleep", 3)
+    pid = supervisor(lab, "asleep")
+    assert pid is not None
+    ranks = children(pid)
+    for process in ranks:
+        os.kill(process, signal.SIGSTOP)
+    poll(lambda: lab.events("asleep", "suspended"), "the watchdog to see it")
+    shown = lab.state("asleep")
+    assert (shown["state"], "is stopped" in shown["suspended"]) == ("RUNNING", True)
+    assert "SUSPENDED" in lab.ok("status", "asleep")
+    assert "RUNNING — suspended: process" in lab.why("asleep")
+    for process in ranks:
+        os.kill(process, signal.SIGCONT)
+    poll(lambda: lab.events("asleep", "continued"), "the watchdog to see them go on")
+    assert lab.state("asleep")["suspended"] == ""
+    for process in (pid, *ranks):
+        os.kill(process, signal.SIGSTOP)
+    assert "is stopped" in lab.state("asleep")["suspended"]
+    lab.ok("cancel", "asleep")
+    assert lab.wait("asleep", "CANCELLED")["attempt"] == 1
+    assert lab.causes("asleep") == ["cancelled"]
+    assert lab.events("asleep", "preempted")[0]["step"] > 3
+
+
 def test_bad_data_is_exit_2_and_not_tried_again(lab: Lab) -> None:
     done = lab.launcher("submit", "--name", "bad", *LOCAL, "--wait", "--", "--exit", "2")
     assert done.returncode == 2

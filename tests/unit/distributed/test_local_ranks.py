@@ -142,6 +142,19 @@ def test_what_counts_as_a_failure(
     assert first_failure(codes, received) == expected
 
 
+def test_a_rank_that_is_stopped_goes_on_to_save(tmp_path: Path) -> None:
+    log = tmp_path / "0.log"
+    script = "trap 'exit 75' TERM; echo up; while :; do sleep 0.05; done"
+    ranks = LocalRanks(["sh", "-c", script], [dict(os.environ)], logs=[log])
+    try:
+        poll(lambda: log.read_text(), "the trap", 30)
+        ranks.send(signal.SIGSTOP)
+        ranks.send(signal.SIGTERM)
+        poll(lambda: ranks.codes() == [75], "the end", 10)
+    finally:
+        ranks.kill()
+
+
 def test_logs_folder_and_environment_are_the_callers(tmp_path: Path) -> None:
     logs = [tmp_path / f"{rank}.log" for rank in range(2)]
     logs[0].write_text("before\n")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.cli.output import step_text
+from launcher.cli.output import state_text, step_text
 from launcher.containers.runtimes import detect
 from launcher.inspect import run_state as state
 from launcher.inspect.explain import TRACEBACK, explain, first_error, pending_words
@@ -147,6 +147,31 @@ def test_what_a_run_prepares_is_shown_until_it_trains(
     run.append("preparing", what="tokenising: again")
     run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
     assert shown() == ("0", "")
+
+
+@pytest.mark.parametrize("slurm_says", ["RUNNING", "SUSPENDED", "STOPPED"])
+def test_who_suspends_a_run_is_shown_until_it_goes_on(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, slurm_says: str
+) -> None:
+    jobs = {"5": {"JobState": slurm_says, "Reason": "None"}}
+    monkeypatch.setattr(slurm, "job_states", lambda: jobs)
+
+    def shown() -> tuple[str, str, str]:
+        now = state.read_state(run, jobs, state.Records.read(run))
+        return state_text(now)[0], now.suspended, explain(run).summary
+
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
+    run.append("preparing", what="tokenising")
+    if slurm_says != "RUNNING":
+        said = f"Slurm says that its job is {slurm_says}"
+        assert shown() == ("SUSPENDED", said, f"suspended: {said}")
+        jobs["5"]["JobState"] = "RUNNING"
+    assert shown() == ("RUNNING", "", "tokenising")
+    run.append("suspended", attempt=1, reason="process 7 is stopped")
+    said = "process 7 is stopped"
+    assert shown() == ("SUSPENDED", said, f"suspended: {said}")
+    run.append("continued", attempt=1)
+    assert shown() == ("RUNNING", "", "tokenising")
 
 
 def end(run: RunFolder, cause: str, said: str) -> None:

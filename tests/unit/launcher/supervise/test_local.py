@@ -95,6 +95,41 @@ def test_a_rank_that_leaves_the_others_is_seen(
     poll(lambda: ranks.poll() is not None, "the end of rank 0")
 
 
+ENGINE = """
+echo "$@" >> "$0.asked"
+case "$*" in *status=paused*) cat "$0.paused" ;; esac
+case "$1" in unpause) : > "$0.paused" ;; run) exec sleep 600 ;; esac
+"""
+
+
+def test_a_paused_container_is_known_and_goes_on_to_be_stopped(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is a stand-in: what runs in a container is out of sight from here."""
+    docker = run.root / "docker"
+    docker.write_text(f"#!/bin/sh{ENGINE}")
+    docker.chmod(0o755)
+    paused = run.root / "docker.paused"
+    paused.write_text("")
+    monkeypatch.setenv("PATH", f"{run.root}:{os.environ['PATH']}")
+    run.attempt_dir(1).mkdir(parents=True)
+    machine = LocalMachine(run)
+    machine.spec = replace(run.spec(), nodes=1, gpus=1, container="docker", image="minimind")
+    machine.ranks = AttemptRanks(run, machine.spec, 1, port=1)
+    try:
+        assert machine.ranks.suspended() == ""
+        paused.write_text("c0ffee\n")
+        assert machine.ranks.suspended().startswith("container c0ffee is paused (docker unpause")
+        machine.stop_signal = signal.SIGTERM
+        machine.tick()
+        assert machine.ranks.suspended() == ""
+        poll(lambda: machine.ranks.poll() is not None, "the rank's client to get the signal")
+    finally:
+        machine.ranks.kill()
+    asked = (run.root / "docker.asked").read_text().splitlines()
+    assert "unpause c0ffee" in asked
+
+
 @pytest.fixture
 def supervised(
     run: RunFolder, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,29 @@ def test_a_rank_that_has_left_is_seen(tmp_path: Path, said: str, broken: bool) -
     ranks = StepRanks(["echo", said], {"PATH": "/usr/bin:/bin"}, log)
     poll(lambda: ranks.poll() is not None, "the end of echo")
     assert ranks.broken() is broken
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED", "STOPPED", "TELEPORTING"])
+def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """So are those of this node that somebody has stopped, whatever Slurm knows of it."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho JobId=7 JobState={state}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    environment = {"PATH": path, "MINIMIND_EVENTS": str(tmp_path / "events.jsonl")}
+    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log")
+    try:
+        if state in ("SUSPENDED", "STOPPED"):
+            assert ranks.suspended() == f"Slurm says that its job is {state}"
+            return
+        assert ranks.suspended() == ""
+        os.kill(ranks._process.pid, signal.SIGSTOP)
+        poll(lambda: "is stopped" in ranks.suspended(), "the stop")
+    finally:
+        ranks._process.kill()
 
 
 SLURM = {

@@ -26,6 +26,9 @@ class EndedRanks:
     def broken(self) -> bool:
         return False
 
+    def suspended(self) -> str:
+        return ""
+
     def dump_stacks(self) -> None: ...
 
     def kill(self) -> None: ...
