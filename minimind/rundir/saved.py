@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minimind.errors import ConfigError
 from minimind.rundir.events import read_events, stands_at
@@ -32,13 +33,15 @@ log = logging.getLogger(__name__)
 class Saved:
     """A checkpoint that a run has on record.
 
-    ``step``: optimiser steps in it; None where that is not known. ``source``: the file that has
-    it on record. ``checkpoint``: its path at the time, "" where that is not known.
+    ``step``: optimiser steps in it; None where that is not known. ``source``: the file that has it
+    on record. ``checkpoint``: its path at the time, ``digest``: of its content; "" where they are
+    not known.
     """
 
     step: int | None
     source: Path
     checkpoint: str = ""
+    digest: str = ""
 
     def __str__(self) -> str:
         step = "" if self.step is None else f" of optimiser step {self.step}"
@@ -46,7 +49,7 @@ class Saved:
         return f"a checkpoint{step} is on record ({self.source}{place})"
 
 
-def record_saved(out: OutputPaths, checkpoint: Path, step: int | None) -> None:
+def record_saved(out: OutputPaths, checkpoint: Path, step: int | None, *, digest: str = "") -> None:
     """Put on record, durably, that ``checkpoint`` holds ``step`` optimiser steps.
 
     A record that cannot be written is a warning: no bookkeeping stops a run.
@@ -58,6 +61,7 @@ def record_saved(out: OutputPaths, checkpoint: Path, step: int | None) -> None:
     record = {
         "global_step": step,
         "checkpoint": os.path.abspath(checkpoint),
+        "digest": digest,
         "time": time.time(),
     }
     try:
@@ -105,10 +109,19 @@ def _own_record(out: OutputPaths, checkpoint: Path) -> Saved | None:
         has_trained = out.metrics.exists() and out.metrics.stat().st_size > 0
         return Saved(None, weights) if has_trained and weights.exists() else None
     found = read_object(path)
-    step, place = found.get("global_step", -1), found.get("checkpoint")
+    step = found.get("global_step", -1)
     if step is None:
         return None
-    return Saved(step if is_whole(step) else None, path, place if isinstance(place, str) else "")
+    return Saved(
+        step=step if is_whole(step) else None,
+        source=path,
+        checkpoint=_text(found.get("checkpoint")),
+        digest=_text(found.get("digest")),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def check_still_there(saved: Saved | None, checkpoint: Path, *, anew: str = ANEW) -> None:
@@ -139,6 +152,14 @@ def check_not_older(saved: Saved | None, found: int, checkpoint: Path) -> None:
             f"{saved}, but the newest in {checkpoint.parent} is of step {found}: bring the newer "
             f"one back, or go on from step {found} with --from_resume 1, or begin anew with {ANEW}"
         )
+
+
+def is_another(saved: Saved | None, found: int, digest: str) -> bool:
+    """Whether the checkpoint that was found has the step of the one on record, but not its content.
+
+    ``digest``: of its content.
+    """
+    return saved is not None and saved.step == found and saved.digest not in ("", digest)
 
 
 def is_older(saved: Saved | None, found: int) -> bool:

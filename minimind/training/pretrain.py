@@ -189,7 +189,7 @@ def _run(
     # 11. Train.
     resumed_at = progress.global_step if saved else None
     # First of all: a run that dies right after this is not asked for what it puts aside.
-    world.on_main(partial(record_start, config, resumed_at))
+    world.on_main(lambda: record_start(config, checkpointer.found_identity))
     if saved is None:
         world.on_main(checkpointer.set_aside)
     world.on_main(partial(prepare_records, config, resumed_at))

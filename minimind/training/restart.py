@@ -9,18 +9,21 @@ import contextlib
 import logging
 from pathlib import Path
 
-from minimind.checkpoint.store import Checkpointer
+from minimind.checkpoint.store import Checkpointer, Identity
 from minimind.config import TrainConfig
+from minimind.errors import WeightsError
 from minimind.rundir.events import EventLog
 from minimind.rundir.layout import OutputPaths
 from minimind.rundir.saved import (
     Saved,
     check_not_older,
     check_still_there,
+    is_another,
     is_older,
     record_saved,
     saved_on_record,
 )
+from minimind.weights.torch_file import content_digest
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +55,13 @@ def find_newest(config: TrainConfig, checkpointer: Checkpointer) -> Path | None:
         WeightsError: there are checkpoints, and none can be used.
     """
     saved = on_record(config)
-    path = checkpointer.find_newest()
-    if path is None or checkpointer.newest_step is None:
+    path, identity = checkpointer.find_newest(), checkpointer.found_identity
+    if path is None or identity is None:
         check_still_there(saved, config.checkpoint_file)
         return path
-    found = checkpointer.newest_step
+    found = identity.step
+    if is_another(saved, found, identity.digest):
+        log.warning("%s; %s has other content: is it another run's?", saved, path)
     if not is_older(saved, found):
         return path
     if not checkpointer.fell_back and config.from_resume != "1":
@@ -71,6 +76,16 @@ def on_record(config: TrainConfig) -> Saved | None:
     return saved_on_record(out, config.checkpoint_file, EventLog.from_environment().path)
 
 
-def record_start(config: TrainConfig, resumed_at: int | None) -> None:
-    """Put on record where the run stands as it begins to train; ``resumed_at`` None: anew."""
-    record_saved(OutputPaths(config.save_dir), config.checkpoint_file, resumed_at)
+def record_start(config: TrainConfig, found: Identity | None) -> None:
+    """Put on record where the run stands as it begins to train; ``found`` None: anew."""
+    step, digest = (found.step, found.digest) if found else (None, "")
+    record_saved(OutputPaths(config.save_dir), config.checkpoint_file, step, digest=digest)
+
+
+def record_save(config: TrainConfig, step: int) -> None:
+    """Put on record the checkpoint that has just become durable."""
+    digest = ""
+    # Whoever takes a file away that was written a moment ago is found out at the next start.
+    with contextlib.suppress(WeightsError):
+        digest = content_digest(config.checkpoint_file)
+    record_saved(OutputPaths(config.save_dir), config.checkpoint_file, step, digest=digest)

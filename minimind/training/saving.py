@@ -21,11 +21,9 @@ from minimind.distributed.alike import Reading, look_anew, read_alike
 from minimind.distributed.world import World
 from minimind.errors import NonFiniteLossError, WeightsError
 from minimind.rundir.events import EventLog, Kind
-from minimind.rundir.layout import OutputPaths
-from minimind.rundir.saved import record_saved
 from minimind.telemetry.trackers.tracker import Tracker
 from minimind.training.precision import restore_scaler
-from minimind.training.restart import find_newest
+from minimind.training.restart import find_newest, record_save
 from minimind.training.schedule import Schedule
 from minimind.training.seed import rng_state, set_rng_state, setup_seed
 from minimind.training.step import TrainStep
@@ -231,7 +229,7 @@ class Saver:
 
     def _saved(self, number: int, seconds: float) -> None:
         log.debug("checkpoint of step %d durable after %.3f s", number, seconds)
-        record_saved(OutputPaths(self.config.save_dir), self.config.checkpoint_file, number)
+        record_save(self.config, number)
         self.events.append(Kind.CHECKPOINTED, step=number, seconds=round(seconds, 3))
 
     def save_and_wait(self) -> None:

@@ -179,7 +179,7 @@ def test_a_record_that_cannot_be_written_stops_no_run(
 
 
 def test_the_record_is_a_line_of_json(out: OutputPaths, checkpoint: Path) -> None:
-    record_saved(out, checkpoint, 10)
+    record_saved(out, checkpoint, 10, digest="abc")
     found = json.loads(out.saved(checkpoint.stem).read_text())
     assert found.pop("time") > 0
-    assert found == {"global_step": 10, "checkpoint": str(checkpoint)}
+    assert found == {"global_step": 10, "checkpoint": str(checkpoint), "digest": "abc"}

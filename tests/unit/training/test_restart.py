@@ -7,25 +7,33 @@ from typing import Any
 
 import pytest
 
+from minimind.checkpoint.store import Identity
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.rundir import env
 from minimind.rundir.events import append_event
-from minimind.training.restart import find_newest, record_start, refuse_silent_restart
+from minimind.training.restart import (
+    find_newest,
+    on_record,
+    record_save,
+    record_start,
+    refuse_silent_restart,
+)
+from minimind.weights.torch_file import content_digest
 
 
 class Found:
     """A checkpointer that has found the checkpoint of ``step``."""
 
-    def __init__(self, step: int | None, fell_back: bool = False) -> None:
-        self.newest_step = step
+    def __init__(self, step: int | None, digest: str = "abc", fell_back: bool = False) -> None:
+        self.found_identity = None if step is None else Identity(step, digest)
         self.fell_back = fell_back
 
     def find_newest(self) -> Path | None:
-        return None if self.newest_step is None else Path("found.pt")
+        return None if self.found_identity is None else Path("found.pt")
 
 
-def find(config: TrainConfig, step: int | None, **found: bool) -> Path | None:
+def find(config: TrainConfig, step: int | None, **found: Any) -> Path | None:
     checkpointer: Any = Found(step, **found)
     return find_newest(config, checkpointer)
 
@@ -42,7 +50,7 @@ def make(tmp_path: Path, from_resume: str = "auto") -> TrainConfig:
 def config(tmp_path: Path) -> TrainConfig:
     """Of a run that has step 10 on record, and no checkpoint."""
     config = make(tmp_path)
-    record_start(config, 10)
+    record_start(config, Identity(10, "abc"))
     return config
 
 
@@ -93,3 +101,28 @@ def test_a_launched_run_asks_its_event_log(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv(env.EVENTS, str(events))
     with pytest.raises(ConfigError, match=r"step 10 is on record \(.*events.jsonl\)"):
         refuse_silent_restart(make(tmp_path))
+
+
+def test_another_checkpoint_of_the_same_step_is_told(
+    config: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert find(config, 10)
+    assert find(config, 11, digest="def")
+    assert "other content" not in caplog.text
+    assert find(config, 10, digest="def")
+    assert "step 10 is on record" in caplog.text
+    assert "found.pt has other content" in caplog.text
+
+
+def test_a_save_is_on_record_with_its_content(tmp_path: Path) -> None:
+    config = make(tmp_path)
+    record_save(config, 10)
+    saved = on_record(config)
+    assert saved is not None
+    assert (saved.step, saved.digest) == (10, "")
+    config.checkpoint_file.parent.mkdir()
+    config.checkpoint_file.write_bytes(b"a checkpoint")
+    record_save(config, 10)
+    saved = on_record(config)
+    assert saved is not None
+    assert saved.digest == content_digest(config.checkpoint_file)
