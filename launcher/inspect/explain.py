@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from launcher.supervise import attempt_log as attempt
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
 from minimind.rundir.events import Event, Kind, of_attempt, preparing
+from minimind.rundir.goodput import account_for
 from minimind.rundir.layout import OutputPaths
 from minimind.system.tail import last_lines
 
@@ -78,7 +80,7 @@ def explain(run: RunFolder) -> Explanation:
         found.summary = f"suspended: {who}" if who else found.summary
         found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == Kind.ATTEMPT_ENDED]
-    found.attempts = [attempt_line(event) for event in ended]
+    found.attempts = [*map(attempt_line, ended), *setbacks(events)]
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
@@ -116,6 +118,16 @@ def attempt_line(event: Event) -> str:
         f"attempt {event['attempt']} {causes.described(event['cause'])} "
         f"at step {event.get('step', 0)}{status}"
     )
+
+
+def setbacks(events: list[Event]) -> list[str]:
+    """A line about each attempt that went on from less than was saved before it."""
+    attempts = account_for(events, [], time.time()).attempts
+    return [
+        f"attempt {a.number} went back from step {a.went_back_from} to step {a.first_step}"
+        for a in attempts
+        if a.went_back_from
+    ]
 
 
 def estimated_start(job_id: str) -> str | None:

@@ -86,6 +86,8 @@ def _attempt(run: RunRecord, attempt: Attempt, last: bool) -> str:
     if attempt.lost_steps:
         lost = f"{counted(attempt.lost_steps, 'step')} lost, {long_duration(attempt.lost_seconds)}"
         more += f' <span class="cost">{lost}</span>'
+    if attempt.went_back_from:
+        more += f"<br>went back from step {attempt.went_back_from:,} to {attempt.first_step:,}"
     if attempt.error and attempt.cause != causes.DONE:
         more += f'<br><span class="soft small">{text(attempt.error)}</span>'
     until = long_duration(max(0.0, (attempt.ended or run.now) - attempt.began))

@@ -47,6 +47,8 @@ class Attempt:
     exit_code: int | None = None
     error: str = ""
     first_step: int = 0
+    went_back_from: int = 0
+    """The step on record when it began to train at an older one; 0: it did not."""
     saved_step: int = 0
     furthest_step: int = 0
     trained: bool = False
@@ -159,8 +161,10 @@ class _Book:
         elif name in (Kind.STARTED, Kind.RESUMED) and self.phase == "startup":
             self.close(time)
             assert self.attempt is not None
-            self.saved = int(event.get("step", self.saved))
-            self.attempt.first_step = self.saved
+            step = int(event.get("step", self.saved))
+            if step < self.saved:
+                self.attempt.went_back_from = self.saved
+            self.attempt.first_step = self.saved = step
             self.attempt.trained = True
             self.open("training", time)
         elif name in (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED):

@@ -102,6 +102,12 @@ def test_the_page_of_a_run_tells_what_it_has_to_tell(tmp_path: Path) -> None:
     assert "private" not in page.html
 
 
+def test_the_page_says_that_an_attempt_went_back(tmp_path: Path) -> None:
+    older = [{**e, "step": 20} if e["event"] in ("started", "resumed") else e for e in EVENTS[5:]]
+    run = write_done(tmp_path / "mine", events=[*EVENTS[:5], *older])
+    assert "2 finished went back from step 40 to 20" in page_of(run).text
+
+
 def test_goodput_and_lost_time_are_those_of_the_summary(tmp_path: Path) -> None:
     run = read_run(write_done(tmp_path / "mine"))
     found = summary(run)

@@ -54,6 +54,24 @@ def test_its_attempts_have_cause_steps_and_losses() -> None:
     assert second.lost_steps == 0
 
 
+@pytest.mark.parametrize(
+    ("begins", "first_step", "went_back_from"),
+    [
+        ([("started", 60), ("resumed", 60)], 60, 0),
+        ([("started", 40), ("resumed", 40)], 40, 60),
+        ([("started", 0)], 0, 60),
+    ],
+)
+def test_an_attempt_that_begins_at_less_than_was_saved_has_gone_back(
+    begins: list[tuple[str, int]], first_step: int, went_back_from: int
+) -> None:
+    began = [(120 + i, kind, {"step": step}) for i, (kind, step) in enumerate(begins)]
+    events = [*KILLED_ONCE[:6], *log(*began, (160, "checkpointed", {"step": 50}))]
+    first, second = account_for(events, [], now=170).attempts
+    assert first.went_back_from == 0
+    assert (second.first_step, second.went_back_from) == (first_step, went_back_from)
+
+
 def test_its_spans_follow_each_other() -> None:
     spans = account_for(KILLED_ONCE, POINTS, now=9999).spans
     assert [span.phase for span in spans] == [

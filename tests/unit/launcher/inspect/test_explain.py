@@ -231,3 +231,16 @@ def test_a_run_that_may_not_go_on_says_why(run: RunFolder) -> None:
     )
     assert found.traceback == ""
     assert "launcher requeue demo" in found.advice[-1]
+
+
+def test_an_attempt_that_went_back_is_named(run: RunFolder) -> None:
+    for number, begun_at in ((1, 0), (2, 5)):
+        run.append("attempt_started", attempt=number)
+        run.append("started", step=begun_at)
+        run.append("checkpointed", step=begun_at + 10)
+        run.append("attempt_ended", attempt=number, cause="crash", step=begun_at + 10)
+    assert explain(run).attempts == [
+        "attempt 1 crashed at step 10",
+        "attempt 2 crashed at step 15",
+        "attempt 2 went back from step 10 to step 5",
+    ]
