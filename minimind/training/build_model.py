@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
 from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.rundir.layout import OutputPaths, stem_of
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import score_batch, to_device
+from minimind.training.inputs import find_weight
 from minimind.training.profiler import name_compiled_kernels
 from minimind.training.schedule import Schedule
-from minimind.weights.state_dict import load_state_into, read_weights, settings_of
+from minimind.weights.state_dict import StoredWeights, load_state_into, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +32,21 @@ NOT_IN_TENSORS = ("rope_theta", "rope_parameters", "rms_norm_eps")
 
 
 def init_model(
-    config: TrainConfig, store: TokenStore, device: torch.device, saved: TrainState | None
+    config: TrainConfig,
+    store: TokenStore,
+    device: torch.device,
+    saved: TrainState | None,
+    stored: StoredWeights | None = None,
 ) -> MiniMindForCausalLM:
     """Build the model that the flags describe, with the tokenizer's vocabulary.
+
+    Args:
+        saved: the checkpoint that its weights will come from.
+        stored: the weights to start from where there is none.
 
     Raises:
         WeightsError: ``--from_weight`` does not fit; the message names the tensors.
     """
-    start_from = find_weight(config) if saved is None and config.from_weight != "none" else None
-    stored = read_weights(start_from) if start_from is not None else None
     settings: dict[str, Any] = {}
     if saved is not None:
         settings = settings_of(saved.model_config, config.checkpoint_file)
@@ -65,20 +70,11 @@ def init_model(
     )
     model.config.use_cache = False
     if stored is not None:
-        load_state_into(model, stored.state, str(start_from))
-        log.info("weights from %s", start_from)
+        load_state_into(model, stored.state, str(find_weight(config)))
+        log.info("weights from %s", find_weight(config))
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model.to(device).train()
-
-
-def find_weight(config: TrainConfig) -> Path:
-    """``--from_weight`` is a path, or the prefix of a weight file in save_dir."""
-    path = Path(config.from_weight)
-    if path.exists():
-        return path
-    stem = stem_of(config.from_weight, config.hidden_size, config.use_moe)
-    return OutputPaths(config.save_dir).weight_file(stem)
 
 
 def planned_flops(

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 from minimind.checkpoint.resume import check_config, check_data
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
-from minimind.data.mixture import Plan, open_plan
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.rundir.events import EventLog, Kind
 from minimind.rundir.layout import OutputPaths
 from minimind.system.signals import StopFlag
 from minimind.telemetry.console import logging_to_console
-from minimind.telemetry.preparation import Preparation
 from minimind.telemetry.reporter import Reporter
 from minimind.telemetry.samples import sample_prompts
 from minimind.telemetry.startup import StartupClock
@@ -34,6 +31,7 @@ from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
 from minimind.training.folders import claim_folders
+from minimind.training.inputs import check_program, open_rows, read_first_weights
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler
@@ -93,6 +91,7 @@ def _run(
 ) -> RunResult:
     # 2. The ranks have met; seed the generators, alike on all ranks, so that they build
     # the same model.
+    check_program(config, world)
     setup_seed(config.seed, deterministic=config.deterministic)
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -119,17 +118,19 @@ def _run(
     scaler = make_scaler(world.device, dtype)
 
     # 6. Data, rows, model.
-    plan = open_rows(config, world, config.data_path, config.pack)
+    plan = open_rows(config, world, "data_path", config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
     startup.lap("data")
-    model = init_model(config, plan.store, world.device, saved)
+    first_weights = read_first_weights(config, world) if saved is None else None
+    model = init_model(config, plan.store, world.device, saved, first_weights)
+    del first_weights
     config = settle_batch_size(config, model, plan, world, autocast)
     progress = saved.progress if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
     held_out = evaluation = None
     if config.eval_data_path:
-        held_out = open_rows(config, world, config.eval_data_path, "bestfit")
+        held_out = open_rows(config, world, "eval_data_path", "bestfit")
         evaluation = partial(
             evaluate,
             model,
@@ -240,23 +241,3 @@ def _run(
     # No rank ends before the save is durable: a launcher may kill the others when one exits.
     world.barrier()
     return result
-
-
-def open_rows(
-    config: TrainConfig, world: World, paths: Sequence[str], pack: Literal["bestfit", "none"]
-) -> Plan:
-    """Open a corpus on every rank; the first rank of each node tokenises it if need be."""
-    # Of every node: rank 0's may be done long before another's.
-    report = Preparation(EventLog.from_environment())
-    with world.local_main_first():
-        return open_plan(
-            paths,
-            config.tokenizer_path,
-            max_seq_len=config.max_seq_len,
-            pack=pack,
-            text_field=config.text_field,
-            cache_dir=config.cache_dir,
-            max_bad_rows=config.max_bad_rows,
-            progress=world.is_main,
-            report=report,
-        )

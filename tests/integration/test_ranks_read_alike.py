@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from tests.corpus import write_corpus
 from tests.runs import Run, assert_same_run, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
@@ -76,3 +78,38 @@ def test_a_rank_that_sees_an_old_name_for_a_while_waits(make_run: MakeRun, forke
     assert forked.finish(processes) == [0, 0], forked.output
     assert forked.output.count(waits) == 1
     assert_same_run(make_run("whole", **FLAGS).complete(2), forked)
+
+
+@pytest.fixture
+def apart(make_run: MakeRun, tmp_path: Path) -> Run:
+    """A run whose two ranks have a folder each for what they call by relative names."""
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+    run = make_run("run", max_steps=2)
+    run.environ |= {"RANK_FOLDERS": str(tmp_path), "ALIKE_SECONDS": "1"}
+    return run
+
+
+def test_ranks_do_not_train_on_different_text(apart: Run, tmp_path: Path) -> None:
+    for rank in ("0", "1"):
+        write_corpus(tmp_path / rank / "text.jsonl", count=60 - int(rank))
+    codes = apart.finish(apart.start(2, target=in_own_folder, data_path="text.jsonl"))
+    assert codes == [2, 2], apart.output
+    assert "ranks read different text: rank 1 on " in apart.output
+    assert " sees documents 59, " in apart.output
+    assert "; let --data_path and --tokenizer_path hold the same on all hosts" in apart.output
+    assert not apart.trained_rows()
+
+
+def test_ranks_do_not_start_from_different_weights(
+    make_run: MakeRun, apart: Run, tmp_path: Path
+) -> None:
+    trained = make_run("weights", max_steps=1).complete()
+    weights = torch.load(trained.save_dir / "pretrain_32.pth", weights_only=True)
+    torch.save(weights, tmp_path / "0/w.pth")
+    weights["model.norm.weight"] += 1
+    torch.save(weights, tmp_path / "1/w.pth")
+    codes = apart.finish(apart.start(2, target=in_own_folder, from_weight="w.pth"))
+    assert codes == [2, 2], apart.output
+    assert "ranks read different weights: rank 1 on " in apart.output
+    assert not apart.trained_rows()

@@ -17,6 +17,7 @@ from minimind.weights.state_dict import (
     load_state_into,
     read_folder_settings,
     read_state_dict,
+    read_weights,
 )
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -273,7 +274,8 @@ def test_a_checkpoint_s_rope_settings_are_read_with_its_weights(tmp_path):
     torch.save(saved, tmp_path / "w.pt")
     train = TrainConfig(from_weight=str(tmp_path / "w.pt"), **size)
     store = SimpleNamespace(vocab_size=64, bos_id=1, eos_id=2, pad_id=0)
-    started = init_model(train, store, torch.device("cpu"), None)
+    stored = read_weights(tmp_path / "w.pt")
+    started = init_model(train, store, torch.device("cpu"), None, stored)
     assert started.config.rope_parameters == config.rope_parameters
     assert started.config.rms_norm_eps == 1e-5
     assert torch.equal(started.lm_head.weight, model.lm_head.weight)

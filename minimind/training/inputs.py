@@ -1,0 +1,175 @@
+"""What every rank reads for itself before it trains: program, flags, rows and first weights.
+
+All ranks compare what they have read, and none goes on with something else than rank 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import minimind
+from minimind.config import TrainConfig
+from minimind.data.mixture import MixedPlan, Plan, open_plan
+from minimind.data.tokenizer import tokenizer_fingerprint
+from minimind.distributed.alike import Reading, look_anew, read_alike
+from minimind.distributed.world import World
+from minimind.errors import MiniMindError
+from minimind.rundir.events import EventLog
+from minimind.rundir.layout import OutputPaths, stem_of
+from minimind.telemetry.preparation import Preparation
+from minimind.weights.state_dict import StoredWeights, read_weights
+
+OF_THE_HOST = {"device", "log_level", "num_workers", "save_dir", "checkpoint_dir", "cache_dir"}
+"""Flags that may differ between ranks."""
+
+PLACES = {"data_path", "eval_data_path", "tokenizer_path", "sample_prompts"}
+"""Flags that may name another path on another host; what is read there is compared."""
+
+
+def check_program(config: TrainConfig, world: World) -> None:
+    """See that all ranks run the same code with the same flags.
+
+    Raises:
+        RanksDifferError: they do not.
+    """
+    if not world.is_distributed:
+        return
+    read_alike(
+        world,
+        "code",
+        _read_code,
+        remedy="install the same version of this program on all hosts",
+        patient=False,
+    )
+    read_alike(
+        world,
+        "flags",
+        partial(_read_flags, config),
+        remedy="give all ranks the same flags, and the same file to --config",
+        patient=False,
+    )
+
+
+def _read_code() -> Reading[None]:
+    folder = Path(minimind.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    parts = {"version": minimind.__version__, "sources": digest.hexdigest()}
+    return Reading(parts, str(folder), None)
+
+
+def _read_flags(config: TrainConfig) -> Reading[None]:
+    flags = {name: value for name, value in config.to_dict().items() if name not in OF_THE_HOST}
+    flags["from_weight"] = "none" if config.from_weight == "none" else "given"
+    flags |= {name: "given" if flags[name] else "not given" for name in PLACES}
+    return Reading({f"--{name}": str(value) for name, value in flags.items()}, "its flags", None)
+
+
+def open_rows(
+    config: TrainConfig,
+    world: World,
+    flag: Literal["data_path", "eval_data_path"],
+    pack: Literal["bestfit", "none"],
+) -> Plan:
+    """Open a corpus on every rank; the first rank of each node tokenises it if need be.
+
+    Raises:
+        ConfigError, DataError: it cannot be used; on every rank.
+        RanksDifferError: a rank finds other text under its name, or another tokenizer.
+    """
+    # Of every node: rank 0's may be done long before another's.
+    report = Preparation(EventLog.from_environment())
+
+    def read() -> Reading[Plan]:
+        with world.local_main_first():
+            plan = open_plan(
+                getattr(config, flag),
+                config.tokenizer_path,
+                max_seq_len=config.max_seq_len,
+                pack=pack,
+                text_field=config.text_field,
+                cache_dir=config.cache_dir,
+                max_bad_rows=config.max_bad_rows,
+                progress=world.is_main,
+                report=report,
+            )
+            return _reading_of(plan, getattr(config, flag), config.tokenizer_path)
+
+    remedy = f"let --{flag} and --tokenizer_path hold the same on all hosts, then start again"
+    return read_alike(world, "text", read, remedy=remedy)
+
+
+def _reading_of(plan: Plan, paths: Sequence[str], tokenizer_path: str) -> Reading[Plan]:
+    parts = plan.parts if isinstance(plan, MixedPlan) else (plan,)
+    store = plan.store
+    return Reading(
+        {
+            "documents": str(sum(part.store.n_docs for part in parts)),
+            "tokens": str(sum(part.store.n_tokens for part in parts)),
+            "rows": plan.fingerprint,
+            "tokenizer": tokenizer_fingerprint(tokenizer_path),
+            "vocabulary": str(store.vocab_size),
+            "special tokens": f"{store.bos_id}/{store.eos_id}/{store.pad_id}",
+        },
+        ", ".join(paths),
+        plan,
+    )
+
+
+def read_first_weights(config: TrainConfig, world: World) -> StoredWeights | None:
+    """The weights that ``--from_weight`` names; None without it.
+
+    Raises:
+        ConfigError, WeightsError: they cannot be used; on every rank.
+        RanksDifferError: a rank finds others under the name.
+    """
+    if config.from_weight == "none":
+        return None
+    found = read_alike(
+        world,
+        "weights",
+        partial(_read_weights, find_weight(config), world),
+        remedy="let --from_weight name the same file on all hosts, then start again",
+    )
+    if isinstance(found, MiniMindError):
+        found.reported_elsewhere = not world.is_main
+        raise found
+    return found
+
+
+def find_weight(config: TrainConfig) -> Path:
+    """``--from_weight`` is a path, or the prefix of a weight file in save_dir."""
+    path = Path(config.from_weight)
+    if path.exists():
+        return path
+    stem = stem_of(config.from_weight, config.hidden_size, config.use_moe)
+    return OutputPaths(config.save_dir).weight_file(stem)
+
+
+def _read_weights(path: Path, world: World) -> Reading[StoredWeights | MiniMindError]:
+    look_anew(path)
+    try:
+        stored = read_weights(path)
+    except MiniMindError as error:
+        return Reading({"": str(error).removeprefix(f"{path} ")}, str(path.absolute()), error)
+    parts = {"content": digest_of_weights(stored)} if world.is_distributed else {}
+    return Reading(parts, str(path.absolute()), stored)
+
+
+def digest_of_weights(stored: StoredWeights) -> str:
+    """SHA-256 (hex) of the tensors and settings themselves, whatever kind of file they are from."""
+    digest = hashlib.sha256(json.dumps(stored.settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(stored.state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
