@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from launcher.cli.options import AsJson, RunName, RunsDir
-from minimind.system.terminal import print_json
+from minimind.system.terminal import print_json, visible
+
+if TYPE_CHECKING:
+    from launcher.inspect.explain import Explanation
 
 
 def why(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> int:
@@ -15,12 +21,16 @@ def why(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> int:
     if as_json:
         print_json(found.to_dict())
         return 0
-    print(f"{run}: {found.state}" + (f" — {found.summary}" if found.summary else ""))
-    for line in found.attempts:
-        print(f"  {line}")
-    if found.traceback:
-        print("The first error:")
-        print(found.traceback.rstrip())
-    for line in found.advice:
-        print(f"→ {line}")
+    print(visible("\n".join(_lines(run, found))))
     return 0
+
+
+def _lines(run: str, found: Explanation) -> Iterator[str]:
+    yield f"{run}: {found.state}" + (f" — {found.summary}" if found.summary else "")
+    for line in found.attempts:
+        yield f"  {line}"
+    if found.traceback:
+        yield "The first error:"
+        yield found.traceback.rstrip()
+    for line in found.advice:
+        yield f"→ {line}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from launcher.spec.run_folder import RunFolder
 from minimind.system.tail import Tail
+from minimind.system.terminal import visible
 
 
 class RankLog:
@@ -17,9 +18,9 @@ class RankLog:
         self._tails: dict[int, Tail] = {}
 
     def read(self) -> str:
-        """What is new since the last look."""
+        """What is new since the last look, for a terminal: no control sequence acts on it."""
         for number in self._run.attempt_numbers():
             if self._first <= number and (self._last is None or number <= self._last):
                 path = self._run.rank_log(number, self._rank)
                 self._tails.setdefault(number, Tail(path))
-        return "".join(tail.read() for tail in self._tails.values())
+        return visible("".join(tail.read() for tail in self._tails.values()))

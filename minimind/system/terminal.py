@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from typing import Any, TextIO
 
@@ -13,6 +14,9 @@ from minimind.system.jsonl import strict
 
 LONGEST = 1000
 """Characters of a message; no path is longer than half of that, as a rule."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""All control characters but tab and line feed, and those that turn the direction of a text."""
 
 
 def one_line(error: BaseException) -> str:
@@ -34,6 +38,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def visible(text: str) -> str:
+    """``text`` of any lines with what would act on a terminal, colours too, spelt out."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def print_anything() -> None:
     """Let output hold what its encoding lacks, as escapes: names of files may be any bytes."""
     for stream in (sys.stdout, sys.stderr):
@@ -43,7 +52,7 @@ def print_anything() -> None:
 
 def note(text: str) -> None:
     """A line for people, on standard error, so that ``--json`` stays clean."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def complain(program: str, error: Exception) -> int:
@@ -70,7 +79,8 @@ def let_go(stream: TextIO) -> None:
 
 def json_text(value: Any) -> str:
     """How all commands write JSON, which has no NaN: see :mod:`minimind.system.jsonl`."""
-    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def print_json(value: Any) -> None:

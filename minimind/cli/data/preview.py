@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,14 +10,12 @@ from minimind.cli.common_flags import add_json_flag
 from minimind.data.tools.preview import describe_row, first_rows, plan_of
 from minimind.errors import require
 from minimind.system.command_line import Parser
-from minimind.system.terminal import print_json, printable
+from minimind.system.terminal import print_json, printable, visible
 
 STYLES = ("cyan", "yellow", "green", "magenta")
 """Neighbouring documents differ in colour."""
 
 MOST_EPOCHS = 1 << 31
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 DESCRIPTION = """\
 Show rows as the model sees them: each document's tokens decoded, in a colour of its own, under
@@ -90,8 +87,3 @@ def _print_rows(rows: Iterable[dict[str, Any]], max_seq_len: int) -> None:
             console.print(Text(visible(document["text"]), style=style))
         if row["padding"]:
             console.print(Text(f"─── padding: {row['padding']} tokens", style="dim"))
-
-
-def visible(text: str) -> str:
-    """Spell out characters that would act on the terminal instead of being shown."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

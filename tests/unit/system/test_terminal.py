@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from minimind.errors import ConfigError, MiniMindError
 from minimind.system.terminal import (
     complain,
     count_text,
+    json_text,
     long_duration,
+    note,
     number_text,
     short_duration,
     size_text,
+    visible,
 )
 
 
@@ -74,3 +79,21 @@ def test_what_ends_a_program_is_one_line_and_its_exit_code(
 ) -> None:
     assert complain("minimind eval", error) == code
     assert capsys.readouterr().err == f"minimind eval: error: {said}\n"
+
+
+COLOURED = "\x1b[31mred\x9b0m\r\u202e"
+"""Two ways to begin a sequence, a line that would be written over, and a text turned round."""
+
+
+def test_what_acts_on_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    spelt = r"\x1b[31mred\x9b0m\r\u202e"
+    assert visible(f"{COLOURED}\n\t中文\n") == f"{spelt}\n\t中文\n"
+    note(COLOURED)
+    assert capsys.readouterr().err == f"{spelt}\n"
+
+
+def test_json_for_a_terminal_says_the_same_without_acting_on_it() -> None:
+    text = json_text({"中文": COLOURED})
+    assert "中文" in text
+    assert text.replace("\n", "").isprintable()
+    assert json.loads(text) == {"中文": COLOURED}

@@ -208,3 +208,17 @@ def test_exit_status_of_a_run_outlives_its_reader(
     with open(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main(["run", "--procs", "1", "--json", "--", "--max_steps", "1"]) == 75
+
+
+def test_why_shows_what_a_rank_wrote_and_lets_none_of_it_act(
+    here: Path, submitted: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = submitted.new_attempt()
+    submitted.append("attempt_started", attempt=number)
+    error = "Traceback (most recent call last):\nValueError: \x1b[31mred\n"
+    submitted.rank_log(number, 0).write_text(error)
+    submitted.append("attempt_ended", attempt=number, cause="crash", exit_code=1)
+    assert main(["why", "demo", "--runs-dir", str(submitted.root.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "ValueError: \\x1b[31mred" in shown
+    assert shown.replace("\n", "").isprintable()

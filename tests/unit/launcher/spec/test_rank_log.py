@@ -42,3 +42,9 @@ def test_the_logs_of_an_attempt_by_rank(tmp_path: Path) -> None:
     (run.attempt_dir(2) / "srun.log").touch()
     assert list(run.rank_logs()) == [0, 10]
     assert list(run.rank_logs(1)) == [0]
+
+
+def test_no_control_sequence_of_a_rank_acts_on_the_terminal(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write(run, 1, "\x1b[31mred\x1b[0m\tand 中文\n")
+    assert RankLog(run, 0, first=1).read() == "\\x1b[31mred\\x1b[0m\tand 中文\n"
