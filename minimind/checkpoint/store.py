@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ import torch
 from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
 from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
-from minimind.system.durable import remove_temporaries, sync_folder, write_durably
+from minimind.system.durable import refusal, remove_temporaries, sync_folder, write_durably
 from minimind.weights.torch_file import load_torch_file, load_verified, verify_file
 
 log = logging.getLogger(__name__)
@@ -328,9 +327,8 @@ def save_tensors(value: Any, path: Path) -> None:
     try:
         torch.save(value, path)
     except RuntimeError as error:
-        full = shutil.disk_usage(path.parent).free < 1 << 20
-        number = errno.ENOSPC if full else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from error
+        refused = refusal(path) or OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(refused.errno, refused.strerror, str(path)) from error
 
 
 def read_checkpoint(

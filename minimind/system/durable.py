@@ -18,6 +18,9 @@ from pathlib import Path
 FLUSH_SECONDS = 0.1
 """How often what is there of a long write is sent on to the disk."""
 
+PROBE_BYTES = 1 << 20
+"""More than the end of a disk or of a quota that a refused write has left free."""
+
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 """What a file system says that cannot sync a folder, as some network file systems cannot."""
 
@@ -29,6 +32,21 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refusal(path: Path) -> OSError | None:
+    """Why a file takes no more bytes, when another program only says that it does not; or None.
+
+    It is full disk, quota or limit of a file's size that the next bytes meet again.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def forget_pages(path: Path) -> None:

@@ -6,7 +6,9 @@ import errno
 import os
 import pickle
 import random
+import resource
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +44,25 @@ def save(saver: Checkpointer, *steps: int) -> None:
     for step in steps:
         saver.save(state(step), lambda seconds: None)
         saver.wait()
+
+
+@pytest.fixture
+def file_limit() -> Iterator[int]:
+    """The bytes that a file may have, as `ulimit -f` sets them."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield 1 << 16
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_refused_write_has_its_true_reason(
+    saver: Checkpointer, file_limit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver.save(train_state(1, shape=(256, file_limit // 256)), lambda seconds: None)
+    with pytest.raises(OSError, match="File too large"):
+        saver.wait()
+    assert f"checkpoint of step 1 not saved: {saver.checkpoint_file}: File too large" in caplog.text
+    assert names(saver.checkpoint_file.parent) == []
 
 
 def names(folder: Path) -> list[str]:
