@@ -39,6 +39,8 @@ class JobSpec(Options):
     user: str | None = None
     host_python: str = "python3"
     max_no_progress: int = 3
+    max_false_starts: int = 30
+    """Attempts in a row that nobody is to blame for and that ended before they began to train."""
 
     def __post_init__(self) -> None:
         check_name(self.name)

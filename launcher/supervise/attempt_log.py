@@ -63,6 +63,7 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
         "step": stands_at(events) or 0,
         "progressed": _progressed(events, mine),
         "trained": any(event["event"] in (Kind.STARTED, Kind.RESUMED) for event in mine),
+        "prepared": any(event["event"] == Kind.PREPARING for event in mine),
     }
     record(run, Kind.ATTEMPT_ENDED, **ended)
     decision = decide(spec, [*endings(events), {"event": Kind.ATTEMPT_ENDED, **ended}])

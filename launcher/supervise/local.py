@@ -193,12 +193,19 @@ class LocalMachine:
     def evidence_of_lost(self, number: int) -> Evidence:
         return Evidence(None, events=tuple(of_attempt(self.run.events(), number)))
 
-    def again(self, cause: str, exit_code: int) -> int | None:
+    def again(self, cause: str, exit_code: int, pause: float) -> int | None:
         status = self.stopped(exit_code)
         if status is None:
             attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
-            time.sleep(RESTART_SECONDS)
+            self._rest(max(pause, RESTART_SECONDS))
         return status
+
+    def _rest(self, seconds: float) -> None:
+        """Until the next attempt, or a stop."""
+        until = time.monotonic() + seconds
+        while self.stop_signal is None and (left := until - time.monotonic()) > 0:
+            self._beat()
+            time.sleep(min(left, RESTART_SECONDS))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,17 @@ from minimind.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_RUN_ME_AGAIN, EXIT_U
 from minimind.rundir import causes
 from minimind.rundir.events import Event
 
+LONGEST_PAUSE = 300.0
+"""Between two attempts, in seconds."""
+
 
 @dataclass(frozen=True)
 class Decision:
-    """``final`` None: run again."""
+    """``final`` None: run again, after ``pause`` seconds."""
 
     final: Final | None
     reason: str
+    pause: float = 0.0
 
 
 def decide(spec: JobSpec, ended: list[Event]) -> Decision:
@@ -26,6 +30,8 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     Preemptions, time limits and requested stops are free. Crashes and hangs share
     ``max_restarts``, lost nodes have ``max_node_failures``. Of the free causes,
     ``max_no_progress`` attempts in a row that began to train and saved no new step stop the run.
+    So do ``max_false_starts`` in a row that did not even begin. They come after growing pauses:
+    what ended one of them at once may end the next.
     """
     newest = ended[-1]
     cause, code = newest["cause"], newest.get("exit_code")
@@ -54,7 +60,23 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     if stuck >= spec.max_no_progress:
         reason = f"{stuck} attempts in a row saved no new step; the last one {words}"
         return _stop(causes.NO_PROGRESS, failed, reason)
-    return Decision(None, words)
+    early = _false_starts(ended)
+    if early >= spec.max_false_starts:
+        reason = f"{early} attempts in a row ended before training began; the last one {words}"
+        return _stop(causes.NO_PROGRESS, failed, reason)
+    return Decision(
+        None, words, pause=min(2.0 ** min(early - 1, 30), LONGEST_PAUSE) if early else 0.0
+    )
+
+
+def _false_starts(ended: list[Event]) -> int:
+    """The newest attempts that came neither to train nor to prepare for long, free causes alone."""
+    count = 0
+    for event in reversed(ended):
+        if event.get("trained") or event.get("prepared"):
+            break
+        count += event["cause"] in causes.FREE
+    return count
 
 
 def _stop(cause: str, exit_code: int, reason: str) -> Decision:

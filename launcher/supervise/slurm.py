@@ -182,7 +182,8 @@ class SlurmJob:
             now=time.time(),
         )
 
-    def again(self, cause: str, exit_code: int) -> int:
+    def again(self, cause: str, exit_code: int, pause: float) -> int:
+        """Slurm lets a requeued job wait, two minutes on most sites, and gives its nodes away."""
         attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
         complaint = self._requeue()
         if complaint is not None:

@@ -75,8 +75,11 @@ class Backend(Protocol):
     def evidence_of_lost(self, number: int) -> Evidence:
         """What is known of an attempt that another supervisor began and nobody saw end."""
 
-    def again(self, cause: str, exit_code: int) -> int | None:
-        """Has the next attempt run. Returns this process's exit status; None: it begins here."""
+    def again(self, cause: str, exit_code: int, pause: float) -> int | None:
+        """Has the next attempt run, in ``pause`` seconds unless the place has pauses of its own.
+
+        Returns this process's exit status; None: it begins here.
+        """
 
 
 class Supervisor:
@@ -151,7 +154,7 @@ class Supervisor:
             # Not looked up again: a person may reopen the run for another supervisor now.
             return decision.final.exit_code
         assert evidence.exit_code is not None, "its ranks were watched to their end"
-        return self.backend.again(cause, evidence.exit_code)
+        return self.backend.again(cause, evidence.exit_code, decision.pause)
 
     def _suspension(self, number: int, reason: str) -> None:
         """Records that somebody suspends the ranks, or, without a ``reason``, that they go on."""

@@ -221,3 +221,30 @@ def test_cancel_between_two_attempts_ends_the_run(
     assert supervised("exit 1", max_restarts=9).main() == 130
     assert causes_of(run) == ["crash"]
     assert state.job_state(run, None)[0] == state.CANCELLED
+
+
+def test_ranks_that_always_leave_before_they_train_are_not_started_for_ever(
+    run: RunFolder, supervised: Callable[..., LocalMachine]
+) -> None:
+    assert supervised("exit 75", max_false_starts=2).main() == 1
+    assert causes_of(run) == ["stop_requested"] * 2
+    assert state.job_state(run, None)[0] == state.FAILED
+
+
+def test_a_stop_ends_the_pause_before_the_next_attempt(
+    run: RunFolder, supervised: Callable[..., LocalMachine]
+) -> None:
+    machine = supervised("exit 75")
+    pauses = []
+
+    def act(seconds: float) -> None:
+        pauses.append(seconds)
+        stop_this_process()
+
+    machine.stop_signal = None
+    with pytest.MonkeyPatch.context() as patch:
+        clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=act)
+        patch.setattr(local, "time", clock)
+        machine._take_signals()
+        machine._rest(300)
+    assert pauses == [local.RESTART_SECONDS]

@@ -74,8 +74,38 @@ def test_progress_in_between_starts_the_count_anew(make_spec: Callable[..., JobS
     assert decide(make_spec(), [stuck, stuck, ended("preempted"), stuck, stuck]).final is None
 
 
-def test_preempted_before_training_began_is_not_the_runs_fault(
+def early(cause: str, *, prepared: bool = False) -> dict[str, Any]:
+    return ended(cause, progressed=False) | {"trained": False, "prepared": prepared}
+
+
+@pytest.mark.parametrize("cause", ["preempted", "time_limit", "stop_requested"])
+def test_ends_before_training_are_free_up_to_a_limit(
+    make_spec: Callable[..., JobSpec], cause: str
+) -> None:
+    assert decide(make_spec(), [early(cause)] * 29).final is None
+    final = decide(make_spec(), [ended(cause), *[early(cause)] * 30]).final
+    assert final is not None
+    assert (final.cause, final.exit_code) == ("no_progress", 1)
+    assert final.reason.startswith("30 attempts in a row ended before training began; the last")
+
+
+@pytest.mark.parametrize("got_on", [ended("preempted"), early("preempted", prepared=True)])
+def test_getting_on_in_between_starts_the_count_of_false_starts_anew(
+    make_spec: Callable[..., JobSpec], got_on: dict[str, Any]
+) -> None:
+    spec = make_spec(max_false_starts=3)
+    decision = decide(spec, [*[early("preempted")] * 2, got_on, *[early("preempted")] * 2])
+    assert (decision.final, decision.pause) == (None, 2)
+    assert decide(spec, [got_on]).pause == 0
+
+
+def test_pauses_before_another_false_start_grow_to_five_minutes(
     make_spec: Callable[..., JobSpec],
 ) -> None:
-    early = ended("preempted", progressed=False) | {"trained": False}
-    assert decide(make_spec(), [early] * 50).final is None
+    pauses = [decide(make_spec(), [early("stop_requested")] * n).pause for n in range(1, 12)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+def test_a_crash_has_a_budget_and_no_pause_of_its_own(make_spec: Callable[..., JobSpec]) -> None:
+    decision = decide(make_spec(), [early("crash")] * 2)
+    assert (decision.final, decision.pause) == (None, 0)

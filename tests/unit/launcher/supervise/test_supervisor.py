@@ -44,6 +44,7 @@ class Place:
     def __init__(self, *codes: int) -> None:
         self.codes = list(codes)
         self.steps: list[str] = []
+        self.pauses: list[float] = []
         self.at_the_end: Callable[[], object] = lambda: None
 
     def say(self, text: str) -> None: ...
@@ -74,8 +75,9 @@ class Place:
     def evidence_of_lost(self, number: int) -> Evidence:
         return Evidence(None)
 
-    def again(self, cause: str, exit_code: int) -> None:
+    def again(self, cause: str, exit_code: int, pause: float) -> None:
         self.steps.append(f"again after {cause}")
+        self.pauses.append(pause)
 
 
 @pytest.fixture
@@ -174,3 +176,22 @@ def test_a_run_begins_anew_once(submitted: RunFolder) -> None:
     wishes = ("--from_resume", "0")
     assert supervise(submitted, place, train_args=wishes) == 0
     assert submitted.spec().train_args == (*wishes, "--from_resume", "auto")
+
+
+def test_attempts_that_never_train_come_after_longer_and_longer_pauses(
+    submitted: RunFolder,
+) -> None:
+    place = Place(*[75] * 5)
+    assert supervise(submitted, place, max_false_starts=5) == 1
+    assert place.pauses == [1, 2, 4, 8]
+    final = submitted.final()
+    assert final is not None
+    assert final.cause == "no_progress"
+    assert submitted.events()[-2]["prepared"] is False
+
+
+def test_an_attempt_that_prepared_for_long_is_no_false_start(submitted: RunFolder) -> None:
+    place = Place(75, 0)
+    place.at_the_end = lambda: submitted.append("preparing", what="tokenising: 1 of 2 MB (50%)")
+    assert supervise(submitted, place, max_false_starts=1) == 0
+    assert place.pauses == [0]
