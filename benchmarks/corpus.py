@@ -94,4 +94,4 @@ class Padding:
 def padding(path: Path, max_seq_len: int, cache_dir: str) -> Padding:
     """Of a jsonl file under the shipped tokenizer."""
     store = open_corpus([str(path)], cache_dir=cache_dir)
-    return Padding.of(np.diff(store.offsets.astype(np.int64)), max_seq_len)
+    return Padding.of(np.diff(np.asarray(store.offsets, np.int64)), max_seq_len)

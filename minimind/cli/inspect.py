@@ -162,6 +162,8 @@ def _onnx_folder(path: Path, finding: Finding) -> None:
 
 
 def _store(path: Path, finding: Finding) -> None:
+    import numpy as np
+
     from minimind.data.token_store import DamagedStoreError, TokenStore
 
     try:
@@ -169,7 +171,6 @@ def _store(path: Path, finding: Finding) -> None:
     except DamagedStoreError as error:
         finding.problems.append(str(error))
         return
-    meta = _json(path / "meta.json")
     lengths = store.offsets[1:] - store.offsets[:-1]
     finding.facts["written"] = written(path / "meta.json")
     finding.facts["documents"] = store.n_docs
@@ -182,14 +183,13 @@ def _store(path: Path, finding: Finding) -> None:
     )
     finding.facts["left_out"] = f"{store.n_rejected} rows"
     finding.facts["vocabulary"] = store.vocab_size
-    listed = meta.get("sources")
-    sources = [str(s.get("path")) for s in listed if isinstance(s, dict)] if listed else []
+    sources = [str(source.get("path")) for source in store.sources()]
     finding.facts["made_from"] = ", ".join(sources[:3]) + (" …" if len(sources) > 3 else "")
     if store.hash_of_content() != store.content_hash:
         finding.problems.append(
             "the tokens do not have the checksum in meta.json: remove the store"
         )
-    elif store.n_tokens and int(store.tokens.max()) >= store.vocab_size:
+    elif store.n_tokens and int(np.asarray(store.tokens).max()) >= store.vocab_size:
         finding.problems.append("a token is outside of the vocabulary")
     finding.checked += ["sizes", "SHA-256 of the tokens"]
 

@@ -6,16 +6,21 @@ import logging
 import os
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from minimind.data.mixture import MicroBatches, Plan
 from minimind.data.sampler import SkipBatchSampler
+from minimind.errors import MiniMindError
 from minimind.rundir import env
 from minimind.system.process import available_cores
 from minimind.system.signals import IGNORED_BY_WORKERS, ignore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +44,8 @@ def make_loader(
             model, which would compile again for another shape.
     """
     batches = MicroBatches(plan, sampler.batch_size if fixed_shape else None)
-    return DataLoader(
-        batches,  # type: ignore[arg-type] # anything with __getitem__ will do
+    return _Loader(
+        _Handing(batches),  # type: ignore[arg-type] # anything with __getitem__ will do
         # DataLoader takes any iterable of indexes, here one array of row ids each, and makes
         # tensors of arrays.
         batch_size=None,
@@ -50,6 +55,33 @@ def make_loader(
         worker_init_fn=_guard_worker,
         generator=torch.Generator(),
     )
+
+
+class _Handing:
+    """Hands an error for the user over as a batch.
+
+    torch would make one that is raised in a worker into another of many lines.
+    """
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, NDArray[Any]] | MiniMindError:
+        try:
+            return self._batches[row_ids]
+        except MiniMindError as error:
+            return error
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        return map(_raise_error, super().__iter__())
+
+
+def _raise_error(batch: Any) -> Any:
+    if isinstance(batch, MiniMindError):
+        raise batch
+    return batch
 
 
 def bounded_workers(num_workers: int) -> int:

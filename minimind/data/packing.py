@@ -17,21 +17,39 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 from minimind.data.sampler import SourceRows
+from minimind.data.sealed import (
+    DIGESTS,
+    SUMS,
+    DamagedFileError,
+    FileSums,
+    Seal,
+    write_digests,
+    write_sums,
+)
 from minimind.data.token_store import DAMAGE, TokenStore
 from minimind.errors import DataError
 from minimind.system.durable import folder_when_done
+from minimind.system.ownership import let_read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from minimind.data.token_store import StoredArray
+
+A = TypeVar("A")
+
+log = logging.getLogger(__name__)
 
 PLAN_VERSION = 1
 MAX_PADDING = 0.01
@@ -43,20 +61,21 @@ IGNORED = -100
 RowGroup = tuple[list[tuple[int, int]], int]
 """Rows filled alike: (length of pieces, how many of them) pairs, and how many such rows."""
 
+PLAN = "plan.json"
 _ARRAYS = ("starts", "lengths", "row_ptr", "targets_per_row", "tokens_per_row")
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Generic[A]):
     """Pieces of the token stream, in row order.
 
     Row ``r`` holds the pieces ``row_ptr[r]:row_ptr[r + 1]``; piece ``p`` is
     ``tokens[starts[p] : starts[p] + lengths[p]]``.
     """
 
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int32]
-    row_ptr: NDArray[np.int64]
+    starts: A
+    lengths: A
+    row_ptr: A
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +92,9 @@ class RowPlan:
     store: TokenStore
     pack: str
     max_seq_len: int
-    layout: Layout
-    targets_per_row: NDArray[np.int32]
-    tokens_per_row: NDArray[np.int32]
+    layout: Layout[StoredArray]
+    targets_per_row: StoredArray
+    tokens_per_row: StoredArray
     fingerprint: str
 
     @property
@@ -90,7 +109,8 @@ class RowPlan:
     @property
     def fill(self) -> float:
         """Share of all positions that hold a real token."""
-        return float(self.tokens_per_row.sum(dtype=np.int64)) / (self.n_rows * self.max_seq_len)
+        tokens = np.asarray(self.tokens_per_row).sum(dtype=np.int64)
+        return float(tokens) / (self.n_rows * self.max_seq_len)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return plan_rows, (self.store, self.max_seq_len, self.pack)
@@ -162,13 +182,7 @@ def plan_rows(
     parts = json.dumps([PLAN_VERSION, store.content_hash, pack, max_seq_len])
     fingerprint = hashlib.sha256(parts.encode()).hexdigest()
     folder = store.path / "plans" / f"{pack}-{max_seq_len}-v{PLAN_VERSION}"
-    arrays = _load(folder, fingerprint)
-    if arrays is None:
-        arrays = _arrays(store, max_seq_len, pack)
-        # A cache that cannot be written costs time, no more.
-        with contextlib.suppress(OSError):
-            _save(folder, fingerprint, arrays)
-            arrays = _load(folder, fingerprint) or arrays
+    arrays = _load(folder, fingerprint) or _computed(store, max_seq_len, pack, folder, fingerprint)
     return RowPlan(
         store=store,
         pack=pack,
@@ -178,6 +192,18 @@ def plan_rows(
         tokens_per_row=arrays["tokens_per_row"],
         fingerprint=fingerprint,
     )
+
+
+def _computed(
+    store: TokenStore, max_seq_len: int, pack: str, folder: Path, fingerprint: str
+) -> Mapping[str, StoredArray]:
+    """Plan the rows, and keep the plan where the store's folder can be written."""
+    arrays = _arrays(store, max_seq_len, pack)
+    # A cache that cannot be written costs time, no more.
+    with contextlib.suppress(OSError):
+        _save(folder, fingerprint, arrays)
+        return _load(folder, fingerprint) or arrays
+    return arrays
 
 
 def _arrays(store: TokenStore, max_seq_len: int, pack: str) -> dict[str, NDArray[Any]]:
@@ -200,12 +226,12 @@ def _arrays(store: TokenStore, max_seq_len: int, pack: str) -> dict[str, NDArray
     }
 
 
-def _one_document_a_row(offsets: NDArray[np.int64], max_seq_len: int) -> Layout:
+def _one_document_a_row(offsets: NDArray[np.int64], max_seq_len: int) -> Layout[NDArray[Any]]:
     lengths = np.minimum(np.diff(offsets), max_seq_len).astype(np.int32)
     return Layout(offsets[:-1], lengths, np.arange(len(lengths) + 1))
 
 
-def pack_bestfit(offsets: NDArray[np.int64], max_seq_len: int) -> Layout:
+def pack_bestfit(offsets: NDArray[np.int64], max_seq_len: int) -> Layout[NDArray[Any]]:
     """Lay the documents ``offsets[i]:offsets[i + 1]`` out in rows; see the module's docstring.
 
     Documents without a target (one token) are left out.
@@ -238,7 +264,9 @@ def pack_bestfit(offsets: NDArray[np.int64], max_seq_len: int) -> Layout:
             row_sizes.append(np.full(n_rows, rows.shape[1]))
     pieces = np.concatenate(order) if order else np.empty(0, np.int64)
     sizes = np.concatenate(row_sizes) if row_sizes else np.empty(0, np.int64)
-    packed = Layout(starts[pieces], lengths[pieces].astype(np.int32), _pointers(sizes))
+    packed: Layout[NDArray[Any]] = Layout(
+        starts[pieces], lengths[pieces].astype(np.int32), _pointers(sizes)
+    )
     if not loose:
         return packed
     rest = np.sort(np.concatenate(loose))
@@ -304,7 +332,9 @@ def _content(linked: Any) -> list[tuple[int, int]]:
     return content[::-1]
 
 
-def _stream(starts: NDArray[np.int64], lengths: NDArray[np.int64], max_seq_len: int) -> Layout:
+def _stream(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64], max_seq_len: int
+) -> Layout[NDArray[Any]]:
     """Lay pieces out one after the other, cut by row ends with an overlap of one token."""
     ends = np.cumsum(lengths)
     step = max_seq_len - 1
@@ -330,7 +360,7 @@ def _stream(starts: NDArray[np.int64], lengths: NDArray[np.int64], max_seq_len: 
     )
 
 
-def _joined(first: Layout, second: Layout) -> Layout:
+def _joined(first: Layout[NDArray[Any]], second: Layout[NDArray[Any]]) -> Layout[NDArray[Any]]:
     return Layout(
         np.concatenate([first.starts, second.starts]),
         np.concatenate([first.lengths, second.lengths]),
@@ -348,29 +378,43 @@ def _pointers(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
-def _load(folder: Path, fingerprint: str) -> dict[str, NDArray[Any]] | None:
+def _load(folder: Path, fingerprint: str) -> dict[str, StoredArray] | None:
     """Return the plan kept in ``folder``, or None where there is no whole one of this store."""
     try:
-        description = json.loads((folder / "plan.json").read_bytes())
+        description = json.loads((folder / PLAN).read_bytes())
         if description["fingerprint"] != fingerprint:
             return None
         if any((folder / name).stat().st_size != s for name, s in description["files"].items()):
             return None
-        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    except (*DAMAGE, RecursionError):
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        if "digests" not in description and not (folder / SUMS).exists():  # an older version's
+            return arrays
+        seal = Seal(folder)
+        seal.check(PLAN)
+        files = {f"{name}.npy": array for name, array in arrays.items()}
+        checked = seal.open_arrays(files, description["digests"])
+        return dict(zip(_ARRAYS, checked, strict=True))
+    except (*DAMAGE, RecursionError, DamagedFileError):
         return None
 
 
 def _save(folder: Path, fingerprint: str, arrays: dict[str, NDArray[Any]]) -> None:
     def remove_damaged() -> None:
         if folder.exists() and _load(folder, fingerprint) is None:
+            log.warning("the row plan %s is damaged; it is replaced", folder)
             shutil.rmtree(folder)
 
     folder.parent.mkdir(exist_ok=True)
     with folder_when_done(folder, before_rename=remove_damaged) as building:
-        building.chmod(folder.parent.stat().st_mode)
         for name, array in arrays.items():
             np.save(building / f"{name}.npy", array)
-        files = {path.name: path.stat().st_size for path in building.iterdir()}
-        description = json.dumps({"fingerprint": fingerprint, "files": files})
-        (building / "plan.json").write_text(description)
+        names = [f"{name}.npy" for name in _ARRAYS]
+        sums = {name: FileSums.of(building / name) for name in names}
+        description = {
+            "fingerprint": fingerprint,
+            "files": {name: (building / name).stat().st_size for name in names},
+            "digests": write_digests(building, sums),
+        }
+        (building / PLAN).write_text(json.dumps(description))
+        write_sums(building, sums, (*names, PLAN, DIGESTS))
+        let_read(building, like=folder.parent.parent)

@@ -6,9 +6,16 @@
 ``offsets.npy``    uint64 [n_docs + 1]: document ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``
 ``bytes.npy``      uint32 [n_docs]: UTF-8 bytes of each document's text
 ``rejected.jsonl`` the rows that were left out: file, line, reason, preview
-``meta.json``      counts, hashes, sources and each file's size; written last
+``sources.jsonl``  the text files: path, size, time of last modification, SHA-256
+``meta.json``      counts, hashes, and how to map each array
+``digests.bin``    of each block of the arrays (see :mod:`minimind.data.sealed`)
+``SHA256SUMS``     of all files above; written last
+``confirmed.json`` when each text file had last changed in any way (not sealed)
 ``plans/``         cached row plans (see :mod:`minimind.data.packing`)
 =================  ==========================================================================
+
+Version 1 had its sources in ``meta.json``, and neither digests nor sums: it is still opened, and
+what is in its arrays is taken on trust.
 """
 
 from __future__ import annotations
@@ -16,20 +23,29 @@ from __future__ import annotations
 import hashlib
 import json
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minimind.data.sealed import SUMS, CheckedArray, DamagedFileError, Seal
+from minimind.errors import DataError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+    StoredArray = CheckedArray | NDArray[Any]
+
+FORMAT_VERSION = 2
+UNSEALED_VERSION = 1
+"""The last format of stores without digests."""
+
 TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
+STORE_ARRAYS = (TOKENS, OFFSETS, DOC_BYTES)
 TOKEN_TYPES = ("uint16", "uint32")
-REJECTED, META = "rejected.jsonl", "meta.json"
+REJECTED, SOURCES, META = "rejected.jsonl", "sources.jsonl", "meta.json"
 HASHED_AT_ONCE = 1 << 22
 
 
@@ -59,9 +75,9 @@ class TokenStore:
     """
 
     path: Path
-    tokens: NDArray[Any]
-    offsets: NDArray[np.uint64]
-    doc_bytes: NDArray[np.uint32]
+    tokens: StoredArray
+    offsets: StoredArray
+    doc_bytes: StoredArray
     n_docs: int
     n_tokens: int
     n_bytes: int
@@ -82,18 +98,19 @@ class TokenStore:
         """
         try:
             meta = json.loads((path / META).read_bytes())
-            if meta["format_version"] != FORMAT_VERSION:
+            if meta["format_version"] not in (UNSEALED_VERSION, FORMAT_VERSION):
                 raise DamagedStoreError(f"{path}: format {meta['format_version']}")
             if meta["dtype"] not in TOKEN_TYPES:
                 raise DamagedStoreError(f"{path}: tokens of type {meta['dtype']}")
             for name, size in meta["files"].items():
                 if (found := (path / name).stat().st_size) != size:
                     raise DamagedStoreError(f"{path / name}: {found} bytes, not {size}")
+            tokens, offsets, doc_bytes = _open_arrays(path, meta)
             store = TokenStore(
                 path=path,
-                tokens=np.memmap(path / TOKENS, meta["dtype"], "r"),
-                offsets=np.load(path / OFFSETS, mmap_mode="r"),
-                doc_bytes=np.load(path / DOC_BYTES, mmap_mode="r"),
+                tokens=tokens,
+                offsets=offsets,
+                doc_bytes=doc_bytes,
                 **meta["counts"],
                 content_hash=meta["content_hash"],
                 **meta["tokenizer"],
@@ -101,6 +118,8 @@ class TokenStore:
             )
             store._check()
             return store
+        except DamagedFileError as error:
+            raise DamagedStoreError(str(error)) from None
         except DAMAGE as error:
             raise DamagedStoreError(f"{path}: {error}") from None
         except (RecursionError, MemoryError):
@@ -138,13 +157,55 @@ class TokenStore:
             digest.update(self.tokens[start : start + HASHED_AT_ONCE].tobytes())
         return hash_content(digest.digest(), np.diff(self.offsets))
 
+    def sources(self) -> list[dict[str, Any]]:
+        """The text files that the store was made of.
+
+        Raises:
+            DamagedStoreError: their list is not what was written.
+        """
+        try:
+            if not (self.path / SOURCES).exists():
+                return list(json.loads((self.path / META).read_bytes())["sources"])
+            Seal(self.path).check(SOURCES)
+            return [json.loads(line) for line in (self.path / SOURCES).read_bytes().splitlines()]
+        except (DamagedFileError, *DAMAGE) as error:
+            raise DamagedStoreError(f"{self.path / SOURCES}: {error}") from None
+
     def rejected(self) -> Iterator[dict[str, Any]]:
         """Yield the rows that were left out, as ``rejected.jsonl`` lists them."""
         with open(self.path / REJECTED, encoding="utf-8") as file:
             yield from map(json.loads, file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TokenStore.open, (self.path,)
+        return _same_store, (self.path, self.content_hash)
+
+
+def _same_store(path: Path, content_hash: str) -> TokenStore:
+    """The store again, in another process; not another that has been put in its place.
+
+    Raises:
+        DataError: it is another, or damaged.
+    """
+    try:
+        store = TokenStore.open(path)
+    except DamagedStoreError as error:
+        raise DataError(f"{error}: it was changed while in use; start again") from None
+    if store.content_hash != content_hash:
+        raise DataError(f"{path}: another text was tokenised there meanwhile; start again")
+    return store
+
+
+def _open_arrays(path: Path, meta: dict[str, Any]) -> Sequence[StoredArray]:
+    arrays = {
+        TOKENS: np.memmap(path / TOKENS, meta["dtype"], "r"),
+        OFFSETS: np.load(path / OFFSETS, mmap_mode="r"),
+        DOC_BYTES: np.load(path / DOC_BYTES, mmap_mode="r"),
+    }
+    if meta["format_version"] == UNSEALED_VERSION and not (path / SUMS).exists():
+        return list(arrays.values())
+    seal = Seal(path)
+    seal.check(META)
+    return seal.open_arrays(arrays, meta["digests"])
 
 
 def hash_content(sha256_of_tokens: bytes, lengths: NDArray[np.uint64]) -> str:

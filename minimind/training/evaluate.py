@@ -122,7 +122,7 @@ def score(
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
         "bits_per_byte": result["bits_per_byte"],
         "documents": store.n_docs,
-        "scored_tokens": int(plan.targets_per_row.sum(dtype="int64")),
+        "scored_tokens": int(np.asarray(plan.targets_per_row).sum(dtype=np.int64)),
         "bytes": store.n_bytes,
         "max_seq_len": length,
         "dtype": dtype,

@@ -12,8 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -32,13 +31,17 @@ from minimind.data.rows import (
     refuse_more_than,
     row_place,
 )
+from minimind.data.sealed import DIGESTS, FileSums, write_digests, write_sums
 from minimind.data.token_store import (
     DOC_BYTES,
     FORMAT_VERSION,
     META,
     OFFSETS,
     REJECTED,
+    SOURCES,
+    STORE_ARRAYS,
     TOKENS,
+    UNSEALED_VERSION,
     DamagedStoreError,
     TokenStore,
     hash_content,
@@ -48,12 +51,13 @@ from minimind.data.tokenize.cache import (
     Mark,
     builders_turn,
     cache_errors,
+    discard,
     remove_abandoned,
     store_folder,
 )
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
+from minimind.data.tokenize.identity import SourceHashes, confirm, is_same_text
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
-from minimind.system.digest import sha256_of
 from minimind.system.durable import sync_tree
 from minimind.system.ownership import open_private, opened_folder
 from minimind.system.process import available_cores
@@ -67,7 +71,7 @@ log = logging.getLogger(__name__)
 MARK_SECONDS = 5.0
 """An interruption costs no more work than this."""
 
-STORE_FILES = (TOKENS, OFFSETS, DOC_BYTES, REJECTED)
+STORE_FILES = (*STORE_ARRAYS, REJECTED, SOURCES)
 LENGTHS, BYTES = "lengths.tmp", "bytes.tmp"
 ARRAYS = (TOKENS, LENGTHS, BYTES)
 """What is written as the documents come; the indexes are made of them at the end."""
@@ -102,10 +106,9 @@ def open_corpus(
     sources = [Source.of(path) for path in find_files(paths)]
     fingerprint = tokenizer_fingerprint(tokenizer_path)
     folder = store_folder(cache_dir, sources, text_field, fingerprint)
-    try:
-        store = TokenStore.open(folder)
-        log.debug("token store %s is up to date", folder)
-    except DamagedStoreError:
+    old = store_folder(cache_dir, sources, text_field, fingerprint, UNSEALED_VERSION)
+    store = _up_to_date(folder, sources, report) or _unsealed(old)
+    if store is None:
         store = _build_once(
             folder,
             sources,
@@ -116,6 +119,34 @@ def open_corpus(
             n_workers=n_workers,
         )
     _report_bad_rows(store, max_bad_rows)
+    return store
+
+
+def _up_to_date(
+    folder: Path, sources: Sequence[Source], report: Callable[[str], None] | None
+) -> TokenStore | None:
+    """The finished store of these sources; None: it must be built, and nothing is in its place."""
+    try:
+        store = TokenStore.open(folder)
+    except DamagedStoreError:
+        return None
+    try:
+        if is_same_text(store, sources, report):
+            log.debug("token store %s is up to date", folder)
+            return store
+    except DamagedStoreError as error:
+        log.warning("%s; it is replaced", error)
+    discard(folder)
+    return None
+
+
+def _unsealed(folder: Path) -> TokenStore | None:
+    """A store of an older format, which is used as it is."""
+    try:
+        store = TokenStore.open(folder)
+    except DamagedStoreError:
+        return None
+    log.info("the token store %s is of an older format: its content is not checked", folder)
     return store
 
 
@@ -134,8 +165,8 @@ def _build_once(
     with cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
     with builders_turn(folder, report):
-        with contextlib.suppress(DamagedStoreError):
-            return TokenStore.open(folder)
+        if store := _up_to_date(folder, sources, report):
+            return store
         remove_abandoned(cache)
         tokenizer = load_tokenizer(tokenizer_path)
         with contextlib.ExitStack() as stack:
@@ -190,6 +221,7 @@ def build_store(
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(StoreWriter(building.path, spec.dtype, building.mark))
         bar = stack.enter_context(_Progress(sources, progress, report))
+        hashes = stack.enter_context(SourceHashes(sources))
         if mark := writer.begins_at:
             log.info("going on with an interrupted build: %d documents are done", writer.n_docs)
             bar.begin_at(mark)
@@ -203,13 +235,15 @@ def build_store(
             writer.mark_now_and_then(number, chunk.end)
             bar.read(source, chunk)
         writer.mark(len(sources), BEGINNING)
+        rows = hashes.rows()
     for source in sources:
         source.refuse_change()
     if not writer.n_docs:
         rejected = writer.rejected
         listed = f" (all: {building.keep_listing()})" if rejected.count else ""
         raise nothing_usable((s.path for s in sources), rejected.count, rejected.first + listed)
-    writer.finish(sources, tokenizer)
+    confirm(building.path, hashes.settled())
+    writer.finish(rows, tokenizer)
     seconds = time.monotonic() - began
     log.info(
         "tokenised %d documents (%d tokens, %.1f MB of text) in %.1f s (%.1f MB/s, %d processes)",
@@ -303,7 +337,7 @@ class StoreWriter:
                 for file in (*self._files.values(), self._listing):
                     file.truncate(0)
             self._opened = opened.pop_all()
-        self._digests = {name: sha256_of(self._folder / name) for name in ARRAYS}
+        self._sums = {name: FileSums.of(self._folder / name) for name in ARRAYS}
         self.rejected = RejectedRows(self._listing)
 
     def __exit__(self, *exc: object) -> None:
@@ -321,7 +355,7 @@ class StoreWriter:
 
     def _write(self, name: str, data: bytes) -> None:
         self._files[name].write(data)
-        self._digests[name].update(data)
+        self._sums[name].update(data)
 
     def mark_now_and_then(self, source: int, place: Place) -> None:
         """Let a build that is interrupted after this begin again here, or a little before."""
@@ -341,7 +375,7 @@ class StoreWriter:
     def _digest(self, source: int, place: Place, sizes: dict[str, int]) -> str:
         whole = hashlib.sha256(repr((source, place, sorted(sizes.items()))).encode())
         for name in ARRAYS:
-            whole.update(self._digests[name].digest())
+            whole.update(self._sums[name].sha256.digest())
         return whole.hexdigest()
 
     def _restore(self, mark: Mark) -> None:
@@ -370,9 +404,16 @@ class StoreWriter:
             doc_bytes = np.memmap(self._folder / BYTES, np.uint32, "r")
             self.n_bytes = int(doc_bytes.sum(dtype=np.uint64))
 
-    def finish(self, sources: Sequence[Source], tokenizer: PreTrainedTokenizerFast) -> None:
-        """Write the indexes and ``meta.json``, once all files are closed; make it all durable."""
+    def finish(
+        self, sources: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """Write the indexes and descriptions, once all files are closed; make it all durable."""
         content_hash = self._write_indexes()
+        _write_sources(self._folder / SOURCES, sources)
+        arrays = {
+            TOKENS: self._sums[TOKENS],
+            **{name: FileSums.of(self._folder / name) for name in (OFFSETS, DOC_BYTES)},
+        }
         meta = {
             "format_version": FORMAT_VERSION,
             "dtype": self._dtype.name,
@@ -390,14 +431,16 @@ class StoreWriter:
                 "pad_id": tokenizer.pad_token_id,
             },
             "reject_reasons": dict(self.rejected.reasons),
-            "sources": [{**asdict(source), "path": str(source.path)} for source in sources],
             "files": {name: (self._folder / name).stat().st_size for name in STORE_FILES},
+            "arrays": self._how_to_map(),
+            "digests": write_digests(self._folder, arrays),
         }
         (self._folder / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
-        sync_tree(self._folder)
         Mark.remove(self._folder)
         for name in (LENGTHS, BYTES):
             (self._folder / name).unlink()
+        write_sums(self._folder, arrays, (*STORE_FILES, META, DIGESTS))
+        sync_tree(self._folder)
 
     def _write_indexes(self) -> str:
         """Write where documents begin and how many bytes each has; return the content's hash."""
@@ -409,7 +452,25 @@ class StoreWriter:
         np.cumsum(lengths, out=offsets[1:])
         offsets.flush()
         np.save(self._folder / DOC_BYTES, np.memmap(self._folder / BYTES, np.uint32, "r"))
-        return hash_content(self._digests[TOKENS].digest(), lengths)
+        return hash_content(self._sums[TOKENS].sha256.digest(), lengths)
+
+    def _how_to_map(self) -> dict[str, dict[str, Any]]:
+        """For readers that know nothing of numpy: each array's type, and where in its file."""
+        arrays: dict[str, NDArray[Any]] = {
+            TOKENS: np.memmap(self._folder / TOKENS, self._dtype, "r"),
+            OFFSETS: np.load(self._folder / OFFSETS, mmap_mode="r"),
+            DOC_BYTES: np.load(self._folder / DOC_BYTES, mmap_mode="r"),
+        }
+        return {
+            name: {"dtype": array.dtype.str, "offset": array.offset, "length": len(array)}
+            for name, array in arrays.items()
+            if isinstance(array, np.memmap)
+        }
+
+
+def _write_sources(path: Path, sources: Sequence[Mapping[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(source, ensure_ascii=False) + "\n" for source in sources)
 
 
 class _Progress:

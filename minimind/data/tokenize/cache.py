@@ -60,11 +60,15 @@ def user_cache() -> Path:
 
 
 def store_folder(
-    cache_dir: str, sources: Sequence[Source], text_field: str, fingerprint: str
+    cache_dir: str,
+    sources: Sequence[Source],
+    text_field: str,
+    fingerprint: str,
+    version: int = FORMAT_VERSION,
 ) -> Path:
     """Return the folder of the store of ``sources`` as they are, under one tokenizer."""
     files = [[str(s.path), s.size, s.mtime_ns] for s in sources]
-    parts = json.dumps([FORMAT_VERSION, files, text_field, fingerprint])
+    parts = json.dumps([version, files, text_field, fingerprint])
     key = hashlib.sha256(parts.encode()).hexdigest()[:32]
     return cache_folder(cache_dir) / f"tokens-{key}"
 
@@ -232,7 +236,7 @@ class Building:
             with contextlib.suppress(DamagedStoreError):
                 return TokenStore.open(self.store)
             log.warning("the token store %s is damaged; it is replaced", self.store)
-            _discard(self.store)
+            discard(self.store)
 
 
 def _folder_for(store: Path) -> Building:
@@ -300,7 +304,7 @@ def remove_abandoned(cache: Path) -> None:
             log.info("removed the unfinished build %s", path)
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove a damaged store; whoever has it open keeps reading what it has mapped."""
     grave = tempfile.mkdtemp(suffix=SUFFIX, prefix=f"{folder.name}-damaged-", dir=folder.parent)
     with contextlib.suppress(FileNotFoundError):  # another process discarded it

@@ -58,7 +58,7 @@ def pieces_of(plan: RowPlan) -> list[tuple[list[int], list[int]]]:
 
 def check_coverage(store: TokenStore, plan: RowPlan) -> None:
     scored = Counter(target for _, targets in pieces_of(plan) for target in targets)
-    offsets = store.offsets.tolist()
+    offsets = np.asarray(store.offsets).tolist()
     expected = [
         token
         for begin, end in itertools.pairwise(offsets)
@@ -91,8 +91,8 @@ def test_pieces_of_long_documents_overlap_by_one_token(tmp_path: Path) -> None:
     plan = plan_rows(numbered_store(tmp_path, [20]), 8)
     inputs = [ids for ids, _ in pieces_of(plan)]
     assert sorted(inputs) == [list(range(10, 18)), list(range(17, 25)), list(range(24, 30))]
-    assert plan.targets_per_row.sum() == 19
-    assert sorted(plan.tokens_per_row.tolist()) == [6, 8, 8]
+    assert np.asarray(plan.targets_per_row).sum() == 19
+    assert sorted(np.asarray(plan.tokens_per_row).tolist()) == [6, 8, 8]
 
 
 def test_whole_documents_share_rows_best_fit_first(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_one_document_a_row(tmp_path: Path) -> None:
     ]
     assert batch["position_ids"][1].tolist() == [0, 1, 2, 3, 0, 0, 0, 0]
     assert batch["token_mask"].sum(axis=1).tolist() == [8, 4, 2, 0]
-    assert plan.targets_per_row.tolist() == [3, 7, 1]
-    assert plan.tokens_per_row.tolist() == [4, 8, 2]
+    assert np.asarray(plan.targets_per_row).tolist() == [3, 7, 1]
+    assert np.asarray(plan.tokens_per_row).tolist() == [4, 8, 2]
     assert plan.fill == 14 / 24
 
 

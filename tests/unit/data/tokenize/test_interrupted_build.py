@@ -73,6 +73,7 @@ def tokenise(tmp_path: Path, sources: list[str], tokenizer_path: str) -> Tokenis
 
 def content(store: TokenStore) -> dict[str, Any]:
     files = {path.name: path.read_bytes() for path in store.path.iterdir()}
+    files.pop("confirmed.json")  # times, and nothing of the text
     return {**files, "meta.json": json.loads(files["meta.json"])}
 
 
