@@ -75,10 +75,8 @@ def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
         DataError: the folder is missing, or what it holds is no usable tokenizer.
     """
     folder = tokenizer_folder(path)
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = _class_of(folder).from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
     # Damaged files surface as many types, among them plain Exception from the Rust side, whose
@@ -94,6 +92,32 @@ def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
     if not 0 <= largest < MOST_IDS:
         raise DataError(f"tokenizer {folder}: its ids go up to {largest}; 0 to {MOST_IDS} can be")
     return tokenizer
+
+
+def _class_of(folder: Path) -> Any:
+    """The class that loads ``folder``.
+
+    AutoTokenizer imports torch, which takes seconds. A folder that says nothing but "what
+    tokenizer.json says" gets the class that it would choose; the choice for all others is its own.
+    """
+    if _names_plain_class(folder):
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
+
+
+def _names_plain_class(folder: Path) -> bool:
+    # With a model beside it, AutoTokenizer goes by the model's type, too.
+    if (folder / "config.json").exists() or not (folder / "tokenizer.json").is_file():
+        return False
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+        return settings.get("tokenizer_class") in _PLAIN_CLASSES and "auto_map" not in settings
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
+        return False
 
 
 def tokenizer_fingerprint(tokenizer: Any = "") -> str:

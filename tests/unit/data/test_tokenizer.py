@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from minimind.data.tokenizer import SHIPPED, load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
@@ -117,6 +118,44 @@ def test_a_folder_without_tokenizer(tmp_path: Path, kind: str, message: str) -> 
     with pytest.raises(DataError, match=message) as raised:
         load_tokenizer(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["shipped", "trained", "without BOS", "name of transformers 5"])
+def test_a_plain_folder_is_loaded_as_autotokenizer_would(tmp_path: Path, kind: str) -> None:
+    folder = SHIPPED if kind == "shipped" else Path(make_tokenizer(tmp_path, bos="BOS" not in kind))
+    if "transformers 5" in kind:
+        change_settings(folder, tokenizer_class="TokenizersBackend")
+    ours, theirs = load_tokenizer(str(folder)), AutoTokenizer.from_pretrained(folder)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    assert ours.special_tokens_map == theirs.special_tokens_map
+    assert ours.chat_template == theirs.chat_template
+    assert ours.model_max_length == theirs.model_max_length
+
+
+@pytest.mark.parametrize("kind", ["a class", "a model", "code", "no settings", "no tokenizer.json"])
+def test_the_class_of_any_other_folder_is_autotokenizers_choice(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(make_tokenizer(tmp_path / "t"))
+    if kind == "a class":
+        change_settings(folder, tokenizer_class="Qwen2Tokenizer")
+    elif kind == "a model":
+        (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    elif kind == "code":
+        change_settings(folder, auto_map={"AutoTokenizer": ["mine.Tokenizer", None]})
+    elif kind == "no settings":
+        (folder / "tokenizer_config.json").unlink()
+    else:
+        (folder / "tokenizer.json").rename(folder / "vocab.json")
+    chosen = load_once()
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: chosen)
+    assert load_tokenizer(str(folder)) is chosen
+
+
+def change_settings(folder: Path, **changes: Any) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def test_a_bare_tokenizer_json_is_enough(tmp_path: Path) -> None:
