@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from minimind.training.trainer import Trainer
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["minimind.training.pretrain"])
+# matplotlib draws the loss curve at the end of each run; to load it takes longer than a tiny run.
+FORKSERVER.set_forkserver_preload(
+    ["minimind.training.pretrain", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+)
 
 WAIT_SECONDS = 120.0
 

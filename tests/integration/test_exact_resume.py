@@ -24,10 +24,15 @@ TERM, USR1, USR2, KILL, INT = (
 VARIANTS: dict[str, dict[str, Any]] = {
     "dense": {},
     "moe": {"use_moe": 1},
-    "unpacked": {"pack": "none"},
+    "unpacked": {"pack": "none", "batch_size": 1},
     "bfloat16": {"dtype": "bfloat16"},
     "muon": {"optimizer": "muon"},
-    "moe-bfloat16-unpacked": {"use_moe": 1, "dtype": "bfloat16", "pack": "none"},
+    "moe-bfloat16-unpacked": {
+        "use_moe": 1,
+        "dtype": "bfloat16",
+        "pack": "none",
+        "batch_size": 1,
+    },
     "loader-process": {"num_workers": 1},
     "every-step": {"save_interval": 1, "accumulation_steps": 1},
 }

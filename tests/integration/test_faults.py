@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -47,6 +48,21 @@ def rank_with_a_slow_disk(argv: list[str], *rank: Any) -> None:
     rank_main(argv, *rank)
 
 
+def rank_that_waits_for_a_full_disk(argv: list[str], *rank: Any) -> None:
+    """The body of a rank whose micro-steps after the eighth find one of its disks full."""
+    folders = [argv[argv.index(flag) + 1] for flag in ("--save_dir", "--checkpoint_dir")]
+    numbers = itertools.count(1)
+
+    def is_full() -> bool:
+        return min(shutil.disk_usage(folder).free for folder in folders) < 64 << 10
+
+    def wait(trainer: Trainer) -> None:
+        if next(numbers) > 8:
+            wait_until(is_full, "a full disk")
+
+    rank_main(argv, *rank, on_micro_batch=wait)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
@@ -82,7 +98,7 @@ class TestDisk:
     ) -> None:
         whole = make_run("whole").complete()
         run = make_run("run", checkpoint_dir=small_disk, keep_checkpoints=1)
-        processes = run.start()
+        processes = run.start(target=rank_that_waits_for_a_full_disk)
         newest = small_disk / "pretrain_32.pt"
         wait_until(newest.exists, "the first checkpoint")
         ballast = small_disk / "ballast"
@@ -111,7 +127,7 @@ class TestDisk:
     def test_a_full_disk_stops_no_training(self, make_run: MakeRun, small_disk: Path) -> None:
         run = make_run(
             "run",
-            epochs=500,
+            epochs=1500,
             save_dir=small_disk / "out",
             checkpoint_dir=small_disk / "checkpoints",
             record_rows=False,
@@ -141,7 +157,7 @@ class TestDisk:
     ) -> None:
         whole = make_run("whole").complete()
         run = make_run("run", save_dir=small_disk)
-        processes = run.start()
+        processes = run.start(target=rank_that_waits_for_a_full_disk)
         wait_until((small_disk / "pretrain_32.pth").exists, "the first checkpoint")
         ballast = small_disk / "ballast"
         subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4K"], capture_output=True)
@@ -225,7 +241,7 @@ class TestCheckpoints:
     def test_a_second_run_on_the_folder_is_refused_while_the_first_lives(
         self, make_run: MakeRun
     ) -> None:
-        first = make_run("first", epochs=30)
+        first = make_run("first", epochs=100)
         processes = first.start()
         wait_until(lambda: len(first.records()) > 3, "the first run's steps")
         second = make_run("second", checkpoint_dir=first.checkpoint_dir)
@@ -259,7 +275,7 @@ class TestCheckpoints:
     def test_a_second_run_in_the_save_dir_is_refused_while_the_first_lives(
         self, make_run: MakeRun
     ) -> None:
-        first = make_run("first", epochs=30)
+        first = make_run("first", epochs=100)
         processes = first.start()
         wait_until(lambda: len(first.records()) > 3, "the first run's steps")
         second = make_run("second", save_dir=first.save_dir, save_weight="b")
@@ -333,7 +349,7 @@ class TestRanks:
     def test_a_killed_rank_takes_the_others_down_with_it(
         self, make_run: MakeRun, victim: int
     ) -> None:
-        run = make_run("run", epochs=50)
+        run = make_run("run", epochs=200)
         processes = run.start(2)
         wait_until(lambda: len(run.records()) > 5, "steps")
         processes[victim].kill()
@@ -345,7 +361,7 @@ class TestRanks:
     def test_a_rank_that_fails_says_why_and_ends_its_peers(
         self, make_run: MakeRun, victim: int
     ) -> None:
-        run = make_run("run", epochs=50)
+        run = make_run("run", epochs=200)
         run.environ["FAILING_RANK"] = str(victim)
         assert run.finish(run.start(2, target=rank_that_fails)) == [1, 1]
         assert not list(run.folder.glob("leaving.*"))
@@ -363,7 +379,7 @@ class TestRanks:
         assert str(tmp_path / "empty.jsonl") in line
 
     def test_one_signalled_rank_stops_all_at_the_same_step(self, make_run: MakeRun) -> None:
-        run = make_run("run", epochs=50)
+        run = make_run("run", epochs=200)
         processes = run.start(2)
         wait_until(lambda: len(run.records()) > 5, "steps")
         os.kill(processes[1].pid, signal.SIGTERM)

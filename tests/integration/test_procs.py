@@ -21,7 +21,7 @@ MakeRun = Callable[..., Run]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 FILE = str(Path(minimind.__file__).with_name("train_pretrain.py"))
-LONG: dict[str, Any] = {"epochs": 1000, "save_interval": 10_000, "log_interval": 1000}
+LONG: dict[str, Any] = {"epochs": 4000, "save_interval": 10_000, "log_interval": 1000}
 """Not over before a test interferes, and without a checkpoint until then."""
 
 

@@ -34,8 +34,8 @@ def test_samples_and_trackers_change_no_bit_and_survive_a_kill(make_run: MakeRun
     prompts = plain.folder / "prompts.txt"
     prompts.write_text("The old clock\n清晨的\n", encoding="utf-8")
     watched = make_run("watched", tracker="tensorboard", sample_interval=5, sample_prompts=prompts)
-    assert watched.interrupt(signal.SIGKILL, 17, 2) == [-9, -9]
-    assert watched.interrupt(signal.SIGTERM, 29, 2) == [75, 75]
+    assert watched.interrupt(signal.SIGKILL, 8, 2) == [-9, -9]
+    assert watched.interrupt(signal.SIGTERM, 12, 2) == [75, 75]
     watched.complete(2)
     assert_same_run(plain, watched)
 

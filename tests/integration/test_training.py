@@ -177,21 +177,21 @@ def test_accumulation_equals_one_large_batch(make_run: MakeRun) -> None:
 
 
 def test_the_model_learns(make_run: MakeRun) -> None:
-    run = make_run("run", epochs=6, max_seq_len=64).complete()
+    run = make_run("run", epochs=6, accumulation_steps=1).complete()
     losses = [p["loss"] for p in points(run)]
     assert losses[0] > 5.5
     assert sum(losses[-10:]) / 10 < 2.5
 
 
 def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: Path) -> None:
-    held_out = write_corpus(tmp_path / "held_out.jsonl", 20, seed=9)
-    run = make_run("run", eval_data_path=held_out, eval_interval=40, epochs=1).complete()
-    two = make_run("two", eval_data_path=held_out, eval_interval=40, epochs=1)
+    held_out = write_corpus(tmp_path / "held_out.jsonl", 8, seed=9)
+    run = make_run("run", eval_data_path=held_out, eval_interval=12, epochs=1).complete()
+    two = make_run("two", eval_data_path=held_out, eval_interval=12, epochs=1)
     two.complete(2, accumulation_steps=3, batch_size=1)
 
     found = scores(run)
     steps = [p["step"] for p in found]
-    assert steps[:-1] == [s for s in range(40, points(run)[-1]["iters"] + 1, 40) if s in steps[:-1]]
+    assert steps[:-1] == [s for s in range(12, points(run)[-1]["iters"] + 1, 12) if s in steps[:-1]]
     assert steps[-1] == points(run)[-1]["iters"]
     assert found[-1]["eval_loss"] < found[0]["eval_loss"]
     assert 0 < found[-1]["bits_per_byte"] < found[-1]["eval_loss"]
@@ -255,7 +255,7 @@ def test_a_profile_of_a_real_run(make_run: MakeRun) -> None:
 
 class TestFromWeight:
     def test_starts_from_a_weight_file(self, make_run: MakeRun) -> None:
-        first = make_run("first", epochs=4).complete()
+        first = make_run("first", epochs=4, accumulation_steps=1).complete()
         path = first.save_dir / "pretrain_32.pth"
         second = make_run("second", from_weight=path, max_steps=1).complete()
         assert points(second)[0]["loss"] < points(first)[0]["loss"] - 1
@@ -281,7 +281,7 @@ class TestFromWeight:
         assert from_file.losses() == from_folder.losses()
 
     def test_a_name_means_a_weight_in_save_dir(self, make_run: MakeRun) -> None:
-        run = make_run("run", epochs=4).complete()
+        run = make_run("run", max_steps=2).complete()
         run.complete(from_weight="pretrain", save_weight="again", max_steps=1)
         assert "weights from" in run.output
         assert (run.save_dir / "again_32.pth").exists()
@@ -300,7 +300,7 @@ class TestFromWeight:
 
 
 def test_max_minutes_ends_in_good_order(make_run: MakeRun) -> None:
-    run = make_run("run", epochs=1000, max_minutes=0.03).complete()
+    run = make_run("run", epochs=4000, max_minutes=0.03).complete()
     assert "time is up" in run.output
     assert run.state()["global_step"] > 0
 

@@ -22,8 +22,8 @@ MakeRun = Callable[..., Run]
 @pytest.fixture
 def sources(tmp_path: Path) -> list[str]:
     return [
-        f"{write_corpus(tmp_path / 'a.jsonl', 30, seed=1)}:0.35",
-        f"{write_corpus(tmp_path / 'b.jsonl', 30, seed=2)}:0.65",
+        f"{write_corpus(tmp_path / 'a.jsonl', 10, seed=1)}:0.35",
+        f"{write_corpus(tmp_path / 'b.jsonl', 10, seed=2)}:0.65",
     ]
 
 
