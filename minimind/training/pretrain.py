@@ -231,6 +231,8 @@ def _run(
     if stopped:
         stop_flag.saved.set()
         reporter.stopping = True
+        if profiler is not None:
+            profiler.stopping = True
     result = RunResult.of(config, stopped=stopped, global_step=progress.global_step)
     if stopped:
         events.append(Kind.PREEMPTED, step=result.global_step, signal=stop_flag.signal_name)

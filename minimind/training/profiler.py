@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 SKIPPED_MICRO_STEPS = 3
 """The first ones fill caches; the profiler itself warms up over one more."""
+
+SECONDS_AFTER_STOP = 5.0
+"""How long a stop waits for the trace, once the checkpoint is on the disk."""
 
 LONGEST = 12
 
@@ -51,12 +55,18 @@ class Row:
 class StepProfiler:
     """Traces ``micro_steps`` micro-steps of one rank into ``folder``, then gets out of the way.
 
+    A trace of ten micro-steps takes many seconds to write. That goes on in the background, since
+    training, and a stop, would wait for it.
+
     Compiled CPU kernels show themselves by name only if they are compiled so:
     :func:`name_compiled_kernels` comes before the model is compiled.
     """
 
     def __init__(self, micro_steps: int, folder: Path, device: torch.device) -> None:
+        self.stopping = False
+        """Whether the run was asked to stop: what is not written soon then is left."""
         self._done = 0
+        self._writer: threading.Thread | None = None
         self._folder = folder
         self._device = device
         activities = [ProfilerActivity.CPU]
@@ -65,7 +75,7 @@ class StepProfiler:
         self._profile: profile | None = profile(
             activities=activities,
             schedule=schedule(wait=SKIPPED_MICRO_STEPS, warmup=1, active=micro_steps, repeat=1),
-            on_trace_ready=self._write,
+            on_trace_ready=self._begin_to_write,
         )
         self._profile.start()
 
@@ -84,9 +94,25 @@ class StepProfiler:
                     "no profile: the run ended within %d micro-steps", SKIPPED_MICRO_STEPS + 1
                 )
                 self._profile = None
+        if self._writer is not None:
+            self._writer.join(SECONDS_AFTER_STOP if self.stopping else None)
+            if self._writer.is_alive():
+                log.warning("no profile: it is not written %.0f s after a stop", SECONDS_AFTER_STOP)
+
+    def _begin_to_write(self, finished: profile) -> None:
+        self._profile = None
+        self._writer = threading.Thread(
+            target=self._write, args=(finished,), name="profile", daemon=True
+        )
+        self._writer.start()
 
     def _write(self, finished: profile) -> None:
-        self._profile = None
+        try:
+            self._write_files(finished)
+        except Exception as error:
+            log.warning("no profile: %s: %s", type(error).__name__, error, exc_info=True)
+
+    def _write_files(self, finished: profile) -> None:
         self._folder.mkdir(exist_ok=True)
         trace = self._folder / "trace.json.gz"
         finished.export_chrome_trace(str(trace))

@@ -1,12 +1,14 @@
 import gzip
 import json
 import logging
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from minimind.telemetry.meters import StepTimer
+from minimind.training import profiler as module
 from minimind.training.profiler import SKIPPED_MICRO_STEPS, StepProfiler, kind_of, summary
 
 CPU = torch.device("cpu")
@@ -46,6 +48,25 @@ def test_a_run_that_ends_midway_has_what_was_traced(tmp_path):
     train(StepProfiler(50, tmp_path / "profile", CPU), SKIPPED_MICRO_STEPS + 1 + 3)
     text = (tmp_path / "profile" / "summary.txt").read_text()
     assert text.startswith("profile of 3 micro-steps")
+
+
+def test_training_does_not_wait_for_the_trace_and_a_stop_not_for_long(
+    tmp_path, monkeypatch, caplog
+):
+    release = threading.Event()
+    monkeypatch.setattr(module, "SECONDS_AFTER_STOP", 0.0)
+    monkeypatch.setattr(StepProfiler, "_write_files", lambda self, finished: release.wait())
+    profiler = StepProfiler(2, tmp_path / "profile", CPU)
+    profiler.stopping = True
+    train(profiler, SKIPPED_MICRO_STEPS + 1 + 2 + 5)
+    release.set()
+    assert "no profile: it is not written 0 s after a stop" in caplog.text
+
+
+def test_a_trace_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "profile").touch()
+    train(StepProfiler(2, tmp_path / "profile", CPU), SKIPPED_MICRO_STEPS + 1 + 2 + 5)
+    assert "no profile: FileExistsError" in caplog.text
 
 
 def test_shares_are_of_own_time():
