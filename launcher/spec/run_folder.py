@@ -94,7 +94,9 @@ class RunFolder(RunPaths):
         if not self.attempts.is_dir():
             self.attempts.mkdir(parents=True, exist_ok=True)
             sync_folder(self.root)
-        number = (self.attempt_numbers() or [0])[-1] + 1
+        # Logs may have been cleared away: of_attempt would take two attempts for one.
+        begun = [e["attempt"] for e in self.events() if e["event"] == Kind.ATTEMPT_STARTED]
+        number = max([*self.attempt_numbers(), *begun], default=0) + 1
         while True:
             try:
                 self.attempt_dir(number).mkdir()

@@ -62,16 +62,24 @@ class RowRecord:
                 self._file.close()
 
 
-def trim_row_records(folder: Path, global_step: int) -> None:
-    """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines."""
+def trim_row_records(folder: Path, global_step: int) -> int:
+    """Drop what all ranks recorded from optimiser step ``global_step`` on, and torn lines.
+
+    Returns:
+        The optimiser step up to which rows are on record; less than ``global_step`` is a hole.
+    """
+    reach = 0
     for path in OutputPaths(folder).all_rows():
         remove_temporaries(path)
         found = path.read_text(encoding="utf-8")
         kept = []
         for line in found.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                if json.loads(line)["global_step"] < global_step:
+                step = json.loads(line)["global_step"]
+                if step < global_step:
                     kept.append(line + "\n")
+                    reach = max(reach, step + 1)
         text = "".join(kept)
         if text != found:
             write_text_durably(path, text)
+    return reach

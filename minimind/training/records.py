@@ -26,7 +26,15 @@ def prepare_records(config: TrainConfig, resumed_at: int | None) -> None:
     out = OutputPaths(config.save_dir)
     if resumed_at is not None:
         if not _are_anothers(out, config):
-            trim_row_records(out.folder, resumed_at)
+            reach = trim_row_records(out.folder, resumed_at)
+            if config.record_rows and reach < resumed_at:
+                log.warning(
+                    "rows of optimiser steps %d to %d are not on record in %s: an audit of this "
+                    "run has a hole",
+                    reach,
+                    resumed_at - 1,
+                    out.folder,
+                )
             return
         log.warning(
             "%s holds the records of another run: they are archived as NAME.N.jsonl, as are the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,15 @@ def test_a_row_record_without_room_is_one_line_that_says_what_to_do(tmp_path: Pa
     with pytest.raises(MiniMindError, match=r"rows.rank0.jsonl cannot be written: No space left"):
         record.write(epoch=0, step=1, global_step=0, rows=[1])
     record.close()
+
+
+def test_a_hole_in_an_audit_is_told(
+    config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines that were flushed only are lost in a power cut."""
+    audited = replace(config, record_rows=True)
+    prepare_records(audited, resumed_at=5)
+    prepare_records(config, resumed_at=9)
+    assert "not on record" not in caplog.text
+    prepare_records(audited, resumed_at=9)
+    assert "rows of optimiser steps 5 to 8 are not on record" in caplog.text

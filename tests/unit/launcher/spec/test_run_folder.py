@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,9 @@ def test_half_written_result_of_a_killed_attempt_is_removed(run: RunFolder) -> N
     leftover.touch()
     attempt.begin(run, job_id="1")
     assert not leftover.exists()
+
+
+def test_an_attempt_s_number_is_not_used_again_when_logs_are_cleared(run: RunFolder) -> None:
+    one = attempt.begin(run, job_id="1")
+    shutil.rmtree(run.attempts)
+    assert attempt.begin(run, job_id="1") == one + 1
