@@ -23,6 +23,7 @@ from minimind.rundir.saved import (
     record_saved,
     saved_on_record,
 )
+from minimind.system.durable import remove_temporaries
 from minimind.weights.torch_file import content_digest
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def on_record(config: TrainConfig) -> Saved | None:
 
 def record_start(config: TrainConfig, found: Identity | None) -> None:
     """Put on record where the run stands as it begins to train; ``found`` None: anew."""
+    # What a save that was killed has left. This run holds the folder.
+    remove_temporaries(OutputPaths(config.save_dir).saved(config.run_stem))
     step, digest = (found.step, found.digest) if found else (None, "")
     record_saved(OutputPaths(config.save_dir), config.checkpoint_file, step, digest=digest)
 

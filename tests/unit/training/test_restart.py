@@ -12,6 +12,8 @@ from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.rundir import env
 from minimind.rundir.events import append_event
+from minimind.rundir.layout import OutputPaths
+from minimind.system.durable import temporary_name
 from minimind.training.restart import (
     find_newest,
     on_record,
@@ -126,3 +128,9 @@ def test_a_save_is_on_record_with_its_content(tmp_path: Path) -> None:
     saved = on_record(config)
     assert saved is not None
     assert saved.digest == content_digest(config.checkpoint_file)
+
+
+def test_a_start_removes_what_a_killed_save_left(config: TrainConfig, tmp_path: Path) -> None:
+    temporary_name(OutputPaths(tmp_path).saved(config.run_stem)).touch()
+    record_start(config, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["pretrain_512.saved.json"]
