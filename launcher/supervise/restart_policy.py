@@ -64,9 +64,11 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     if early >= spec.max_false_starts:
         reason = f"{early} attempts in a row ended before training began; the last one {words}"
         return _stop(causes.NO_PROGRESS, failed, reason)
-    return Decision(
-        None, words, pause=min(2.0 ** min(early - 1, 30), LONGEST_PAUSE) if early else 0.0
-    )
+    return Decision(None, words, _pause(early))
+
+
+def _pause(false_starts: int) -> float:
+    return min(2.0 ** min(false_starts - 1, 30), LONGEST_PAUSE) if false_starts else 0.0
 
 
 def _false_starts(ended: list[Event]) -> int:
