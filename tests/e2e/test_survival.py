@@ -64,6 +64,22 @@ def test_lost_node_whose_ranks_live_on(slurm: Lab, victim: str) -> None:
     assert lost in (0, 1), "steps after the last save may be trained twice, no more than that"
 
 
+def test_ranks_that_slurm_stops_go_on_and_save_when_they_are_cancelled(slurm: Lab) -> None:
+    train = ("--max_steps", "100000", "--save_interval", "100000")
+    job = slurm.submit("asleep", *SMALL, "--hang-timeout", "10", train=train)
+    slurm.wait_for_step("asleep", 3)
+    slurm.command("scancel", "--signal=STOP", job)
+    poll(lambda: slurm.events("asleep", "suspended"), "the watchdog to see it")
+    assert slurm.state("asleep")["suspended"] == "Slurm says that its job is STOPPED"
+    slurm.command("scancel", "--signal=CONT", job)
+    poll(lambda: slurm.events("asleep", "continued"), "the watchdog to see them go on")
+    slurm.command("scancel", "--signal=STOP", job)
+    slurm.ok("cancel", "asleep")
+    assert slurm.wait("asleep", "CANCELLED")["attempt"] == 1
+    assert slurm.causes("asleep") == ["cancelled"]
+    assert slurm.events("asleep", "preempted")[0]["step"] > 3
+
+
 def test_rank_that_crashes_once_is_restarted(slurm: Lab) -> None:
     train = ("--max_steps", "30", "--crash_at", "12", "--crash_rank", "1")
     slurm.submit("crash-once", *SMALL, train=train)
