@@ -83,6 +83,9 @@ def content_digest(path: Path) -> str:
 def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
     """Load tensors and plain values, never code, on the CPU.
 
+    Args:
+        mmap: leave tensors on the disk; the caller has to verify them.
+
     Raises:
         WeightsError: the file cannot be read, is damaged, or its pickle asks for code to run.
     """
@@ -92,7 +95,10 @@ def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
         raise WeightsError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
-    with file:
+    with file, _naming_damage(path):
+        # torch reads over a wrong checksum.
+        if not mmap and zipfile.is_zipfile(file):
+            _verify(file, path, lambda: None)
         return _load(file, path, mmap=mmap)
 
 

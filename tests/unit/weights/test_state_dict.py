@@ -171,7 +171,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path, damage):
     file = tmp_path / "w.pth"
     torch.save(make_model().state_dict(), file)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(WeightsError, match=r"w\.pth is damaged, or no weight file") as caught:
+    with pytest.raises(WeightsError, match=r"w\.pth is damaged(, or no|: record)") as caught:
         read_state_dict(file)
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minimind.errors import WeightsError
-from minimind.weights.torch_file import content_digest
+from minimind.weights.torch_file import content_digest, load_torch_file
 
 
 def saved(path: Path, value: float = 1.0, **options: bool) -> Path:
@@ -45,3 +45,14 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[-200:])
     with pytest.raises(WeightsError, match=r"cut\.pt is damaged or not a checkpoint"):
         content_digest(cut)
+
+
+def test_a_number_that_changed_is_noticed(tmp_path: Path) -> None:
+    """torch itself loads it."""
+    path = saved(tmp_path / "weights.pth", value=0.0)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(256)) + 100] ^= 1
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["a"].count_nonzero() == 1
+    with pytest.raises(WeightsError, match=r"weights\.pth is damaged: record .*data/0 fails its"):
+        load_torch_file(path)
