@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
@@ -37,10 +38,10 @@ from minimind.data.sealed import (
     write_digests,
     write_sums,
 )
-from minimind.data.token_store import DAMAGE, TokenStore
+from minimind.data.token_store import DAMAGE, NOT_THERE, TokenStore
 from minimind.errors import DataError
 from minimind.system.durable import folder_when_done
-from minimind.system.ownership import let_read
+from minimind.system.ownership import is_ours, let_read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -181,8 +182,10 @@ def plan_rows(
         raise ValueError(f"pack must be bestfit or none, not {pack!r}")
     parts = json.dumps([PLAN_VERSION, store.content_hash, pack, max_seq_len])
     fingerprint = hashlib.sha256(parts.encode()).hexdigest()
-    folder = store.path / "plans" / f"{pack}-{max_seq_len}-v{PLAN_VERSION}"
-    arrays = _load(folder, fingerprint) or _computed(store, max_seq_len, pack, folder, fingerprint)
+    name = f"{pack}-{max_seq_len}-v{PLAN_VERSION}"
+    arrays = _find(store, name, fingerprint)
+    if arrays is None:
+        arrays = _computed(store, max_seq_len, pack, _plans(store) / name, fingerprint)
     return RowPlan(
         store=store,
         pack=pack,
@@ -378,8 +381,35 @@ def _pointers(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
+def _plans(store: TokenStore) -> Path:
+    """Where plans of a store are kept: in it, or beside it where it is somebody else's."""
+    inside = store.path / "plans"
+    if not store.path.exists() or is_ours(store.path):
+        return inside
+    return store.path.with_name(f"{store.path.name}-plans-u{os.geteuid()}")
+
+
+def _find(store: TokenStore, name: str, fingerprint: str) -> Mapping[str, StoredArray] | None:
+    """A plan that is kept, if whoever made it made the store, or is this user."""
+    for plans in dict.fromkeys((store.path / "plans", _plans(store))):
+        folder = plans / name
+        try:
+            made_by = {plans.lstat().st_uid, folder.lstat().st_uid}
+            is_trusted = is_ours(folder) or made_by == {store.path.stat().st_uid}
+            if is_trusted and (found := _load(folder, fingerprint)):
+                return found
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                log.warning("the row plan %s cannot be read: %s; it is made anew", folder, error)
+    return None
+
+
 def _load(folder: Path, fingerprint: str) -> dict[str, StoredArray] | None:
-    """Return the plan kept in ``folder``, or None where there is no whole one of this store."""
+    """Return the plan kept in ``folder``, or None where there is no whole one of this store.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
     try:
         description = json.loads((folder / PLAN).read_bytes())
         if description["fingerprint"] != fingerprint:
@@ -394,13 +424,24 @@ def _load(folder: Path, fingerprint: str) -> dict[str, StoredArray] | None:
         files = {f"{name}.npy": array for name, array in arrays.items()}
         checked = seal.open_arrays(files, description["digests"])
         return dict(zip(_ARRAYS, checked, strict=True))
+    except OSError:
+        raise
     except (*DAMAGE, RecursionError, DamagedFileError):
         return None
 
 
+def _is_damaged(folder: Path, fingerprint: str) -> bool:
+    try:
+        return _load(folder, fingerprint) is None
+    except OSError as error:
+        return error.errno in NOT_THERE
+
+
 def _save(folder: Path, fingerprint: str, arrays: dict[str, NDArray[Any]]) -> None:
     def remove_damaged() -> None:
-        if folder.exists() and _load(folder, fingerprint) is None:
+        if not os.path.lexists(folder):
+            return
+        if is_ours(folder) and _is_damaged(folder, fingerprint):
             log.warning("the row plan %s is damaged; it is replaced", folder)
             shutil.rmtree(folder)
 

@@ -20,6 +20,7 @@ what is in its arrays is taken on trust.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import tokenize
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimind.data.sealed import SUMS, CheckedArray, DamagedFileError, Seal
-from minimind.errors import DataError
+from minimind.errors import EXIT_CRASHED, EXIT_USER_ERROR, DataError, MiniMindError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,8 +58,36 @@ DAMAGE = (
 """What a damaged description or array makes json and numpy raise."""
 
 
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""What the system says of a file that is missing, or no file. All else says nothing about it."""
+
+
 class DamagedStoreError(Exception):
     """A store's folder is incomplete or does not fit its own description."""
+
+
+class UnreadableStoreError(MiniMindError):
+    """What is in a store cannot be seen now; so nobody knows whether it is damaged.
+
+    ``forbidden``: this user may not read it. Otherwise the file system fails, and a later start
+    may find it well.
+    """
+
+    def __init__(self, message: str, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.forbidden = forbidden
+        self.exit_code = EXIT_USER_ERROR if forbidden else EXIT_CRASHED
+
+    @staticmethod
+    def of(folder: Path, error: OSError) -> UnreadableStoreError:
+        forbidden = error.errno in (errno.EACCES, errno.EPERM)
+        text = f"{error.filename or folder}: cannot be read: {error.strerror or error}"
+        if forbidden:
+            text += f"; its owner can let others read it: chmod -R go+rX {folder}"
+        return UnreadableStoreError(text, forbidden)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnreadableStoreError, (str(self), self.forbidden)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +124,7 @@ class TokenStore:
 
         Raises:
             DamagedStoreError: a file is missing, has another size or another format.
+            UnreadableStoreError: it cannot be read, which is another thing.
         """
         try:
             meta = json.loads((path / META).read_bytes())
@@ -120,6 +150,8 @@ class TokenStore:
             return store
         except DamagedFileError as error:
             raise DamagedStoreError(str(error)) from None
+        except OSError as error:
+            raise _what_it_says(error, path) from None
         except DAMAGE as error:
             raise DamagedStoreError(f"{path}: {error}") from None
         except (RecursionError, MemoryError):
@@ -162,12 +194,15 @@ class TokenStore:
 
         Raises:
             DamagedStoreError: their list is not what was written.
+            UnreadableStoreError: it cannot be read.
         """
         try:
             if not (self.path / SOURCES).exists():
                 return list(json.loads((self.path / META).read_bytes())["sources"])
             Seal(self.path).check(SOURCES)
             return [json.loads(line) for line in (self.path / SOURCES).read_bytes().splitlines()]
+        except OSError as error:
+            raise _what_it_says(error, self.path) from None
         except (DamagedFileError, *DAMAGE) as error:
             raise DamagedStoreError(f"{self.path / SOURCES}: {error}") from None
 
@@ -178,6 +213,12 @@ class TokenStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _same_store, (self.path, self.content_hash)
+
+
+def _what_it_says(error: OSError, folder: Path) -> Exception:
+    if error.errno in NOT_THERE:
+        return DamagedStoreError(f"{folder}: {error}")
+    return UnreadableStoreError.of(folder, error)
 
 
 def _same_store(path: Path, content_hash: str) -> TokenStore:

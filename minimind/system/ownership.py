@@ -33,6 +33,15 @@ def user_on(folder: Path) -> int:
         return os.fstat(probe.fileno()).st_uid
 
 
+def is_ours(path: Path) -> bool:
+    """Whether this process's user made what has the name; of a link, the link."""
+    try:
+        owner = os.lstat(path).st_uid
+        return owner == os.geteuid() or owner == user_on(path.parent)
+    except OSError:
+        return False
+
+
 def is_private(status: os.stat_result, user: int) -> bool:
     """Whether something is ``user``'s, and nobody else but root may write to it."""
     return status.st_uid == user and not status.st_mode & OTHERS_WRITE

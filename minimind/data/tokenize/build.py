@@ -57,9 +57,10 @@ from minimind.data.tokenize.cache import (
 )
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenize.identity import SourceHashes, confirm, is_same_text
+from minimind.data.tokenize.lookup import find_store, names_of, own_name
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.system.durable import sync_tree
-from minimind.system.ownership import open_private, opened_folder
+from minimind.system.ownership import is_ours, open_private, opened_folder
 from minimind.system.process import available_cores
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def open_corpus(
     fingerprint = tokenizer_fingerprint(tokenizer_path)
     folder = store_folder(cache_dir, sources, text_field, fingerprint)
     old = store_folder(cache_dir, sources, text_field, fingerprint, UNSEALED_VERSION)
-    store = _up_to_date(folder, sources, report) or _unsealed(old)
+    store = _find(folder, sources, report) or _unsealed(old)
     if store is None:
         store = _build_once(
             folder,
@@ -122,13 +123,24 @@ def open_corpus(
     return store
 
 
+def _find(
+    folder: Path, sources: Sequence[Source], report: Callable[[str], None] | None
+) -> TokenStore | None:
+    """The finished store of these sources, a colleague's or our own."""
+    stores = (_up_to_date(name, sources, report) for name in names_of(folder))
+    return next((store for store in stores if store is not None), None)
+
+
 def _up_to_date(
     folder: Path, sources: Sequence[Source], report: Callable[[str], None] | None
 ) -> TokenStore | None:
-    """The finished store of these sources; None: it must be built, and nothing is in its place."""
-    try:
-        store = TokenStore.open(folder)
-    except DamagedStoreError:
+    """The finished store of these sources; None: it must be built.
+
+    Raises:
+        UnreadableStoreError: there is one, and nobody knows what is in it.
+    """
+    store = find_store(folder)
+    if store is None:
         return None
     try:
         if is_same_text(store, sources, report):
@@ -136,15 +148,15 @@ def _up_to_date(
             return store
     except DamagedStoreError as error:
         log.warning("%s; it is replaced", error)
-    discard(folder)
+    if is_ours(folder):
+        discard(folder)
     return None
 
 
 def _unsealed(folder: Path) -> TokenStore | None:
     """A store of an older format, which is used as it is."""
-    try:
-        store = TokenStore.open(folder)
-    except DamagedStoreError:
+    store = find_store(folder)
+    if store is None:
         return None
     log.info("the token store %s is of an older format: its content is not checked", folder)
     return store
@@ -164,10 +176,12 @@ def _build_once(
     cache = folder.parent
     with cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
+    folder = own_name(folder)
     with builders_turn(folder, report):
-        if store := _up_to_date(folder, sources, report):
+        if store := _find(folder, sources, report):
             return store
-        remove_abandoned(cache)
+        with cache_errors(cache):
+            remove_abandoned(cache)
         tokenizer = load_tokenizer(tokenizer_path)
         with contextlib.ExitStack() as stack:
             with cache_errors(cache):

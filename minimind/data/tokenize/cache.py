@@ -23,11 +23,23 @@ from filelock import FileLock, Timeout
 
 from minimind.data.inputs import Source
 from minimind.data.rows import Place
-from minimind.data.token_store import FORMAT_VERSION, REJECTED, DamagedStoreError, TokenStore
+from minimind.data.token_store import (
+    FORMAT_VERSION,
+    REJECTED,
+    TokenStore,
+    UnreadableStoreError,
+)
+from minimind.data.tokenize.lookup import find_store, own_name, reason_not_to_trust
 from minimind.errors import DataError
 from minimind.rundir import env
 from minimind.system.durable import remove_temporaries, take_name, write_text_durably
-from minimind.system.ownership import holds_only_own_files, let_read, user_on
+from minimind.system.ownership import (
+    holds_only_own_files,
+    is_open_to_group,
+    is_ours,
+    let_read,
+    user_on,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +107,7 @@ def builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterato
     The lock only saves work: two builds at once are harmless, so where locks do not work,
     or the holder has stopped writing, we go on without it.
     """
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = _lock_of(folder)
     seen, seen_at = signs_of_life(folder), time.monotonic()
     waiting = False
     while True:
@@ -103,8 +115,7 @@ def builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterato
             lock.acquire(timeout=0.2)
             break
         except Timeout:
-            with contextlib.suppress(DamagedStoreError):
-                TokenStore.open(folder)
+            if _is_finished(folder):
                 break
             if (signs := signs_of_life(folder)) != seen:
                 seen, seen_at = signs, time.monotonic()
@@ -123,6 +134,19 @@ def builders_turn(folder: Path, report: Callable[[str], None] | None) -> Iterato
         yield
     finally:
         lock.release()
+
+
+def _lock_of(folder: Path) -> FileLock:
+    """In a cache that is opened for a group all of it can hold the lock."""
+    shared = is_open_to_group(folder.parent.stat())
+    return FileLock(folder.with_name(f".{folder.name}.lock"), mode=0o660 if shared else 0o600)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return find_store(folder) is not None
+    except UnreadableStoreError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -223,20 +247,27 @@ class Building:
         return kept
 
     def publish(self) -> TokenStore:
-        """Give the finished store its name; if another build was faster, use that one's."""
+        """Give the finished store its name; if another build was faster, use that one's.
+
+        Raises:
+            UnreadableStoreError: there is one of ours, which cannot be read.
+            DataError: others have every name that it could get.
+        """
         self.release()
         let_read(self.path, like=self.store.parent)
         while True:
             try:
                 take_name(self.path, self.store)
                 return TokenStore.open(self.store)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            except OSError:
+                if not os.path.lexists(self.store):
                     raise
-            with contextlib.suppress(DamagedStoreError):
-                return TokenStore.open(self.store)
-            log.warning("the token store %s is damaged; it is replaced", self.store)
-            discard(self.store)
+            if found := find_store(self.store):
+                return found
+            if is_ours(self.store):
+                log.warning("the token store %s is damaged; it is replaced", self.store)
+                discard(self.store)
+            self.store = own_name(self.store)
 
 
 def _folder_for(store: Path) -> Building:
@@ -285,7 +316,10 @@ def signs_of_life(store: Path) -> list[tuple[str, int]]:
     signs = []
     for building in store.parent.glob(f"{store.name}-*{SUFFIX}"):
         with contextlib.suppress(OSError):
-            signs += [(str(path), path.lstat().st_mtime_ns) for path in building.iterdir()]
+            if not reason_not_to_trust(building):
+                signs.append((str(building), building.lstat().st_mtime_ns))
+                # Another user's is private; but each mark changes the folder's own time, too.
+                signs += [(str(path), path.lstat().st_mtime_ns) for path in building.iterdir()]
     return sorted(signs)
 
 
@@ -294,7 +328,7 @@ def remove_abandoned(cache: Path) -> None:
     user = user_on(cache)
     for path in cache.glob(f"tokens-*{SUFFIX}"):
         with contextlib.suppress(OSError, NotImplementedError, Timeout):
-            if not holds_only_own_files(path, user):
+            if path.is_symlink() or path.lstat().st_uid != user:
                 continue
             patience = ABANDONED_SECONDS if Mark.read(path) is None else KEPT_SECONDS
             if _silent_for(path) < patience:

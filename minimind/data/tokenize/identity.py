@@ -25,6 +25,7 @@ from minimind.data.token_store import TokenStore
 from minimind.errors import DataError
 from minimind.system.digest import READ_BYTES
 from minimind.system.durable import write_text_durably
+from minimind.system.ownership import is_ours
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _is_same_text(
             return False
         if settled_change(source.path) == changed:
             found[name] = changed
-    if found:
+    if found and is_ours(store.path):
         confirm(store.path, {**confirmed, **found})
     return True
 
