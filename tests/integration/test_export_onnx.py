@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 
 @torch.inference_mode()
 def test_a_mixture_of_experts_writes_the_same_tokens(tiny_tokenizer, tmp_path):
-    model = make_model(use_moe=True, num_experts_per_tok=2)
+    model = make_model(use_moe=True, num_experts_per_tok=2, num_hidden_layers=1)
     checkpoint = write_checkpoint(tmp_path / "run.pt", model, tiny_tokenizer)
     out = tmp_path / "onnx"
     assert main(["--weight", str(checkpoint), "--format", "onnx", "--out", str(out)]) == 0
@@ -38,7 +38,7 @@ def test_a_mixture_of_experts_writes_the_same_tokens(tiny_tokenizer, tmp_path):
 
 @torch.inference_mode()
 def test_a_graph_without_a_cache_scores_any_batch(tiny_tokenizer, tmp_path):
-    model = make_model(tie_word_embeddings=False)
+    model = make_model(tie_word_embeddings=False, num_hidden_layers=1)
     checkpoint = write_checkpoint(tmp_path / "run.pt", model, tiny_tokenizer)
     out = tmp_path / "onnx"
     words = ["--weight", str(checkpoint), "--format", "onnx", "--out", str(out)]
