@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -22,6 +23,11 @@ FAKE = ("--module", "fake_trainer", "--env", f"PYTHONPATH={REPOSITORY / 'tests' 
 
 INSTALLING = FileLock(Path(tempfile.gettempdir()) / f"minimind-tests-{os.getuid()}.install.lock")
 """One process of the tests at a time installs packages: apt waits for nobody."""
+
+
+ASK_SECONDS = 2.0
+"""How long ``Lab.wait`` goes by a run's files alone: to ask the launcher costs half a second of a
+processor, which the run needs too."""
 
 
 def poll(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
@@ -128,9 +134,14 @@ class Lab:
         """Waits until the run is in one of ``states``."""
         wanted = states or ("DONE",)
         result: dict[str, Any] = {}
+        seen, asked = None, -ASK_SECONDS
 
         def there() -> bool:
-            nonlocal result
+            nonlocal result, seen, asked
+            now = self._markers(name)
+            if now == seen and time.monotonic() < asked + ASK_SECONDS:
+                return False
+            seen, asked = now, time.monotonic()
             result = self.state(name)
             if result["state"] == "FAILED" and "FAILED" not in wanted:
                 raise AssertionError(f"{name} failed: {self.ok('why', name)}")
@@ -138,6 +149,15 @@ class Lab:
 
         poll(there, f"{name} to be {' or '.join(wanted)}", seconds)
         return result
+
+    def _markers(self, name: str) -> dict[str, int]:
+        """The run folder's own files, but not its log, each with the time of its last change."""
+        found: dict[str, int] = {}
+        for path in (self.runs / name).glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a temporary one, just renamed
+                if path.suffix != ".log" and path.is_file():
+                    found[path.name] = path.stat().st_mtime_ns
+        return found
 
     def why(self, name: str) -> str:
         """What ``why`` prints."""
