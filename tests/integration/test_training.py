@@ -91,7 +91,7 @@ def test_the_command_of_the_design_document(
     monkeypatch.chdir(tmp_path / "trainer")
     monkeypatch.setenv("MINIMIND_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SWANLAB_MODE", "offline")
-    corpus = write_corpus(tmp_path / "corpus.jsonl", 16)
+    corpus = write_corpus(tmp_path / "corpus.jsonl", 2)
     command = (
         "--epochs 3 --batch_size 32 --learning_rate 2e-4 --hidden_size 512 --num_hidden_layers 8 "
         f"--max_seq_len 512 --use_moe 0 --data_path {corpus} --use_wandb"
@@ -202,7 +202,7 @@ def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: 
 def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
     make_run: MakeRun,
 ) -> None:
-    flags = {"num_hidden_layers": 1, "max_steps": 16}
+    flags = {"num_hidden_layers": 1, "max_steps": 6}
     whole = make_run("whole", **flags).complete(compile="on")
     pieces = make_run("pieces", **flags)
     assert pieces.interrupt(signal.SIGTERM, 6, compile="on") == [75]
