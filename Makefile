@@ -12,13 +12,13 @@ SEED ?= 1
 MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
-# Half of a test is waiting for a process to start: run several at once.
-PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+# Half of a test is waiting for a process to start or to stop: three at once for two processors.
+PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --maxprocesses 8 --dist worksteal
 # A GPU takes more steps in the same two minutes.
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types unit integration e2e e2e-clusters e2e-containers audit fuzz fuzz-guided chaos test-transformers \
+.PHONY: help setup train test pytest lint format types unit integration e2e e2e-clusters e2e-containers audit fuzz fuzz-guided chaos test-transformers \
 	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -44,7 +44,9 @@ train: $(STAMP) ## pretrain a small MiniMind on this machine about two minutes, 
 	@echo "Next, the whole of it on your own text:"
 	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --optimizer muon"
 
-test: lint types unit integration ## lint, types, unit and integration tests
+# One session for all tests: each process of it takes seconds to start. Types need one processor.
+test: lint ## lint, types, unit and integration tests
+	$(MAKE) --no-print-directory --jobs 2 types pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check
@@ -55,6 +57,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/fuzz tests/integration
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/fuzz
