@@ -59,6 +59,10 @@ class RanksDifferError(MiniMindError):
     exit_code = EXIT_USER_ERROR
 
 
+class LostRankError(MiniMindError):
+    """Another rank has ended, or shows no progress; the message names it."""
+
+
 class NonFiniteLossError(MiniMindError):
     """The loss is NaN or infinite; the message names step, rows and last good checkpoint."""
 

@@ -49,6 +49,7 @@ class Checkpointer:
         weight_file: ``SAVE_DIR/{stem}.pth``, written beside each checkpoint.
         keep: how many checkpoints stay on the disk, the newest included.
         may_write: raises when another run has taken over the folder.
+        each_block: called after each megabyte of a checkpoint that is read.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Checkpointer:
         *,
         keep: int,
         may_write: Callable[[], None] = lambda: None,
+        each_block: Callable[[], None] = lambda: None,
     ) -> None:
         self.checkpoint_file = checkpoint_file
         self.weight_file = weight_file
         self.keep = keep
         self.may_write = may_write
+        self.each_block = each_block
         self.newest_step: int | None = None
         """Optimiser steps in the newest durable checkpoint."""
         self.written_step: int | None = None
@@ -225,11 +228,8 @@ class Checkpointer:
             # Room is lost, no step; the next save tries again.
             log.warning("an old checkpoint cannot be deleted: %s", error)
 
-    def find_newest(self, each_block: Callable[[], None] = lambda: None) -> Path | None:
+    def find_newest(self) -> Path | None:
         """The newest checkpoint that verifies; each one that does not is named in the log.
-
-        Args:
-            each_block: called after each megabyte that is read.
 
         Raises:
             WeightsError: there are checkpoints and none of them can be used. Starting
@@ -240,7 +240,7 @@ class Checkpointer:
         self.found_identity = None
         for number, path in enumerate(candidates):
             try:
-                found, identity = read_checkpoint(path, each_block)
+                found, identity = read_checkpoint(path, self.each_block)
             except WeightsError as error:
                 log.error("%s; trying the one before it", error)
                 problems.append(str(error))

@@ -91,7 +91,7 @@ def open_rows(
     report = Preparation(EventLog.from_environment())
 
     def read() -> Reading[Plan]:
-        with world.local_main_first():
+        with world.local_main_first(), world.busy("preparing the text"):
             plan = open_plan(
                 getattr(config, flag),
                 config.tokenizer_path,

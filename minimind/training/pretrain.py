@@ -98,14 +98,16 @@ def _run(
 
     # 3. Folders, log and locks.
     world.on_main(partial(refuse_silent_restart, config))
-    world.on_main(partial(check_packages, config))
+    with world.busy("importing packages"):
+        world.on_main(partial(check_packages, config))
     prompts = world.on_main(partial(sample_prompts, config)) if config.sample_interval else []
     lock = claim_folders(config, world, stack)
 
     # 4. Is there a checkpoint to go on from?
     checkpointer = open_checkpointer(config, world, lock)
     stack.callback(checkpointer.drain)
-    saved = find_checkpoint(config, world, checkpointer)
+    with world.doing("reading the checkpoint"):
+        saved = find_checkpoint(config, world, checkpointer)
     if saved is not None:
         config = keep_batch_size(config, saved)
         check_config(config, saved.config)
@@ -122,10 +124,11 @@ def _run(
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
     startup.lap("data")
-    first_weights = read_first_weights(config, world) if saved is None else None
-    model = init_model(config, plan.store, world.device, saved, first_weights)
-    del first_weights
-    config = settle_batch_size(config, model, plan, world, autocast)
+    with world.busy("building the model"):
+        first_weights = read_first_weights(config, world) if saved is None else None
+        model = init_model(config, plan.store, world.device, saved, first_weights)
+        del first_weights
+        config = settle_batch_size(config, model, plan, world, autocast)
     progress = saved.progress if saved else Progress()
     schedule = plan_schedule(config, world.world_size, plan.n_rows, progress, saved)
     held_out = evaluation = None
@@ -160,13 +163,14 @@ def _run(
     step = TrainStep(config, world, model, Optimizers(model, config), scaler, autocast)
 
     # 9. The checkpoint's state into all of them.
-    execution = choose_execution(
-        config,
-        world,
-        dtype=dtype,
-        planned_flops=planned_flops(config, model.config, plan, schedule, world.world_size),
-        saved=saved,
-    )
+    with world.busy("choosing how to compute"):
+        execution = choose_execution(
+            config,
+            world,
+            dtype=dtype,
+            planned_flops=planned_flops(config, model.config, plan, schedule, world.world_size),
+            saved=saved,
+        )
     saver = Saver(
         config=config,
         world=world,
@@ -184,22 +188,25 @@ def _run(
     startup.lap("model")
 
     # 10. Compile, wrap for the exchange of gradients, and warm both up.
-    step.replica = make_replica(model, plan, config, world, autocast, execution, held_out)
+    with world.busy("compiling"):
+        step.replica = make_replica(model, plan, config, world, autocast, execution, held_out)
     startup.lap("compile")
 
     # 11. Train.
     resumed_at = progress.global_step if saved else None
     # First of all: a run that dies right after this is not asked for what it puts aside.
     world.on_main(lambda: record_start(config, checkpointer.found_identity))
-    if saved is None:
-        world.on_main(checkpointer.set_aside)
-    world.on_main(partial(prepare_records, config, resumed_at))
+    with world.busy("putting aside what was there"):
+        if saved is None:
+            world.on_main(checkpointer.set_aside)
+        world.on_main(partial(prepare_records, config, resumed_at))
     row_record = stack.enter_context(contextlib.closing(RowRecord.open(config, world.rank)))
     profiler = None
     if config.profile and world.is_main:
         profiler = StepProfiler(config.profile, OutputPaths(config.save_dir).profile, world.device)
         stack.callback(profiler.close)
-    reporter.open()
+    with world.busy("opening the records"):
+        reporter.open()
     trainer = Trainer(
         config=config,
         world=world,
@@ -223,7 +230,8 @@ def _run(
     del saved
     stop_flag.raising = False
     meet_before_training(world, stop_flag)
-    outcome = trainer.train()
+    with world.doing("training"):
+        outcome = trainer.train()
 
     # 12. Save, say what is where, and part; the context managers above close the rest.
     saver.save_and_wait()

@@ -39,6 +39,7 @@ def open_checkpointer(config: TrainConfig, world: World, lock: FolderLock) -> Ch
         config.weight_file,
         keep=config.keep_checkpoints,
         may_write=lock.ensure_mine,
+        each_block=world.beat,
     )
     world.on_main(checkpointer.remove_leftovers)
     return checkpointer
@@ -87,7 +88,7 @@ def _read_checkpoint(
             # It has just been verified, and is in memory.
             found, mine = checkpointer.hand_over(), identity
         elif content_digest(path) == identity.digest:
-            found, mine = read_checkpoint(path)
+            found, mine = read_checkpoint(path, world.beat)
         else:
             mine = Identity(steps_in(path), content_digest(path))
         parts = {"optimiser step": str(mine.step), "content": mine.digest}
@@ -239,10 +240,11 @@ class Saver:
             OSError: it could not be written; on every rank.
             LockLostError: another run has taken over the checkpoint folder.
         """
-        if not self.world.on_main(self._boundary_is_durable):
-            self._saved_at = -1
-            self.save()
-            self.world.on_main(self.checkpointer.wait)
+        with self.world.busy("writing the checkpoint"):
+            if not self.world.on_main(self._boundary_is_durable):
+                self._saved_at = -1
+                self.save()
+                self.world.on_main(self.checkpointer.wait)
 
     def _boundary_is_durable(self) -> bool:
         with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ import time
 from minimind.config import TrainConfig
 from minimind.distributed.stop_consensus import Agreement
 from minimind.distributed.world import World
+from minimind.errors import LostRankError
 from minimind.system.signals import StopFlag, StopRequested
 
 STOP_PATIENCE_SECONDS = 5.0
@@ -90,12 +91,15 @@ class StopDecision:
 def meet_before_training(world: World, stop_flag: StopFlag) -> None:
     """Let no rank train before every rank only takes note of a stop.
 
+    From then on a rank that shows no progress is waited for as long as in any other exchange.
+
     Raises:
         StopRequested: this rank was asked to stop, and one that was still preparing has gone.
     """
     try:
         world.barrier()
-    except RuntimeError as error:
+    except (RuntimeError, LostRankError) as error:
         if stop_flag.signal_name is None:
             raise
         raise StopRequested(stop_flag.signal_name) from error
+    world.begin_training()

@@ -118,6 +118,7 @@ class Trainer:
             self.reporter.count(window.tokens[step - window.first_step], self.progress)
             self._micro_seconds.append(time.perf_counter() - micro_clock)
             self.events.beat()
+            self.world.beat()
 
             at_end = step == epoch.iters or (is_last and self.finished)
             minutes = (time.perf_counter() - epoch_clock) / 60
@@ -221,6 +222,7 @@ class Trainer:
 
         def goes_on() -> bool:
             self.events.beat()
+            self.world.beat()
             return not self.stop.is_asked(writing=self._writing)
 
         if not self.reporter.evaluation_is_due(place.step, at_end):

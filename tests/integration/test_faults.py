@@ -368,8 +368,11 @@ class TestRanks:
         last_words = [
             (run.folder / f"output.{rank}").read_text().splitlines()[-1] for rank in range(2)
         ]
-        assert all("minimind pretrain: crashed: " in line for line in last_words)
-        assert "RuntimeError: no such kernel" in last_words[victim]
+        assert "minimind pretrain: crashed: RuntimeError: no such kernel" in last_words[victim]
+        # In the exchange of gradients torch says it, in all others we do.
+        assert last_words[1 - victim].startswith(
+            ("minimind pretrain: crashed: ", "minimind pretrain: error: ")
+        ), last_words
 
     def test_bad_data_ends_all_ranks_with_2(self, make_run: MakeRun, tmp_path: Path) -> None:
         (tmp_path / "empty.jsonl").write_text("")

@@ -39,6 +39,8 @@ def test_only_without_a_watchdog_an_exchange_has_a_short_limit(
     joined: list[Any] = []
     group = {"init_process_group": lambda *words, **options: joined.append(options["timeout"])}
     group |= {"new_group": lambda **options: None, "destroy_process_group": lambda: None}
+    store = world_module.dist.HashStore()
+    monkeypatch.setattr(world_module, "rendezvous", lambda *words, **options: iter([(store, 0, 2)]))
     for name, function in group.items():
         monkeypatch.setattr(world_module.dist, name, function)
     with init_distributed_mode("cpu"):
