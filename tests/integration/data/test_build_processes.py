@@ -148,6 +148,7 @@ def test_a_waiting_process_goes_on_where_a_killed_one_was(large: str, tmp_path: 
     cache = tmp_path / "cache"
     first = start(large, cache)
     wait_until(lambda: marked(cache))
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the second has started
     second = start(large, cache)
     first.kill()
     first.communicate()
