@@ -201,6 +201,16 @@ class Run:
         points = [p for p in read_metrics(self.save_dir / "metrics.jsonl") if "loss" in p]
         return {(p["epoch"], p["step"]): (p["loss"], p["grad_norm"]) for p in points}
 
+    def scores(self) -> dict[tuple[int, int], tuple[float, float]]:
+        """(epoch, step) → (held-out loss, bits per byte) of every evaluation."""
+        points = [p for p in read_metrics(self.save_dir / "metrics.jsonl") if "eval_loss" in p]
+        return {(p["epoch"], p["step"]): (p["eval_loss"], p["bits_per_byte"]) for p in points}
+
+    def samples(self) -> dict[tuple[int, int, str], str]:
+        """(epoch, step, prompt) → text of every sample."""
+        found = _lines(self.save_dir / "samples.jsonl")
+        return {(p["epoch"], p["step"], p["prompt"]): p["text"] for p in found}
+
     def state(self) -> dict[str, Any]:
         """The final checkpoint."""
         (path,) = (p for p in self.checkpoint_dir.glob("*.pt") if p.name.count(".") == 1)

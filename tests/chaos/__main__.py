@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--layer", action="append", choices=list(LAYERS), help=f"({HERE})")
     parser.add_argument("--case", type=int, default=None, help="this one case alone")
+    parser.add_argument("--only", action="append", metavar="FAULT", help="this kind; repeatable")
     parser.add_argument("--keep-going", action="store_true", help="go on after a loss")
     parser.add_argument("--report", type=Path, help="append one line of JSON a layer to this file")
     parser.add_argument("--table", type=Path, nargs="+", help="sum such files up, and run nothing")
@@ -54,7 +55,7 @@ def main() -> int:
         stack.callback(lambda: tell(drivers, options.report))
         for name in options.layer or HERE:
             layer = stack.enter_context(LAYERS[name](folder / name))
-            drivers.append(Driver(layer, folder, options.seed))
+            drivers.append(Driver(layer, folder, options.seed, only=options.only or ()))
         whole, number = True, options.case or 0
         while time.monotonic() < end and (whole or options.keep_going):
             for driver in drivers:

@@ -21,6 +21,8 @@ IMAGE_VARIABLE = "MINIMIND_TEST_IMAGE"
 class DockerRun(LaunchedRun):
     """See :class:`tests.chaos.target.Target`."""
 
+    suspension_seconds = 5.0
+
     def __init__(
         self,
         lab: Lab,

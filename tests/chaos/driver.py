@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -40,6 +40,8 @@ class Driver:
     folder: Path
     seed: int
     say: Callable[[str], None] = say
+    only: Sequence[str] = ()
+    """The faults to draw from, where it is not all."""
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class Driver:
         if variant == "compiled" and rng.random() < 0.8:
             variant = "dense"
         flags = {**self.layer.flags, **VARIANTS[variant]}
+        if "eval_interval" in flags:
+            flags["eval_data_path"] = flags["data_path"]
         undisturbed = self._undisturbed(variant, flags, world_size)
         began = time.monotonic()
         name = f"{self.layer.name}-{self.seed}-{number}"
@@ -65,6 +69,7 @@ class Driver:
             except Exception as error:
                 text = str(error) if isinstance(error, Lost) else traceback.format_exc()
                 replay = f"--seed {self.seed} --layer {self.layer.name} --case {number}"
+                replay += "".join(f" --only {name}" for name in self.only)
                 self.report.losses.append(
                     f"python -m tests.chaos {replay}\n{variant}, {world_size} ranks, "
                     f"after {', '.join(done)}:\n{text}\nfolder: {run.folder}"
@@ -83,7 +88,9 @@ class Driver:
         pending: list[Fault] = []
         seen = 0
         for _ in range(rng.randint(*self.layer.faults)):
-            choices = applicable(self.layer.name, run)
+            choices = applicable(self.layer.name, run, self.only)
+            if not choices:
+                break
             (fault,) = rng.choices(choices, [choice.weight for choice in choices])
             # Its own random numbers: how many it draws depends on what it finds.
             own = Random(rng.random())

@@ -20,8 +20,9 @@ def judge(run: Target, undisturbed: Run) -> None:
     """Compare everything that a run leaves.
 
     Raises:
-        Lost: weights, optimiser, random numbers, rows or losses differ in a bit, a row of an
-            epoch was trained twice or never, a file was left half-written, or a process lives on.
+        Lost: weights, optimiser, random numbers, rows, losses, held-out losses or samples differ
+            in a bit, a row of an epoch was trained twice or never, a file was left half-written,
+            or a process lives on.
     """
     mine = Run(run.folder, {})
     mine_state, theirs_state = mine.state(), undisturbed.state()
@@ -35,6 +36,8 @@ def judge(run: Target, undisturbed: Run) -> None:
     _insist(
         mine.losses() == undisturbed.losses(), f"the losses differ: {_first(mine, undisturbed)}"
     )
+    _insist(mine.scores() == undisturbed.scores(), "the held-out losses differ")
+    _insist(mine.samples() == undisturbed.samples(), "the samples differ")
     trained, wanted = Counter(mine.trained_rows()), Counter(undisturbed.trained_rows())
     wrong = [place for place in trained | wanted if trained[place] != 1]
     _insist(not wrong, f"(epoch, row) trained twice or never: {wrong[:5]}")

@@ -16,6 +16,7 @@ from launcher.inspect import run_state as state
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import host
+from minimind.errors import EXIT_USER_ERROR
 from minimind.rundir.events import of_attempt
 from minimind.system.process import is_alive
 from tests.chaos.target import (
@@ -34,6 +35,9 @@ from tests.shim import preload
 
 PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
 """The adversary is no reason to give up."""
+
+HANG_SECONDS = 30
+"""The imports of a start take less on a busy machine, a suspension may take longer."""
 
 PACE = 0.03
 """Starts take seconds: the training has to outlast some of them."""
@@ -61,6 +65,7 @@ class LaunchedRun:
     """See :class:`tests.chaos.target.Target`."""
 
     start_seconds = 8.0
+    suspension_seconds = 1.5 * HANG_SECONDS
     gives_up_seconds = 240.0
     endings_are_final = False
 
@@ -73,6 +78,7 @@ class LaunchedRun:
         self.cache_dir = lab.folder / f"{name}.cache"
         self.has_workers = flags["num_workers"] > 0
         self.compiles = flags.get("compile") == "on"
+        self.scores = "eval_interval" in flags
         self.launched = RunFolder(self.folder)
         self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
         self.options = options
@@ -100,6 +106,13 @@ class LaunchedRun:
             # Refused while the last supervisor is about to end: then once more.
             self.lab.launcher("requeue", self.name)
         return False
+
+    def be_refused(self) -> None:
+        self.lab.launcher("requeue", self.name)
+        wait_for(self.launched.final, "the refusal", self.gives_up_seconds)
+        final = self.launched.final()
+        if final is None or final.exit_code != EXIT_USER_ERROR:
+            raise Lost(f"not refused: {final}\n{self.lab.why(self.name)}")
 
     def start_another(self) -> list[int]:
         """Submit the same run once more while it runs: the exit status."""
@@ -253,7 +266,8 @@ class LocalLayer:
     def options(self, run_name: str, world_size: int) -> tuple[str, ...]:
         """The options of ``submit``."""
         size = ("--cluster", "local", "--gpus", str(world_size))
-        return (*size, *profile(self.lab), *shim(self.lab, run_name))
+        hang = ("--hang-timeout", str(HANG_SECONDS))
+        return (*size, *hang, *profile(self.lab), *shim(self.lab, run_name))
 
     @contextlib.contextmanager
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[LaunchedRun]:

@@ -12,12 +12,15 @@ import faulthandler
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from minimind.distributed import alike
+from minimind.errors import EXIT_USER_ERROR
 from tests.chaos.target import (
     Ending,
     GrowingFile,
@@ -34,20 +37,46 @@ from tests.shim import preload
 GIVE_UP_SECONDS = 90.0
 STRAGGLER_SECONDS = 10.0
 DISK = "8m"
+CLONE_NEWNS = 0x00020000
+"""Of ``unshare``; Python has it from 3.12 on."""
+
+
+VIEW = "CHAOS_VIEW"
+"""Says which rank sees another folder in the place of its own: rank, folder, place, seconds."""
+LOOKS_AGAIN_SECONDS = 3.0
 
 
 def shimmed_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
     """A rank forked from a server that has the shim loaded."""
     os.environ.update(environ)
     ctypes.CDLL(None).shim_configure()
+    if VIEW in environ:
+        alike.WAIT_SECONDS = LOOKS_AGAIN_SECONDS
+        rank, seen, place, seconds = environ[VIEW].split("\n")
+        if environ["RANK"] == rank:
+            see(seen, place, float(seconds))
     faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
     rank_main(argv, environ, output)
+
+
+def see(seen: str, place: str, seconds: float) -> None:
+    """Let this process alone see the folder ``seen`` in ``place``; for good, or for a while."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "--bind", seen, place], check=True)
+    if seconds:
+        # The thread is made after this one has left the common view: it has the same.
+        timer = threading.Timer(seconds, subprocess.run, [["umount", "--lazy", place]])
+        timer.daemon = True
+        timer.start()
 
 
 class PlainRun:
     """See :class:`tests.chaos.target.Target`."""
 
     start_seconds = 1.2
+    suspension_seconds = 2.0
     endings_are_final = True
 
     def __init__(self, folder: Path, flags: dict[str, Any], world_size: int) -> None:
@@ -56,6 +85,7 @@ class PlainRun:
         self.world_size = world_size
         self.has_workers = flags["num_workers"] > 0
         self.compiles = flags.get("compile") == "on"
+        self.scores = "eval_interval" in flags
         self.endings: list[Ending] = []
         folder.mkdir(parents=True)
         self.settings = Settings(folder.with_suffix(".faults"), folder)
@@ -79,6 +109,22 @@ class PlainRun:
         self.settings.write(faults or {})
         self._events_before = len(self._events.lines())
         self._processes = self.run.start(self.world_size, target=shimmed_rank)
+
+    def be_refused(self) -> None:
+        self.ensure_running()
+        self.settle()
+        if set(self.endings[-1].codes) != {EXIT_USER_ERROR}:
+            raise Lost(f"not refused: {self.endings[-1]}\n{self.output()}")
+
+    @contextlib.contextmanager
+    def stale_view(self, rank: int, seen: Path, seconds: float | None) -> Iterator[None]:
+        """In attempts that begin meanwhile ``rank`` sees ``seen`` in the checkpoints' place."""
+        words = (str(rank), str(seen), str(self.checkpoint_dir), str(seconds or 0))
+        self.run.environ[VIEW] = "\n".join(words)
+        try:
+            yield
+        finally:
+            del self.run.environ[VIEW]
 
     def start_another(self) -> list[int]:
         """Start the same run once more beside the one under way; the exit codes of its ranks."""

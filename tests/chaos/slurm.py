@@ -22,6 +22,7 @@ class SlurmRun(LaunchedRun):
     """See :class:`tests.chaos.target.Target`."""
 
     start_seconds = 10.0
+    suspension_seconds = 5.0
     gives_up_seconds = 400.0
 
     def __init__(

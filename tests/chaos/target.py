@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "every-step": {"save_interval": 1, "accumulation_steps": 1, "max_steps": 300},
     "one-kept": {"keep_checkpoints": 1},
     "compiled": {"compile": "on"},
+    "scored": {"eval_interval": 1, "sample_interval": 40, "epochs": 3},
 }
 """Trainings that differ in what a resume has to restore."""
 
@@ -112,6 +113,10 @@ class Target(Protocol):
     """Whether loader processes read its data."""
     compiles: bool
     """Whether it compiles the model before it trains."""
+    scores: bool
+    """Whether it scores held-out text after each micro-step."""
+    suspension_seconds: float
+    """How long its ranks may at most be stopped."""
     start_seconds: float
     """From an attempt's start to its first steps, roughly."""
     endings: list[Ending]
@@ -120,6 +125,9 @@ class Target(Protocol):
 
     def ensure_running(self, faults: dict[str, str] | None = None) -> None:
         """Start an attempt unless one is under way; ``faults`` ask for a new one that has them."""
+
+    def be_refused(self) -> None:
+        """Start an attempt, and insist that it is refused before it trains."""
 
     def is_over(self) -> bool:
         """Whether the run is complete."""

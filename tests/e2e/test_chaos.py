@@ -12,12 +12,13 @@ from tests.chaos.slurm import SlurmLayer
 from tests.chaos.target import training_flags
 from tests.e2e.lab import Lab
 
-PLAIN_SEED = 6
-"""Draws: a disk full twice, the clock, a second start, and kills and stops, some at file calls."""
-LOCAL_SEED = 8
-"""Draws: the supervisor signalled, a kill at a file call, the supervisor again, a stop."""
-SLURM_SEED = 5
-"""Draws: the supervisor in the job signalled, all ranks killed, the supervisor again."""
+PLAIN_SEED = 36
+"""Draws, for two ranks: a full disk twice, the clock, vanished checkpoints, a second start, ranks
+suspended, one stopped, a kill at a file call."""
+LOCAL_SEED = 19
+"""Draws: the supervisor signalled, a stale checkpoint, a kill at a file call twice."""
+SLURM_SEED = 14
+"""Draws: the supervisor in the job signalled, all ranks killed, ranks suspended."""
 
 
 def assert_whole(driver: Driver, faults: int) -> None:

@@ -24,7 +24,8 @@ from tests.runs import Run
 @pytest.fixture(scope="module")
 def undisturbed(tiny_flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("chaos") / "undisturbed"
-    return Run(folder, {**tiny_flags, "max_steps": 4, "record_rows": True}).complete()
+    scored = {"eval_data_path": tiny_flags["data_path"], "eval_interval": 6, "sample_interval": 6}
+    return Run(folder, {**tiny_flags, **scored, "max_steps": 4}).complete()
 
 
 def target(folder: Path, left: Callable[[], list[str]] = list) -> Any:
@@ -70,11 +71,17 @@ def weight(folder: Path) -> Path:
 
 
 def other_loss(lines: list[str]) -> list[str]:
-    point = json.loads(lines[-1])
-    return [*lines[:-1], json.dumps({**point, "grad_norm": point["grad_norm"] + 1e-12}) + "\n"]
+    points = [json.loads(line) for line in lines]
+    next(point for point in points if "grad_norm" in point)["grad_norm"] += 1e-12
+    return [json.dumps(point) + "\n" for point in points]
 
 
-ROWS, METRICS = "out/rows.rank0.jsonl", "out/metrics.jsonl"
+def without_a_score(lines: list[str]) -> list[str]:
+    first = next(line for line in lines if "eval_loss" in line)
+    return [line for line in lines if line is not first]
+
+
+ROWS, METRICS, SAMPLES = "out/rows.rank0.jsonl", "out/metrics.jsonl", "out/samples.jsonl"
 
 
 def test_a_run_that_is_equal_is_whole(copied: Path, undisturbed: Run) -> None:
@@ -89,10 +96,15 @@ def test_a_run_that_is_equal_is_whole(copied: Path, undisturbed: Run) -> None:
         (lambda f: change_lines(f / ROWS, lambda lines: lines[:-1]), "trained other rows"),
         (lambda f: change_lines(f / ROWS, lambda lines: [lines[0], *lines]), "trained other rows"),
         (lambda f: change_lines(f / METRICS, other_loss), "the losses differ"),
+        (lambda f: change_lines(f / METRICS, without_a_score), "the held-out losses differ"),
+        (lambda f: change_lines(f / SAMPLES, lambda lines: lines[1:]), "the samples differ"),
         (lambda f: (f / "checkpoints" / ".half.tmp").touch(), "left half-written"),
         (lambda f: (f / "out" / "x.lock").touch(), "left half-written"),
     ],
-    ids=["model", "weights", "row lost", "row twice", "loss", "temporary file", "lock"],
+    ids=[
+        *("model", "weights", "row lost", "row twice", "loss", "score lost", "sample lost"),
+        *("temporary file", "lock"),
+    ],
 )
 def test_the_smallest_difference_is_found(
     harm: Callable[[Path], None], finding: str, copied: Path, undisturbed: Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,10 @@ def fault(
     return add
 
 
-def applicable(layer: str, run: Any) -> list[Fault]:
-    """The faults for a run of this layer."""
-    return [fault for fault in ALL if layer in fault.layers and fault.needs(run)]
+def applicable(layer: str, run: Any, only: Sequence[str] = ()) -> list[Fault]:
+    """The faults for a run of this layer; ``only``: of these names, where it has any."""
+    return [
+        fault
+        for fault in ALL
+        if layer in fault.layers and fault.needs(run) and (not only or fault.name in only)
+    ]

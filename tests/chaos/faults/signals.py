@@ -16,7 +16,7 @@ from tests.shim import striking
 EVERYWHERE = ("plain", "local", "slurm", "docker")
 SHIMMED = ("plain", "local")
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 CRASHED, ABORTED = 1, 130
 EARLY = tuple(-int(number) for number in STOPS)
 """Before its handlers are there, a stop signal ends a process as any other."""
@@ -38,6 +38,11 @@ def compiles(run: Any) -> bool:
 def has_workers(run: Any) -> bool:
     """Whether loader processes read the data."""
     return bool(run.has_workers)
+
+
+def scores(run: Any) -> bool:
+    """Whether the run scores held-out text after each micro-step."""
+    return bool(run.scores)
 
 
 @fault(*EVERYWHERE, codes=EARLY, causes=("crash",), ends=True, weight=2)
@@ -66,6 +71,33 @@ def stop_one_rank(run: Any, rng: Random) -> str:
         return NOBODY
     send(rng.choice(ranks), number)
     return f"{number.name} {moment}"
+
+
+@fault(*EVERYWHERE, weight=2)
+def suspended(run: Any, rng: Random) -> str:
+    """Ranks are stopped, for longer than a hang may take where that is watched, and go on."""
+    moment = some_moment(run, rng)
+    ranks = run.ranks()
+    if ranks and rng.random() < 0.5:
+        ranks = [rng.choice(ranks)]
+    for pid in ranks:
+        send(pid, signal.SIGSTOP)
+    time.sleep(run.suspension_seconds * rng.uniform(0.5, 1))
+    for pid in ranks:
+        send(pid, signal.SIGCONT)
+    return moment if ranks else NOBODY
+
+
+@fault(*EVERYWHERE, codes=(*EARLY,), causes=("crash",), ends=True, weight=4, needs=scores)
+def stop_while_scoring(run: Any, rng: Random) -> str:
+    """Most of such a run's time goes into held-out text and samples."""
+    later(run, rng)
+    time.sleep(rng.uniform(0, 0.3))
+    number = rng.choice(STOPS)
+    ranks = run.ranks()
+    for pid in ranks:
+        send(pid, number)
+    return number.name if ranks else NOBODY
 
 
 @fault(*EVERYWHERE, codes=(-9,), causes=("crash",), ends=True, weight=2)
