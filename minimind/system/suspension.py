@@ -14,19 +14,19 @@ _STATES = ("T", "t")
 """Stopped by a signal, or by a debugger (proc(5))."""
 
 
-def suspension(pid: int) -> str:
+def suspension(pid: int, proc: Path = Path("/proc")) -> str:
     """``STOPPED``, or ``FROZEN`` with its control group; "" for one that may run, or has ended."""
     with contextlib.suppress(OSError, IndexError):
         # The state follows the program's name, which may hold spaces and parentheses.
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in _STATES:
+        if (proc / f"{pid}/stat").read_text().rpartition(")")[2].split()[0] in _STATES:
             return STOPPED
-    return FROZEN if _is_frozen(pid) else ""
+    return FROZEN if _is_frozen(pid, proc) else ""
 
 
-def _is_frozen(pid: int) -> bool:
+def _is_frozen(pid: int, proc: Path) -> bool:
     """A group's own files say what its parents impose on it, too."""
-    mounts = [line.split(" ") for line in _lines(Path("/proc/mounts"))]
-    for line in _lines(Path(f"/proc/{pid}/cgroup")):
+    mounts = [line.split(" ") for line in _lines(proc / "mounts")]
+    for line in _lines(proc / f"{pid}/cgroup"):
         _, controllers, path = line.split(":", 2)
         for _, folder, kind, options, *_ in mounts:
             group = Path(folder + path)

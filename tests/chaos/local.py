@@ -84,6 +84,7 @@ class LaunchedRun:
         self.options = options
         self.flags = {**flags, "cache_dir": self.cache_dir}
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
+        self._metrics = GrowingFile(self.save_dir / "metrics.jsonl")
 
     @property
     def endings(self) -> list[Ending]:
@@ -106,6 +107,9 @@ class LaunchedRun:
             # Refused while the last supervisor is about to end: then once more.
             self.lab.launcher("requeue", self.name)
         return False
+
+    def is_scoring(self) -> bool:
+        return "loss" in (self._metrics.lines() or [{}])[-1]
 
     def be_refused(self) -> None:
         self.lab.launcher("requeue", self.name)

@@ -98,6 +98,7 @@ class PlainRun:
         self._events = GrowingFile(folder / "events.jsonl")
         self._events_before = 0
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
+        self._metrics = GrowingFile(self.save_dir / "metrics.jsonl")
         self._processes: list[Any] = []
 
     def ensure_running(self, faults: dict[str, str] | None = None) -> None:
@@ -109,6 +110,9 @@ class PlainRun:
         self.settings.write(faults or {})
         self._events_before = len(self._events.lines())
         self._processes = self.run.start(self.world_size, target=shimmed_rank)
+
+    def is_scoring(self) -> bool:
+        return "loss" in (self._metrics.lines() or [{}])[-1]
 
     def be_refused(self) -> None:
         self.ensure_running()

@@ -126,6 +126,9 @@ class Target(Protocol):
     def ensure_running(self, faults: dict[str, str] | None = None) -> None:
         """Start an attempt unless one is under way; ``faults`` ask for a new one that has them."""
 
+    def is_scoring(self) -> bool:
+        """Whether the newest point on record is a loss, whose step is scored next."""
+
     def be_refused(self) -> None:
         """Start an attempt, and insist that it is refused before it trains."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import base_port, make_lab, slurm_or_skip
 from tests.e2e.lab import FAKE, REPOSITORY, Lab, poll
+from tests.needs import lacks
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -119,7 +120,7 @@ def test_plain_script_is_saved_and_stopped_by_scancel(
 @pytest.fixture
 def netns_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if os.getuid() != 0:
-        pytest.skip("network namespaces need root")
+        lacks("network namespaces need root")
     slurm_or_skip(netns=True)
     folder = tmp_path_factory.mktemp("netns")
     for parent in (folder, folder.parent, folder.parent.parent):

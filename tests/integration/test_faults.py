@@ -24,6 +24,7 @@ from minimind.rundir.metrics import read_metrics
 from minimind.system import durable
 from minimind.training.failure import explain
 from minimind.training.trainer import Trainer
+from tests.needs import lacks
 from tests.runs import Run, assert_same_run, differences, rank_main, wait_until
 
 MakeRun = Callable[..., Run]
@@ -70,7 +71,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a tmpfs needs root")
+        lacks("mounting a tmpfs needs root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -198,7 +199,7 @@ class TestDisk:
         folder.mkdir()
         bind = ["mount", "--bind", str(folder), str(folder)]
         if os.geteuid() != 0 or subprocess.run(bind, capture_output=True).returncode != 0:
-            pytest.skip("mounting needs root")
+            lacks("mounting needs root")
         try:
             subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
             run = make_run("run", **{flag: folder})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +19,18 @@ from tests.runs import WAIT_SECONDS, Run, wait_until
 
 MakeRun = Callable[..., Run]
 
+ROOT = Path(__file__).parents[2]
+
 
 CROSSING = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 from minimind.train_pretrain import main
+from tests.runs import wait_until
 
 def wait_at_the_gate(trainer):
     if trainer.progress.global_step:
-        while not Path(os.environ["GATE"]).exists():
-            time.sleep(0.01)
+        wait_until(Path(os.environ["GATE"]).exists, "the gate")
 
 sys.exit(main(sys.argv[1:], wait_at_the_gate))
 """
@@ -74,6 +77,7 @@ def test_a_terminal_that_closes_is_a_stop_unless_the_run_is_to_outlive_it(
             stderr=theirs,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            cwd=ROOT,
             env={**os.environ, "TERM": "xterm", "GATE": str(run.folder / "gate")},
         )
     finally:

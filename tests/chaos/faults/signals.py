@@ -82,7 +82,8 @@ def suspended(run: Any, rng: Random) -> str:
         ranks = [rng.choice(ranks)]
     for pid in ranks:
         send(pid, signal.SIGSTOP)
-    time.sleep(run.suspension_seconds * rng.uniform(0.5, 1))
+    # The pause is the fault itself, and longer than the launcher lets a run hang.
+    time.sleep(run.suspension_seconds * rng.uniform(0.8, 1))
     for pid in ranks:
         send(pid, signal.SIGCONT)
     return moment if ranks else NOBODY
@@ -90,9 +91,9 @@ def suspended(run: Any, rng: Random) -> str:
 
 @fault(*EVERYWHERE, codes=(*EARLY,), causes=("crash",), ends=True, weight=4, needs=scores)
 def stop_while_scoring(run: Any, rng: Random) -> str:
-    """Most of such a run's time goes into held-out text and samples."""
+    """Between the line of a loss and that of the held-out loss of the same step."""
     later(run, rng)
-    time.sleep(rng.uniform(0, 0.3))
+    wait_for(lambda: run.is_scoring() or not run.is_running(), "an evaluation")
     number = rng.choice(STOPS)
     ranks = run.ranks()
     for pid in ranks:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import lacks
 from tests.unit.data.helpers import TEXTS, write_jsonl
 
 ANNA, BEN, TEAM = 54321, 54322, 54330
@@ -59,7 +60,7 @@ def python_for_all() -> str | None:
 @pytest.fixture
 def place() -> Iterator[Path]:
     if python_for_all() is None:
-        pytest.skip("needs root, setpriv, and a Python that others can run")
+        lacks("needs root, setpriv, and a Python that others can run")
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         cache = Path(name) / "cache"
