@@ -4,7 +4,7 @@
 # Guessed: a tokenizer folder with tokenizer.json is read by the tokenizers library, so a program that only
 #   counts tokens starts without torch, by whichever class it opens the folder.
 # True: AutoTokenizer's module imports torch where it is installed, seconds on a slow machine;
-#   PreTrainedTokenizerFast, the class that it returns, opens the same folder without. That is why the
+#   PreTrainedTokenizerFast, another name of the class that it returns, opens the same folder without. That is why the
 #   commands of ours that only tokenise open a plain folder by that class.
 #
 # Needs Python 3.10 or newer and a network; uses a temporary folder. Fails when the behaviour changes.
