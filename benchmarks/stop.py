@@ -72,7 +72,7 @@ PLACES = {
         delay=1.0,
         variables=ALONE_OF_TWO,
     ),
-    "tokenise": Place("tokenising", "minimind.training.inputs:open_plan", delay=2.0),
+    "tokenise": Place("tokenising", "minimind.training.pretrain:open_plan", delay=2.0),
     "model": Place("building the model", "minimind.training.pretrain:init_model", delay=0.1),
     "batch_size": Place(
         "`--batch_size auto`",

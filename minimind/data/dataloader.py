@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -17,10 +17,6 @@ from minimind.errors import MiniMindError
 from minimind.rundir import env
 from minimind.system.process import available_cores
 from minimind.system.signals import IGNORED_BY_WORKERS, ignore
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +41,7 @@ def make_loader(
     """
     batches = MicroBatches(plan, sampler.batch_size if fixed_shape else None)
     return _Loader(
-        _Handing(batches),  # type: ignore[arg-type] # anything with __getitem__ will do
+        batches,  # type: ignore[arg-type] # anything with __getitem__ will do
         # DataLoader takes any iterable of indexes, here one array of row ids each, and makes
         # tensors of arrays.
         batch_size=None,
@@ -57,23 +53,9 @@ def make_loader(
     )
 
 
-class _Handing:
-    """Hands an error for the user over as a batch.
-
-    torch would make one that is raised in a worker into another of many lines.
-    """
-
-    def __init__(self, batches: MicroBatches) -> None:
-        self._batches = batches
-
-    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, NDArray[Any]] | MiniMindError:
-        try:
-            return self._batches[row_ids]
-        except MiniMindError as error:
-            return error
-
-
 class _Loader(DataLoader[Any]):
+    """Raises the errors that are handed over as batches."""
+
     def __iter__(self) -> Any:
         return map(_raise_error, super().__iter__())
 

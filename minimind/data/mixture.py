@@ -25,7 +25,7 @@ from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SourceRows
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize.build import open_corpus
-from minimind.errors import DataError
+from minimind.errors import DataError, MiniMindError
 from minimind.rundir.data_path import parse_sources
 
 if TYPE_CHECKING:
@@ -130,9 +130,16 @@ class MicroBatches:
     plan: Plan
     batch_size: int | None
 
-    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Return what :meth:`RowPlan.build` does, and ``row_ids`` themselves."""
-        arrays = self.plan.build(row_ids, self.batch_size or max(1, len(row_ids)))
+    def __getitem__(self, row_ids: NDArray[np.int64]) -> dict[str, NDArray[Any]] | MiniMindError:
+        """Return what :meth:`RowPlan.build` does, and ``row_ids`` themselves; or its error.
+
+        The error is for :func:`make_loader` to raise: torch would turn one that is raised in a
+        worker into another, of many lines.
+        """
+        try:
+            arrays = self.plan.build(row_ids, self.batch_size or max(1, len(row_ids)))
+        except MiniMindError as error:
+            return error
         arrays["row_ids"] = np.array(row_ids, np.int64)
         return arrays
 

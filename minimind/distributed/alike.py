@@ -94,25 +94,44 @@ def read_alike(
     Raises:
         RanksDifferError: on every rank; one line that names those that differ.
     """
-    clock = AwakeClock(longest_gap=2 * LONGEST_PAUSE)
-    pause, waits = FIRST_PAUSE, False
-    while True:
-        mine = read()
-        reports = world.gather(Report.of(mine, clock.read()))
-        differing = [rank for rank, seen in enumerate(reports) if seen.parts != reports[0].parts]
-        if not differing:
-            return mine.value
-        if not patient or reports[0].waited >= WAIT_SECONDS:
-            error = RanksDifferError(f"{difference(what, reports, differing)}; {remedy}")
-            error.reported_elsewhere = not world.is_main
-            raise error
-        if world.rank in differing and not waits:
-            waits = True
-            log.warning("%s; looking again", difference(what, reports, [world.rank]))
+    comparison = Comparison(world, what, remedy, patient)
+    while not comparison.holds(mine := read()):
         # A second one need not lie in memory beside it.
         del mine
-        time.sleep(min(pause, WAIT_SECONDS))
-        pause = min(2 * pause, LONGEST_PAUSE)
+    return mine.value
+
+
+class Comparison:
+    """What all ranks have read, compared until it is the same; see :func:`read_alike`."""
+
+    def __init__(self, world: World, what: str, remedy: str, patient: bool = True) -> None:
+        self._world = world
+        self._what, self._remedy, self._patient = what, remedy, patient
+        self._clock = AwakeClock(longest_gap=2 * LONGEST_PAUSE)
+        self._pause, self._waits = FIRST_PAUSE, False
+
+    def holds(self, mine: Reading[Any]) -> bool:
+        """Whether every rank has read the same as rank 0; False: after a pause, read again.
+
+        Raises:
+            RanksDifferError: it does not, and it is too late to read again.
+        """
+        world = self._world
+        reports = world.gather(Report.of(mine, self._clock.read()))
+        differing = [rank for rank, seen in enumerate(reports) if seen.parts != reports[0].parts]
+        if not differing:
+            return True
+        if not self._patient or reports[0].waited >= WAIT_SECONDS:
+            found = difference(self._what, reports, differing)
+            error = RanksDifferError(f"{found}; {self._remedy}")
+            error.reported_elsewhere = not world.is_main
+            raise error
+        if world.rank in differing and not self._waits:
+            self._waits = True
+            log.warning("%s; looking again", difference(self._what, reports, [world.rank]))
+        time.sleep(min(self._pause, WAIT_SECONDS))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return False
 
 
 def difference(what: str, reports: Sequence[Report], differing: Sequence[int]) -> str:

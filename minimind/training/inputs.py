@@ -1,4 +1,4 @@
-"""What every rank reads for itself before it trains: program, flags, rows and first weights.
+"""What every rank reads for itself before it trains: program, flags, rows, first weights.
 
 All ranks compare what they have read, and none goes on with something else than rank 0.
 """
@@ -10,20 +10,17 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 import minimind
 from minimind.config import TrainConfig
-from minimind.data.mixture import MixedPlan, Plan, open_plan
+from minimind.data.mixture import MixedPlan, Plan
 from minimind.data.tokenizer import tokenizer_fingerprint
 from minimind.distributed.alike import Reading, look_anew, read_alike
 from minimind.distributed.world import World
 from minimind.errors import MiniMindError
-from minimind.rundir.events import EventLog
 from minimind.rundir.layout import OutputPaths, stem_of
-from minimind.telemetry.preparation import Preparation
 from minimind.weights.state_dict import StoredWeights, read_weights
 
 OF_THE_HOST = {"device", "log_level", "num_workers", "save_dir", "checkpoint_dir", "cache_dir"}
@@ -75,41 +72,8 @@ def _read_flags(config: TrainConfig) -> Reading[None]:
     return Reading({f"--{name}": str(value) for name, value in flags.items()}, "its flags", None)
 
 
-def open_rows(
-    config: TrainConfig,
-    world: World,
-    flag: Literal["data_path", "eval_data_path"],
-    pack: Literal["bestfit", "none"],
-) -> Plan:
-    """Open a corpus on every rank; the first rank of each node tokenises it if need be.
-
-    Raises:
-        ConfigError, DataError: it cannot be used; on every rank.
-        RanksDifferError: a rank finds other text under its name, or another tokenizer.
-    """
-    # Of every node: rank 0's may be done long before another's.
-    report = Preparation(EventLog.from_environment())
-
-    def read() -> Reading[Plan]:
-        with world.local_main_first(), world.busy("preparing the text"):
-            plan = open_plan(
-                getattr(config, flag),
-                config.tokenizer_path,
-                max_seq_len=config.max_seq_len,
-                pack=pack,
-                text_field=config.text_field,
-                cache_dir=config.cache_dir,
-                max_bad_rows=config.max_bad_rows,
-                progress=world.is_main,
-                report=report,
-            )
-            return _reading_of(plan, getattr(config, flag), config.tokenizer_path)
-
-    remedy = f"let --{flag} and --tokenizer_path hold the same on all hosts, then start again"
-    return read_alike(world, "text", read, remedy=remedy)
-
-
-def _reading_of(plan: Plan, paths: Sequence[str], tokenizer_path: str) -> Reading[Plan]:
+def reading_of_rows(plan: Plan, paths: Sequence[str], tokenizer_path: str) -> Reading[Plan]:
+    """What of a corpus must be alike on all ranks."""
     parts = plan.parts if isinstance(plan, MixedPlan) else (plan,)
     store = plan.store
     return Reading(

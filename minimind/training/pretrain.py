@@ -9,15 +9,19 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from minimind.checkpoint.resume import check_config, check_data
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
+from minimind.data.mixture import Plan, open_plan
+from minimind.distributed.alike import Comparison
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.rundir.events import EventLog, Kind
 from minimind.rundir.layout import OutputPaths
 from minimind.system.signals import StopFlag
 from minimind.telemetry.console import logging_to_console
+from minimind.telemetry.preparation import Preparation
 from minimind.telemetry.reporter import Reporter
 from minimind.telemetry.samples import sample_prompts
 from minimind.telemetry.startup import StartupClock
@@ -31,7 +35,7 @@ from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
 from minimind.training.folders import claim_folders
-from minimind.training.inputs import check_program, open_rows, read_first_weights
+from minimind.training.inputs import check_program, read_first_weights, reading_of_rows
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler
@@ -251,3 +255,38 @@ def _run(
     # No rank ends before the save is durable: a launcher may kill the others when one exits.
     world.barrier()
     return result
+
+
+def open_rows(
+    config: TrainConfig,
+    world: World,
+    flag: Literal["data_path", "eval_data_path"],
+    pack: Literal["bestfit", "none"],
+) -> Plan:
+    """Open a corpus on every rank; the first rank of each node tokenises it if need be.
+
+    Raises:
+        ConfigError, DataError: it cannot be used; on every rank.
+        RanksDifferError: a rank finds other text under its name, or another tokenizer.
+    """
+    paths = getattr(config, flag)
+    remedy = f"let --{flag} and --tokenizer_path hold the same on all hosts, then start again"
+    comparison = Comparison(world, "text", remedy)
+    # Of every node: rank 0's may be done long before another's.
+    report = Preparation(EventLog.from_environment())
+    while True:
+        with world.local_main_first(), world.busy("preparing the text"):
+            plan = open_plan(
+                paths,
+                config.tokenizer_path,
+                max_seq_len=config.max_seq_len,
+                pack=pack,
+                text_field=config.text_field,
+                cache_dir=config.cache_dir,
+                max_bad_rows=config.max_bad_rows,
+                progress=world.is_main,
+                report=report,
+            )
+            reading = reading_of_rows(plan, paths, config.tokenizer_path)
+        if comparison.holds(reading):
+            return plan
