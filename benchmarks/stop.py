@@ -226,12 +226,7 @@ def measure(name: str, folder: Path, flags: Mapping[str, Any]) -> dict[str, floa
         **place.variables,
     }
     words = _words({**flags, **place.flags, **cache, **_folders(run)})
-    with _process(
-        [sys.executable, "-m", "benchmarks.stop", "--inside", *words], run, variables
-    ) as (
-        process,
-        output,
-    ):
+    with _process(words, run, variables) as (process, output):
         if place.target:
             _wait(lambda: (run / "marker").exists(), process, f"{place.title}; see {output}")
         time.sleep(place.delay)
@@ -253,12 +248,7 @@ def _stopped_run(run: Path, flags: Mapping[str, Any]) -> None:
     """A run that was stopped in its first evaluation, whose checkpoint another can go on from."""
     variables = {PLACE: "score", MARKER: str(run / "marker")}
     words = _words({**flags, "eval_interval": 4, **_folders(run)})
-    with _process(
-        [sys.executable, "-m", "benchmarks.stop", "--inside", *words], run, variables
-    ) as (
-        process,
-        output,
-    ):
+    with _process(words, run, variables) as (process, output):
         _wait(lambda: (run / "marker").exists(), process, f"a checkpoint; see {output}")
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=WAIT_SECONDS)
@@ -278,8 +268,10 @@ def _words(flags: Mapping[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _process(
-    command: list[str], run: Path, variables: Mapping[str, str]
+    words: list[str], run: Path, variables: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A training that tells when it comes to the place, and the file that it prints to."""
+    command = [sys.executable, "-m", "benchmarks.stop", "--inside", *words]
     output = run / "output.txt"
     with output.open("ab") as file:
         process = subprocess.Popen(

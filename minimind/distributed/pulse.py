@@ -145,7 +145,9 @@ class Pulse:
         while not self._over.wait(self.interval):
             if self._busy or self._waits:
                 self.beat()
-            self._try(self._post)
+            # Asking whether the store is there costs a connection: a rank that trains has no news.
+            if self._sign() != self._posted:
+                self._try(self._post)
             if self._waits:
                 self._try(self._read)
 
@@ -167,11 +169,13 @@ class Pulse:
         with socket.create_connection(self._address, timeout=self.interval):
             return not self._over.is_set()
 
+    def _sign(self) -> Sign:
+        return Sign(self._host, self._beats, self._doing, **self._departure)
+
     def _post(self) -> None:
-        sign = Sign(self._host, self._beats, self._doing, **self._departure)
-        if sign != self._posted:
-            self._store.set(str(self._rank), json.dumps(asdict(sign)))
-            self._posted = sign
+        sign = self._sign()
+        self._store.set(str(self._rank), json.dumps(asdict(sign)))
+        self._posted = sign
 
     def _read(self) -> None:
         found = self._store.multi_get([str(rank) for rank in self._others])

@@ -64,7 +64,7 @@ def generate(
                 pad_token_id=pad,
                 eos_token_id=tokenizer.eos_token_id,
                 streamer=stream,
-                stopping_criteria=[_until(lambda: not goes_on())],
+                stopping_criteria=[_while(goes_on)],
                 **sampling.settings(),
             )
     finally:
@@ -72,10 +72,10 @@ def generate(
     return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
 
 
-def _until(ends: Callable[[], bool]) -> Callable[..., torch.Tensor]:
-    """A stopping criterion for transformers' ``generate``: all rows end once ``ends()`` says so."""
+def _while(goes_on: Callable[[], bool]) -> Callable[..., torch.Tensor]:
+    """A stopping criterion of transformers': True for each row that is to end."""
     return lambda input_ids, scores, **more: torch.full(
-        (input_ids.shape[0],), ends(), dtype=torch.bool, device=input_ids.device
+        (input_ids.shape[0],), not goes_on(), dtype=torch.bool, device=input_ids.device
     )
 
 

@@ -10,7 +10,6 @@ what is sealed: the same text makes the same store.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from typing import Any
 from minimind.data.inputs import Source
 from minimind.data.token_store import TokenStore
 from minimind.errors import DataError
-from minimind.system.digest import READ_BYTES
+from minimind.system.digest import sha256_of
 from minimind.system.durable import write_text_durably
 from minimind.system.ownership import is_ours
 
@@ -58,7 +57,7 @@ class SourceHashes:
     def _work(self) -> None:
         try:
             for source in self._sources:
-                self._hashes[source.path] = sha256(source.path, self._go_on)
+                self._hashes[source.path] = sha256_of(source.path, self._go_on).hexdigest()
         except _StoppedError:
             pass
         except OSError as error:
@@ -94,15 +93,6 @@ class SourceHashes:
 
 class _StoppedError(Exception):
     pass
-
-
-def sha256(path: Path, after_each_block: Callable[[], None]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-            after_each_block()
-    return digest.hexdigest()
 
 
 def settled_change(path: Path) -> int | None:
@@ -146,7 +136,7 @@ def _is_same_text(
                 report(f"checking that {path} is the text that was tokenised")
 
         going()
-        if sha256(source.path, going) != row["sha256"]:
+        if sha256_of(source.path, going).hexdigest() != row["sha256"]:
             log.warning("%s changed, though not its size and time: it is tokenised anew", name)
             return False
         if settled_change(source.path) == changed:

@@ -38,8 +38,8 @@ def touch(path: Path) -> None:
 
 def read_files(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
-    real = identity.sha256
-    monkeypatch.setattr(identity, "sha256", lambda path, go: read.append(path) or real(path, go))
+    real = identity.sha256_of
+    monkeypatch.setattr(identity, "sha256_of", lambda path, go: read.append(path) or real(path, go))
     return read
 
 
