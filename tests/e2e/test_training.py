@@ -86,12 +86,14 @@ def test_preempted_in_every_way_is_bit_identical(
     options = (*RANKS, *held(10, go), "--env", f"PATH={tmp_path}")
     slurm.submit("preempted", *options, train=words(flags))
     for attempt, way in enumerate(ways, start=1):
-        slurm.devcluster("up", *way)
         slurm.wait_for_step("preempted", max(slurm.steps("preempted"), default=0) + 5, attempt)
+        # While it trains: srun fails when the nodes read a new configuration as it starts ranks.
+        slurm.devcluster("up", *way)
         slurm.preempt("preempted", attempt)
     go.touch()
     state = slurm.wait("preempted", seconds=900)
-    assert slurm.causes("preempted") == ["preempted"] * len(ways) + ["done"]
+    causes = slurm.causes("preempted")
+    assert causes == ["preempted"] * len(ways) + ["done"], slurm.why("preempted")
     assert state["restarts"] == {"preempted": len(ways)}
     assert slurm.steps("preempted") == list(range(1, STEPS + 1)), "a step was lost or done twice"
     signals = [event["signal"] for event in slurm.events("preempted", "preempted")]
