@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import pickle
 import pickletools
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from minimind.errors import WeightsError
 from minimind.system.digest import sha256_of
+
+log = logging.getLogger(__name__)
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _NEEDED = re.compile(
@@ -98,7 +101,10 @@ def load_torch_file(path: Path, *, mmap: bool = False) -> Any:
     with file, _naming_damage(path):
         # torch reads over a wrong checksum.
         if not mmap and zipfile.is_zipfile(file):
-            _verify(file, path, lambda: None)
+            if _has_checksums(file):
+                _verify(file, path, lambda: None)
+            else:
+                log.warning("%s was saved without checksums: damage in it would go unnoticed", path)
         return _load(file, path, mmap=mmap)
 
 
@@ -126,6 +132,12 @@ def _verify(file: IO[bytes], path: Path, each_block: Callable[[], None]) -> None
                 raise WeightsError(
                     f"{path} is damaged: record {record.filename} fails its checksum"
                 ) from error
+
+
+def _has_checksums(file: IO[bytes]) -> bool:
+    """False after ``torch.serialization.set_crc32_options(False)``, which writes zeros."""
+    with zipfile.ZipFile(file) as archive:
+        return any(record.CRC for record in archive.infolist())
 
 
 def _digest(file: IO[bytes]) -> str:
@@ -181,9 +193,11 @@ def _refuse_foreign(file: IO[bytes], path: Path) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         _check_sizes(archive, file, path)
-        for name in archive.namelist():
-            if name.endswith(".pkl"):
-                with archive.open(name) as stream:
+        for record in archive.infolist():
+            if record.filename.endswith(".pkl"):
+                # Zero stands for "no checksum", which zipfile does not know of.
+                record.CRC = record.CRC or None  # type: ignore[assignment]
+                with archive.open(record) as stream:
                     _refuse_names(stream, path)
 
 

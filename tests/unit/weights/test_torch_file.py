@@ -56,3 +56,16 @@ def test_a_number_that_changed_is_noticed(tmp_path: Path) -> None:
     assert torch.load(path, weights_only=True)["a"].count_nonzero() == 1
     with pytest.raises(WeightsError, match=r"weights\.pth is damaged: record .*data/0 fails its"):
         load_torch_file(path)
+
+
+def test_weights_that_were_saved_without_checksums_are_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.arange(4)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert load_torch_file(path)["a"].tolist() == [0, 1, 2, 3]
+    assert f"{path} was saved without checksums" in caplog.text
