@@ -25,6 +25,7 @@ LAYERS = {
         "data",
         "data.tools",
         "weights.torch_file",
+        "weights.origin",
         "checkpoint.state",
         "weights",
         "distributed",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError, WeightsError
+from minimind.rundir.layout import checkpoints_of
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,49 @@ def check_config(config: TrainConfig, saved: dict[str, Any]) -> None:
                 saved[name],
                 now[name],
             )
+
+
+_NEAR = re.compile(r"(?P<prefix>.+)_(?P<size>[0-9]+)(?P<moe>_moe)?(\.step[0-9]{10})?\.pt")
+_UPSTREAMS = re.compile(r"(?P<prefix>.+)_[0-9]+(_moe)?_resume\.pth")
+
+
+def check_near_misses(config: TrainConfig) -> None:
+    """Refuse to begin anew where ``--from_resume 1`` finds only checkpoints of nearly that name.
+
+    Whoever asks to go on, and has one flag wrong, would lose the old weights to the new run.
+
+    Raises:
+        ConfigError: so it is; the message names what is there, and how to go on from it.
+        OSError: the folder cannot be read.
+    """
+    wanted = config.checkpoint_file
+    if config.from_resume != "1" or checkpoints_of(wanted):
+        return
+    names = sorted(os.listdir(wanted.parent)) if wanted.parent.is_dir() else []
+    ours = [match for match in map(_NEAR.fullmatch, names) if match and _is_near(match, config)]
+    if ours:
+        found = ours[0]
+        raise ConfigError(
+            f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {found[0]}, of "
+            f"--save_weight {found['prefix']} --hidden_size {found['size']} "
+            f"--use_moe {int(bool(found['moe']))}: correct these to go on from it, or begin anew "
+            "with --from_resume 0"
+        )
+    theirs = [match for match in map(_UPSTREAMS.fullmatch, names) if match]
+    theirs = [match for match in theirs if match["prefix"] == config.save_weight]
+    if theirs:
+        raise ConfigError(
+            f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {theirs[0][0]}, which "
+            "upstream MiniMind wrote and only it can go on from: start from its weights with "
+            f"--from_weight {wanted.parent / theirs[0][0]} --from_resume 0"
+        )
+
+
+def _is_near(found: re.Match[str], config: TrainConfig) -> bool:
+    """The same prefix with another size or kind, or the whole name where a prefix is asked for."""
+    stem = f"{found['prefix']}_{found['size']}{found['moe'] or ''}"
+    name = config.save_weight.casefold()
+    return name in (found["prefix"].casefold(), stem.casefold())
 
 
 def check_data(fingerprint: str, saved: str) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
 from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
 from minimind.system.durable import refusal, remove_temporaries, sync_folder, write_durably
-from minimind.weights.torch_file import load_torch_file, load_verified, verify_file
+from minimind.weights.origin import Origin, origin_of, with_origin
+from minimind.weights.torch_file import content_digest, load_torch_file, load_verified, verify_file
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class Checkpointer:
         self.keep = keep
         self.may_write = may_write
         self.each_block = each_block
+        self.origin = Origin()
+        """What the weight file says of itself; the step is added."""
         self.newest_step: int | None = None
         """Optimiser steps in the newest durable checkpoint."""
         self.written_step: int | None = None
@@ -165,7 +170,7 @@ class Checkpointer:
                 return
             self.newest_step = step
             self._prune()
-            weights = half_precision(state.model)
+            weights = with_origin(half_precision(state.model), replace(self.origin, step=step))
             if self._try_to_write(self.weight_file, weights, f"weights of step {step}"):
                 self.written_step = step
             on_durable(time.perf_counter() - start)
@@ -273,8 +278,10 @@ class Checkpointer:
         """Move an earlier run's checkpoint out of the way of a fresh run, but keep it.
 
         Of all that fresh starts have replaced two are kept: the latest, and the furthest where
-        that is another. So starts by mistake cost no long run its only checkpoint.
+        that is another. So starts by mistake cost no long run its only checkpoint. Weights that
+        lie where this run will write its own are kept likewise.
         """
+        keep_replaced_weights(self.weight_file)
         candidates = checkpoints_of(self.checkpoint_file)
         if not candidates:
             return
@@ -316,6 +323,64 @@ def half_precision(model_state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         if tensor.data_ptr() not in halves:
             halves[tensor.data_ptr()] = tensor.half()
     return {name: halves[tensor.data_ptr()] for name, tensor in model_state.items()}
+
+
+def keep_replaced_weights(file: Path) -> None:
+    """Keep the weights in ``file``, which a fresh run is about to write over, as ``.replaced.pth``.
+
+    They keep their own name too until then: ``--from_weight`` may mean them, and has to find them
+    again when the run is killed before its first save. Of those whose steps are known the latest
+    and the furthest are kept, as of checkpoints; others, of unknown worth, all.
+    """
+    if not file.exists():
+        return
+    latest = file.with_suffix(".replaced.pth")
+    if latest.exists():
+        if _same_content(file, latest):
+            return
+        _make_room(latest, at_least=steps_of_weights(file))
+    try:
+        os.link(file, latest)
+    except OSError:
+        # No hard links here.
+        write_durably(latest, partial(_copy, file))
+    sync_folder(file.parent)
+    log.warning("the weights in %s will be written over; they are kept as %s", file, latest)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _same_content(file: Path, other: Path) -> bool:
+    with contextlib.suppress(WeightsError):
+        return os.path.samefile(file, other) or content_digest(file) == content_digest(other)
+    return False
+
+
+def _make_room(latest: Path, at_least: int | None) -> None:
+    """Free the name of the latest replaced weights, whose place others take."""
+    steps = steps_of_weights(latest)
+    furthest = latest.with_name(latest.name.replace(".replaced.", ".furthest.replaced."))
+    if steps is None:
+        numbers = itertools.count(2)
+        names = (latest.with_suffix(f".{number}.pth") for number in numbers)
+        kept = next(name for name in names if not os.path.lexists(name))
+    elif steps > max(at_least or 0, steps_of_weights(furthest) or 0):
+        kept = furthest
+    else:
+        latest.unlink()
+        return
+    os.replace(latest, kept)
+    log.warning("weights that were replaced before are now %s", kept)
+
+
+def steps_of_weights(file: Path) -> int | None:
+    """Optimiser steps behind the weights in a file; None where it does not say, or is damaged."""
+    try:
+        return origin_of(load_torch_file(file, mmap=True)).step
+    except WeightsError:
+        return None
 
 
 def save_tensors(value: Any, path: Path) -> None:

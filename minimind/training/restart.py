@@ -9,6 +9,7 @@ import contextlib
 import logging
 from pathlib import Path
 
+from minimind.checkpoint.resume import check_near_misses
 from minimind.checkpoint.store import Checkpointer, Identity
 from minimind.config import TrainConfig
 from minimind.errors import WeightsError
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def refuse_silent_restart(config: TrainConfig) -> None:
-    """Refuse to begin anew where a checkpoint is on record and none is left.
+    """Refuse to begin anew where a checkpoint is on record, or nearly the one that is asked for.
 
     Before anything on the disk is touched: folders too, which may be those of a disk that is not
     mounted.
@@ -43,6 +44,7 @@ def refuse_silent_restart(config: TrainConfig) -> None:
     # A folder that cannot be read is refused, by its flag, when it is made ready.
     with contextlib.suppress(OSError):
         check_still_there(on_record(config), config.checkpoint_file)
+        check_near_misses(config)
 
 
 def find_newest(config: TrainConfig, checkpointer: Checkpointer) -> Path | None:

@@ -320,6 +320,8 @@ class TestCheckpoints:
         kept = torch.load(run.checkpoint_dir / "pretrain_32.replaced.pt", weights_only=True)
         assert kept["global_step"] == 4
         assert run.state()["global_step"] == 3
+        weights = torch.load(run.save_dir / "pretrain_32.replaced.pth", weights_only=True)
+        assert torch.equal(weights["lm_head.weight"], kept["model"]["lm_head.weight"].half())
         assert len(list(run.save_dir.glob("metrics*.jsonl"))) == 2
         run.complete(from_resume="0", max_steps=2)
         furthest = run.checkpoint_dir / "pretrain_32.furthest.replaced.pt"

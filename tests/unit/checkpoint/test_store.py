@@ -23,6 +23,7 @@ from minimind.checkpoint.store import (
     half_precision,
     host_buffer,
     load_checkpoint,
+    steps_of_weights,
 )
 from minimind.errors import WeightsError
 from minimind.system import durable
@@ -88,13 +89,14 @@ def test_the_newest_and_the_ones_before_it_are_kept(saver: Checkpointer, tmp_pat
     assert load_checkpoint(tmp_path / "run_8.step0000000004.pt")["step"] == 4
 
 
+def refuse_links(*paths: object) -> None:
+    raise OSError(errno.EPERM, "no hard links on this file system")
+
+
 def test_rotation_without_hard_links(
     saver: Checkpointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_links(*paths: object) -> None:
-        raise OSError(errno.EPERM, "no hard links on this file system")
-
-    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "link", refuse_links)
     save(saver, 1, 2)
     assert load_checkpoint(saver.checkpoint_file)["step"] == 2
     assert load_checkpoint(tmp_path / "run_8.step0000000001.pt")["step"] == 1
@@ -412,7 +414,7 @@ def test_leftovers_of_killed_saves_are_removed(saver: Checkpointer, tmp_path: Pa
 def test_a_fresh_run_keeps_the_earlier_runs_checkpoint(saver: Checkpointer, tmp_path: Path) -> None:
     save(saver, 1, 2)
     saver.set_aside()
-    assert names(tmp_path) == ["run_8.pth", "run_8.replaced.pt"]
+    assert names(tmp_path) == ["run_8.pth", "run_8.replaced.pt", "run_8.replaced.pth"]
     assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 2
     assert saver.find_newest() is None
 
@@ -430,7 +432,10 @@ def test_fresh_starts_never_lose_the_furthest_run(saver: Checkpointer, tmp_path:
     for last in (2, 3, 1):
         restart(saver, last)
     restart(saver)
-    assert names(tmp_path) == ["run_8.furthest.replaced.pt", "run_8.pth", "run_8.replaced.pt"]
+    kept = ["run_8.furthest.replaced.pt", "run_8.replaced.pt"]
+    assert names(tmp_path) == sorted([*kept, *(f"{name}h" for name in kept), "run_8.pth"])
+    assert steps_of_weights(tmp_path / "run_8.furthest.replaced.pth") == 20
+    assert steps_of_weights(tmp_path / "run_8.replaced.pth") == 1
     assert load_checkpoint(tmp_path / "run_8.furthest.replaced.pt")["step"] == 20
     assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 1
 
@@ -452,7 +457,8 @@ def test_a_fresh_start_keeps_the_newest_that_verifies(saver: Checkpointer, tmp_p
     save(saver, 1, 2)
     truncate(saver.checkpoint_file)
     fresh = restart(saver)
-    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", "run_8.replaced.pt"]
+    replaced = ["run_8.replaced.pt", "run_8.replaced.pth"]
+    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", *replaced]
     assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 1
     assert fresh.newest_step is None
     assert fresh.find_newest() is None
@@ -465,8 +471,40 @@ def test_a_fresh_start_over_nothing_but_damage_keeps_what_was_replaced_before(
     restart(saver, 6)
     truncate(saver.checkpoint_file)
     restart(saver)
-    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", "run_8.replaced.pt"]
+    replaced = ["run_8.replaced.pt", "run_8.replaced.pth"]
+    assert names(tmp_path) == ["run_8.damaged.pt", "run_8.pth", *replaced]
     assert load_checkpoint(tmp_path / "run_8.replaced.pt")["step"] == 5
+
+
+def test_a_killed_fresh_start_leaves_the_weights_under_both_names(
+    saver: Checkpointer, tmp_path: Path
+) -> None:
+    """``--from_weight`` may name them, and the next attempt reads them anew."""
+    save(saver, 5)
+    restart(saver)
+    restart(saver)
+    assert names(tmp_path) == ["run_8.pth", "run_8.replaced.pt", "run_8.replaced.pth"]
+    assert steps_of_weights(saver.weight_file) == 5
+    restart(saver, 1)
+    assert steps_of_weights(saver.weight_file) == 1
+    assert steps_of_weights(tmp_path / "run_8.replaced.pth") == 5
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_weights_of_unknown_worth_are_all_kept(
+    saver: Checkpointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Another program's, or an older version's: nobody knows how long they were trained."""
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    for number in range(3):
+        torch.save({"w": torch.full((9,), float(number))}, saver.weight_file)
+        restart(saver, 100)
+    restart(saver, 3)
+    found = [tmp_path / f"run_8.replaced.{number}.pth" for number in (2, 3, 4)]
+    assert [torch.load(file, weights_only=True)["w"][0].item() for file in found] == [0, 1, 2]
+    assert steps_of_weights(tmp_path / "run_8.replaced.pth") == 100
+    assert sum(name.endswith(".pth") for name in names(tmp_path)) == 5
 
 
 def test_another_runs_generations_are_left_alone(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_a_fresh_start_on_purpose_is_asked_nothing(config: TrainConfig, tmp_path
     assert find(config, None) is None
 
 
+def test_a_near_miss_is_no_fresh_start(tmp_path: Path) -> None:
+    config = make(tmp_path, "1")
+    Path(config.checkpoint_dir).mkdir()
+    refuse_silent_restart(config)
+    (Path(config.checkpoint_dir) / "pretrain_64.pt").touch()
+    with pytest.raises(ConfigError, match=r"holds no pretrain_512\.pt, but pretrain_64\.pt"):
+        refuse_silent_restart(config)
+
+
 def test_an_older_checkpoint_is_refused(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match=r"the newest in .* is of step 5"):
         find(config, 5)
