@@ -30,6 +30,8 @@ RANK_VARIABLES = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
     "SLURM_NODEID",
+    # It reports by which number the supervisor can signal it.
+    "SLURM_STEP_ID",
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SUBMITIT_EXECUTOR",

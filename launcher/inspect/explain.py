@@ -133,7 +133,7 @@ def setbacks(events: list[Event]) -> list[str]:
 def estimated_start(job_id: str) -> str | None:
     """Slurm's guess when a pending job starts."""
     answer = slurm.run("squeue", "--noheader", "--start", "--format=%S", f"--jobs={job_id}")
-    text = answer.stdout.strip()
+    text = answer.stdout.partition("\n")[0].strip()
     return text if answer.returncode == 0 and text and text != "N/A" else None
 
 

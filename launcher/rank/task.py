@@ -7,6 +7,7 @@ library only: torch comes with the training.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import runpy
@@ -21,6 +22,7 @@ from launcher.spec.trust import check_unshared
 from minimind.errors import MiniMindError
 from minimind.rundir import env
 from minimind.system import redact
+from minimind.system.durable import write_text_durably
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import complain
 
@@ -53,6 +55,7 @@ def run_rank(run: RunFolder) -> int:
     faulthandler.enable()
     # The supervisor asks a hanging rank for its stacks; the handler needs no interpreter lock.
     faulthandler.register(STACKS_SIGNAL, all_threads=True, chain=False)
+    report_step(run)
     os.environ.update(rank_variables(os.environ, spec))
     secrets = run.secrets()
     os.environ.update(secrets)
@@ -68,6 +71,18 @@ def run_rank(run: RunFolder) -> int:
         if stop.code not in (None, 0):
             raise
     return 0
+
+
+def report_step(run: RunFolder) -> None:
+    """Tells the supervisor by which number Slurm knows the step of these ranks.
+
+    It has no other sure way to signal them: Slurm may list no step of a job.
+    """
+    step, attempt = (os.environ.get(name, "") for name in ("SLURM_STEP_ID", env.ATTEMPT))
+    if os.environ.get("SLURM_PROCID") != "0" or not (step.isdecimal() and attempt.isdecimal()):
+        return
+    with contextlib.suppress(OSError):
+        write_text_durably(run.step_file(int(attempt)), f"{step}\n")
 
 
 def main(argv: list[str]) -> int:

@@ -21,6 +21,7 @@ from launcher.slurm.parse import (
     parse_fields,
 )
 
+_NUMBERED_STEP = re.compile(r"^StepId=(\S+\.[0-9]+)(?=\s|$)", re.MULTILINE)
 _UNKNOWN_JOB = re.compile("Invalid job id|Job [0-9_+]+ not found")
 
 
@@ -48,8 +49,7 @@ def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
 
 def show_job(job_id: str) -> JobInfo | None:
     """The controller's record of a job; None once it has forgotten it or does not answer."""
-    answer = run("scontrol", "show", "job", "--oneliner", job_id)
-    return parse_fields(answer.stdout) if answer.returncode == 0 and answer.stdout else None
+    return (job_states(job_id) or {}).get(job_id)
 
 
 def job_states(job_id: str | None = None) -> dict[str, JobInfo] | None:
@@ -107,21 +107,37 @@ def expand_nodes(nodelist: str) -> list[str]:
     return run("scontrol", "show", "hostnames", nodelist).stdout.split()
 
 
-def signal_steps(job_id: str, number: signal.Signals) -> None:
-    """Sends a signal to the job's steps, not to its batch script.
+def signal_step(job_id: str, step: str | None, number: signal.Signals) -> None:
+    """Sends a signal to the ranks' step of a job, not to its batch script.
 
-    ``scancel --signal=KILL JOB`` would end the whole job, so each step is named.
+    ``scancel --signal=KILL JOB`` would end the whole job.
+
+    Args:
+        step: the number that the ranks have reported; None: all numbered steps that Slurm lists.
     """
-    listed = run("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i")
-    steps = [step for step in listed.stdout.split() if step.rpartition(".")[2].isdigit()]
-    if steps:
-        run("scancel", f"--signal={number.name[3:]}", *steps)
+    signalled = f"--signal={number.name[3:]}"
+    if step is not None and run("scancel", signalled, f"{job_id}.{step}").returncode == 0:
+        return
+    if listed := numbered_steps(job_id):
+        run("scancel", signalled, *listed)
+
+
+def numbered_steps(job_id: str) -> list[str]:
+    """The steps of a job that srun has started, as ``7.0`` or ``5_2.0``.
+
+    Where the site lets each job manage its own steps (``enable_stepmgr``) squeue lists none.
+    """
+    answer = run("scontrol", "show", "step", "--oneliner", job_id)
+    return _NUMBERED_STEP.findall(answer.stdout)
 
 
 def requeue(job_id: str) -> str | None:
     """Asks Slurm to run the job again. Returns None when it will, else Slurm's complaint.
 
     A job that is pending already, because Slurm itself was faster, is what was wanted.
+
+    Args:
+        job_id: of an array's task ``ARRAY_TASK``; an array's own id would stop all its tasks.
     """
     answer = run("scontrol", "requeue", job_id)
     if answer.returncode == 0 or "pending" in answer.stderr.lower():

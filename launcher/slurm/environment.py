@@ -12,6 +12,16 @@ SCRUBBED = ("SLURM", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_")
 """What a surrounding job, or submitit, has set."""
 
 
+def own_job(environment: Mapping[str, str]) -> str:
+    """What Slurm's commands call the job of ``environment``: its id, in an array ``ARRAY_TASK``.
+
+    SLURM_JOB_ID will not do in an array: that of its last task is the array's own id, and means
+    all tasks to every command.
+    """
+    array, task = (environment.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else environment["SLURM_JOB_ID"]
+
+
 def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without what changes the form of Slurm's answers, or hides a part of them.
 

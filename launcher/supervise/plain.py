@@ -19,6 +19,7 @@ from pathlib import Path
 from launcher.containers import runtimes as container
 from launcher.slurm import client as slurm
 from launcher.slurm import states
+from launcher.slurm.environment import own_job
 from launcher.slurm.parse import leading_number
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
@@ -106,8 +107,9 @@ def prepare(run: RunFolder, spec: JobSpec) -> None:
     check_trusted(run)
     if run.code.exists():
         raise ConfigError(f"{run.root} is a run of the launcher's: launcher requeue {run.name}")
-    mine, before = os.environ["SLURM_JOB_ID"], run.job_id()
-    if before not in (None, mine):
+    mine, before = own_job(os.environ), run.job_id()
+    # Its bare id is what an earlier version put down for a task of an array.
+    if before not in (None, mine, os.environ["SLURM_JOB_ID"]):
         job = slurm.show_job(str(before))
         state = job.get("JobState", "") if job is not None else None
         if state is not None and not states.has_ended(state):

@@ -24,6 +24,7 @@ from launcher.rank.environment import attempt_environment
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
 from launcher.slurm import states
+from launcher.slurm.environment import own_job
 from launcher.slurm.parse import leading_number, unanswered
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -45,6 +46,11 @@ REQUEUE_PATIENCE = 300.0
 A restart takes less, and a backup takes over after SlurmctldTimeout, 120 s by default. Where Slurm
 ends this job before that, the attempts cost nothing.
 """
+KILL_SECONDS = 30.0
+"""How long ranks get to go once they are killed; then srun is, and the job's end takes them along.
+
+What keeps them may be a file server, or a site where the signal reaches nobody.
+"""
 REQUEUE_PAUSES = (1.0, 15.0)
 """The first and the longest pause between two of them."""
 
@@ -53,11 +59,27 @@ _TASK_ENDED = re.compile(
 )
 
 
+def reported_step(file: Path) -> str | None:
+    """The number of the ranks' step as they have written it down; None: they have not."""
+    try:
+        text = file.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return text if text.isdecimal() else None
+
+
 class StepRanks:
     """The ranks as one Slurm step behind an srun process."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, command: list[str], environment: dict[str, str], log: Path, step_file: Path
+    ) -> None:
+        """``step_file``: where the ranks report the number of their step."""
         self._log = log
+        self._step_file = step_file
+        self._killed_at: float | None = None
+        # That of an earlier start must not be taken for this one's.
+        step_file.unlink(missing_ok=True)
         self._events = Path(environment.get(env.EVENTS, ""))
         # srun inherits the batch shell's ignored SIGTERM: it must outlive its tasks' last save.
         with log.open("ab") as output:
@@ -66,27 +88,47 @@ class StepRanks:
             )
 
     def poll(self) -> int | None:
-        return as_shell_code(self._process.poll())
+        code = self._process.poll()
+        if code is None and self._killed_at is not None:
+            self._escalate(time.monotonic() - self._killed_at)
+        return as_shell_code(code)
 
     def broken(self) -> bool:
         ended = _TASK_ENDED.finditer(self._log.read_text(errors="replace"))
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
     def suspended(self) -> str:
-        job = slurm.show_job(os.environ["SLURM_JOB_ID"]) or {}
+        job = slurm.show_job(own_job(os.environ)) or {}
         if job.get("JobState") in states.SUSPENDED:
             return f"Slurm says that its job is {job['JobState']}"
         return host.suspended(self._events)
 
     def dump_stacks(self) -> None:
-        slurm.signal_steps(os.environ["SLURM_JOB_ID"], STACKS_SIGNAL)
+        self._signal(STACKS_SIGNAL)
 
     def kill(self) -> None:
-        slurm.signal_steps(os.environ["SLURM_JOB_ID"], signal.SIGKILL)
+        if self._killed_at is None:
+            self._killed_at = time.monotonic()
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        slurm.signal_step(own_job(os.environ), reported_step(self._step_file), number)
+
+    def _escalate(self, seconds: float) -> None:
+        if seconds > KILL_SECONDS:
+            attempt.say(
+                f"launcher: the ranks live on {seconds:.0f} s after SIGKILL; srun is killed, and "
+                "they end with the job"
+            )
+            self._process.kill()
 
 
 class SlurmJob:
-    """The job that this process belongs to: a :class:`Backend` of one attempt."""
+    """The job that this process belongs to: a :class:`Backend` of one attempt.
+
+    ``job_id`` is what Slurm and the ranks write into logs and records; ``address`` is what
+    Slurm's commands are given.
+    """
 
     fence_seconds = FENCE_SECONDS
     restarts_itself = True
@@ -98,6 +140,7 @@ class SlurmJob:
         self.command = command
         self.output = output
         self.job_id = os.environ["SLURM_JOB_ID"]
+        self.address = own_job(os.environ)
         self.where = os.environ.get("SLURM_JOB_NODELIST", "")
         self.kill_wait = leading_number(slurm.show_config().get("KillWait", ""), 30)
         self.warned_at: float | None = None
@@ -132,7 +175,9 @@ class SlurmJob:
         self.number = number
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
-        ranks = StepRanks(command, self._environment(), self.run.srun_log(number))
+        ranks = StepRanks(
+            command, self._environment(), self.run.srun_log(number), self.run.step_file(number)
+        )
         # Only now: a handler set before would give srun the default action, death, to inherit.
         signal.signal(signal.SIGTERM, self._on_warning)
         return ranks
@@ -150,7 +195,7 @@ class SlurmJob:
         self._handed_over = True
         cause = classify(self.evidence(None))
         if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
-            complaint = slurm.requeue(self.job_id)
+            complaint = slurm.requeue(self.address)
             self._handed_over = complaint is None or not unanswered(complaint)
 
     def ranks_are_gone(self) -> None:
@@ -162,7 +207,7 @@ class SlurmJob:
             log=self._slurm_log(self._log_offset, self.number),
             job_id=self.job_id,
             events=tuple(of_attempt(self.run.events(), self.number)),
-            job=slurm.show_job(self.job_id),
+            job=slurm.show_job(self.address),
             down_nodes=tuple(slurm.down_nodes(self.where)),
             killed_for_hang=hung,
             signal_lead=self.spec.signal_lead,
@@ -223,7 +268,7 @@ class SlurmJob:
         """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
         pause, longest = REQUEUE_PAUSES
         deadline = time.monotonic() + REQUEUE_PATIENCE
-        while (complaint := slurm.requeue(self.job_id)) is not None:
+        while (complaint := slurm.requeue(self.address)) is not None:
             if not unanswered(complaint) or time.monotonic() + pause > deadline:
                 return complaint
             attempt.say(f"launcher: asking again in {pause:.0f} s: {complaint}")

@@ -73,6 +73,10 @@ class RunPaths:
         """What srun itself said of an attempt."""
         return self.attempt_dir(attempt) / "srun.log"
 
+    def step_file(self, attempt: int) -> Path:
+        """Where the ranks of an attempt report the number of their step in Slurm's job."""
+        return self.attempt_dir(attempt) / "step"
+
     def start_logs(self) -> list[Path]:
         """The logs of all that started attempts: the batch script's, the local executor's."""
         logs = [self.batch_log, *self.submitit.glob("*_log.err")]

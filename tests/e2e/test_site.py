@@ -48,8 +48,9 @@ def test_drill_passes_bit_for_bit(slurm: Lab) -> None:
 
 
 def test_sweep_is_an_array_of_runs_that_survive_alone(slurm: Lab) -> None:
-    options = ("--nodes", "1", "--gpus", "1", *FAKE, "--vary", "max_steps=4,40", "--json")
-    train = ("--crash_at", "6", "--step_seconds", "0.05")
+    """The last point has the array's own id: what is asked for it must reach it alone."""
+    options = ("--nodes", "1", "--gpus", "1", *FAKE, "--vary", "crash_at=-1,6", "--json")
+    train = ("--max_steps", "150", "--step_seconds", "0.1")
     points = json.loads(slurm.ok("sweep", "--name", "grid", *options, "--", *train))
     array = points[0]["job_id"].split("_")[0]
     assert [point["job_id"] for point in points] == [f"{array}_0", f"{array}_1"]

@@ -40,7 +40,7 @@ def test_damaged_answers(data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(slurm, "run", answer)
     read_answers(answer("log").stdout)
-    slurm.signal_steps("5", signal.SIGQUIT)
+    slurm.signal_step("5", None, signal.SIGQUIT)
     slurm.requeue("5")
 
 

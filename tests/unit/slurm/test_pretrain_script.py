@@ -280,7 +280,7 @@ def test_a_checkpoint_that_is_gone_ends_it(script: Script) -> None:
 
 
 def test_a_hang_is_ended_and_tried_again(script: Script) -> None:
-    script.fake("squeue", "echo 7.0")
+    script.fake("scontrol", f'[ "$2" != step ] || echo StepId=7.0 UserId=0\n{SCONTROL}')
     script.fake("scancel", 'echo "$*" >> "$HERE/signals"; kill -9 "$(cat "$HERE/pid")"')
     assert script.start('echo $$ > "$HERE/pid"; exec sleep 60', HANG_TIMEOUT="1") == 137
     assert script.causes() == ["hang"]

@@ -12,8 +12,8 @@ case "$*" in
   *"requeue 1"*) exit 0 ;;
   *"requeue 2"*) echo "Job is pending execution for job 2" >&2; exit 1 ;;
   *"requeue 3"*) echo "Requested operation is presently disabled for job 3" >&2; exit 1 ;;
-  *"show job --oneliner 3"*) echo "JobId=3 JobState=RUNNING Reason=None" ;;
-  *"show job --oneliner --all"*)
+  *"show job --oneliner --all 3") echo "JobId=3 JobState=RUNNING Reason=None" ;;
+  *"show job --oneliner --all")
     echo "JobId=7 ArrayJobId=5 ArrayTaskId=2 JobState=RUNNING"
     echo "JobId=8 JobName=a=b JobState=PENDING Reason=Priority" ;;
   *"show node"*) echo "NodeName=n1 NodeAddr=10.0.0.1 State=IDLE"
@@ -71,6 +71,30 @@ def test_one_job_is_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert slurm.job_states("6") == {}, "forgotten is an answer"
     assert slurm.job_states("6_1") == {}
     assert slurm.job_states("8") is None
+
+
+ARRAY = """#!/bin/sh
+# As 22.05 answers: the array's id is that of its last task, and means all of them.
+case "$*" in *"show job --oneliner --all 1")
+  echo "JobId=2 ArrayJobId=1 ArrayTaskId=0 JobState=FAILED"
+  echo "JobId=1 ArrayJobId=1 ArrayTaskId=2 JobState=RUNNING" ;;
+*"show step --oneliner 1_2")
+  echo "StepId=1_2.batch UserId=0 State=RUNNING"
+  echo "StepId=1_2.extern UserId=0 State=RUNNING"
+  echo "StepId=1_2.0 UserId=0 State=RUNNING" ;;
+*) exit 1 ;;
+esac
+"""
+
+
+def test_the_records_of_an_array_are_not_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "scontrol", ARRAY, monkeypatch)
+    job = slurm.show_job("1")
+    assert job is not None
+    assert job["JobState"] == "RUNNING"
+    assert slurm.numbered_steps("1_2") == ["1_2.0"]
 
 
 def test_no_slurm_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ import os
 
 import pytest
 
-from launcher.slurm.environment import outer_environment, submission_environment
+from launcher.slurm.environment import outer_environment, own_job, submission_environment
+
+
+def test_a_job_is_called_by_its_id_and_a_task_by_its_arrays() -> None:
+    assert own_job({"SLURM_JOB_ID": "7"}) == "7"
+    task = {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
+    assert own_job(task) == "5_2"
 
 
 def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:

@@ -30,7 +30,7 @@ from tests.slurm_answers import UNREACHABLE_ONCE
 )
 def test_a_rank_that_has_left_is_seen(tmp_path: Path, said: str, broken: bool) -> None:
     log = tmp_path / "srun.log"
-    ranks = StepRanks(["echo", said], {"PATH": "/usr/bin:/bin"}, log)
+    ranks = StepRanks(["echo", said], {"PATH": "/usr/bin:/bin"}, log, tmp_path / "step")
     poll(lambda: ranks.poll() is not None, "the end of echo")
     assert ranks.broken() is broken
 
@@ -46,7 +46,7 @@ def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
     monkeypatch.setenv("PATH", path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     environment = {"PATH": path, "MINIMIND_EVENTS": str(tmp_path / "events.jsonl")}
-    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log")
+    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log", tmp_path / "step")
     try:
         if state in ("SUSPENDED", "STOPPED"):
             assert ranks.suspended() == f"Slurm says that its job is {state}"
@@ -56,6 +56,69 @@ def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
         poll(lambda: "is stopped" in ranks.suspended(), "the stop")
     finally:
         ranks._process.kill()
+
+
+SIGNALLED = """#!/bin/sh
+# As 24.11.5 answers under enable_stepmgr; the array's last task has the array's own id.
+case "$0 $*" in
+  *"scontrol show step --oneliner 1_2") printf "StepId=1_2.batch U=0\\nStepId=1_2.0 U=0\\n" ;;
+  *scancel*) echo "$*" >> "$(dirname "$0")/signals" ;;
+esac
+"""
+
+
+@pytest.fixture
+def array_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of an array's last task; returns the file of the signals that were sent."""
+    for name in ("scontrol", "scancel"):
+        (tmp_path / name).write_text(SIGNALLED)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    variables = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "2"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "signals"
+
+
+def start_ranks(folder: Path, *command: str) -> StepRanks:
+    environment = {"PATH": "/usr/bin:/bin"}
+    return StepRanks([*command], environment, folder / "srun.log", folder / "step")
+
+
+def test_ranks_are_signalled_by_the_step_that_they_report(array_task: Path) -> None:
+    folder = array_task.parent
+    (folder / "step").write_text("0\n")
+    ranks = start_ranks(folder, "sleep", "600")
+    try:
+        assert not (folder / "step").exists(), "an earlier start's step may be another's now"
+        (folder / "step").write_text("3\n")
+        ranks.dump_stacks()
+        ranks.kill()
+        ranks.kill()
+    finally:
+        ranks._process.kill()
+    assert array_task.read_text().splitlines() == ["--signal=QUIT 1_2.3", "--signal=KILL 1_2.3"]
+
+
+def test_ranks_that_have_not_reported_are_found_in_slurms_list(array_task: Path) -> None:
+    ranks = start_ranks(array_task.parent, "sleep", "600")
+    try:
+        ranks.kill()
+    finally:
+        ranks._process.kill()
+    assert array_task.read_text() == "--signal=KILL 1_2.0\n"
+
+
+def test_a_kill_without_effect_is_followed_by_the_end_of_srun(
+    array_task: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("launcher.supervise.slurm.KILL_SECONDS", 0.0)
+    ranks = start_ranks(array_task.parent, "sleep", "600")
+    assert ranks.poll() is None
+    ranks.kill()
+    poll(lambda: ranks.poll() is not None, "the end of srun", 20)
+    assert ranks.poll() == 128 + signal.SIGKILL
+    assert "after SIGKILL; srun is killed" in capfd.readouterr().out
 
 
 SLURM = {
@@ -133,11 +196,20 @@ class Job:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
+    def start(
+        self, folder: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """One attempt, from its beginning to its end."""
         job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "HERE": str(self.bin)}
         return subprocess.run(
-            [sys.executable, "-m", "launcher.supervise", str(self.run.root), "-m", "task"],
+            [
+                sys.executable,
+                "-m",
+                "launcher.supervise",
+                str(folder or self.run.root),
+                "-m",
+                "task",
+            ],
             env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", **job, **environment},
             cwd=REPOSITORY,
             capture_output=True,
@@ -176,6 +248,21 @@ def test_a_controller_that_does_not_answer_once_drops_no_run(job: Job) -> None:
     assert job.start().returncode == 75
     assert job.requeues() == 2
     assert not job.events("requeue_failed")
+
+
+def test_the_last_task_of_an_array_asks_for_itself_alone(job: Job) -> None:
+    """Its SLURM_JOB_ID is the array's id: by that name all points of a sweep would be requeued."""
+    job.run.root.rename(job.run.root.with_name("2"))
+    job.run = RunFolder(job.run.root.with_name("2"))
+    job.fake("scontrol", 'echo "$*" >> "$HERE/asked"')
+    job.fake("srun", "exit 75")
+    array = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "2"}
+    done = job.start(job.run.root.parent, **array)
+    assert done.returncode == 75, done.stderr
+    asked = (job.bin / "asked").read_text().splitlines()
+    assert "requeue 1_2" in asked
+    assert "show job --oneliner --all 1_2" in asked
+    assert not [line for line in asked if line.endswith(" 1")]
 
 
 def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) -> None:
