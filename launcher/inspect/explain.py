@@ -45,6 +45,7 @@ TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
 MAX_TRACEBACK_LINES = 1000
 LINE_BYTES = 1 << 16
+IN_PLACE = "; restarted in the same job"
 LOG_TAIL_LINES = 15
 CLOCK_SLACK_SECONDS = 60.0
 """A log may be as much older than a submission that it belongs to: sbatch takes a while to
@@ -80,7 +81,11 @@ def explain(run: RunFolder) -> Explanation:
         found.summary = f"suspended: {who}" if who else found.summary
         found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == Kind.ATTEMPT_ENDED]
-    found.attempts = [*map(attempt_line, ended), *setbacks(events)]
+    stayed = {e.get("attempt") for e in events if e["event"] == Kind.RESTARTED}
+    found.attempts = [
+        attempt_line(event) + (IN_PLACE if event["attempt"] in stayed else "") for event in ended
+    ]
+    found.attempts += setbacks(events)
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]

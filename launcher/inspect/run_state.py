@@ -13,7 +13,15 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind, of_attempt, preparing, stands_at, suspended
+from minimind.rundir.events import (
+    GOES_ON,
+    Event,
+    Kind,
+    of_attempt,
+    preparing,
+    stands_at,
+    suspended,
+)
 from minimind.rundir.metrics import Point
 from minimind.system.jsonl import strict
 from minimind.system.process import is_alive
@@ -170,7 +178,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
     newest: Point = next((point for point in reversed(records.points) if "loss" in point), {})
     step = max(stands_at(events) or 0, newest.get("global_step", 0))
     total = newest.get("total_steps")
-    requeues = Counter(e["cause"] for e in events if e["event"] == Kind.REQUEUED)
+    restarts = Counter(e["cause"] for e in events if e["event"] in GOES_ON)
     return RunState(
         name=run.name,
         state=state,
@@ -187,7 +195,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         loss=strict(newest.get("loss")),
         tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
         eta_seconds=_eta(mine, records.points, total) if state == RUNNING else None,
-        restarts=dict(requeues),
+        restarts=dict(restarts),
         run_dir=str(run.root),
     )
 

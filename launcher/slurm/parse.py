@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 
@@ -66,6 +67,14 @@ def parse_stamp(text: str | None) -> float | None:
         return datetime.fromisoformat(text or "").timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def seconds_left(job: JobInfo, now: float) -> float:
+    """How long a running job may still run; 0 where its record does not tell."""
+    end = parse_stamp(job.get("EndTime"))
+    if end is not None:
+        return max(0.0, end - now)
+    return math.inf if job.get("TimeLimit") == "UNLIMITED" else 0.0
 
 
 def count_gpus(gres: str) -> int:

@@ -28,6 +28,12 @@ def batch_script(spec: JobSpec, *, array: bool = False) -> str:
     return str(_make_sbatch_string(command=command, folder=folder, **parameters))
 
 
+def warning_seconds(spec: JobSpec) -> int:
+    """How long before its time limit the job asks to be warned; 0: not at all."""
+    short = spec.time_minutes is not None and spec.time_minutes < SHORT_LIMIT_MINUTES
+    return 0 if short else spec.signal_lead
+
+
 def supervised(spec: JobSpec) -> str:
     """The shell words before ``-u -m submitit.core._submit FOLDER`` in the batch script."""
     return shlex.join([spec.host_python, "-m", "launcher.supervise", spec.run_dir])
@@ -41,9 +47,6 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     from submitit.slurm.slurm import _make_sbatch_string
 
     run = RunFolder(spec.run_dir)
-    lead = spec.signal_lead
-    if spec.time_minutes is not None and spec.time_minutes < SHORT_LIMIT_MINUTES:
-        lead = 0
     known = inspect.signature(_make_sbatch_string).parameters
     asked = sbatch_parameters(spec)
     others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
@@ -52,7 +55,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
         **asked,
         "gpus_per_node": spec.gpus if spec.request_gpus else None,
         "wckey": None,
-        "signal_delay_s": lead,
+        "signal_delay_s": warning_seconds(spec),
         "stderr_to_stdout": True,
         "use_srun": False,
         # The batch shell must outlive the signals that stop the ranks: what follows them,

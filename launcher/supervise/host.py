@@ -15,11 +15,11 @@ from launcher.containers import runtimes as container
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from minimind.rundir import env
-from minimind.rundir.events import SILENT_SECONDS, Event, Kind
+from minimind.rundir.events import GOES_ON, SILENT_SECONDS, Event, Kind
 from minimind.system.process import process_identity
 from minimind.system.suspension import FROZEN, STOPPED, suspension
 
-_ATTEMPT_EVENTS = (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, Kind.REQUEUED)
+_ATTEMPT_EVENTS = (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, *GOES_ON)
 _EVENTS = f"{env.EVENTS}=".encode()
 
 

@@ -9,10 +9,14 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
 from minimind.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
 from minimind.rundir import causes
-from minimind.rundir.events import Event
+from minimind.rundir.events import Event, Kind
 
 LONGEST_PAUSE = 300.0
 """Between two attempts, in seconds."""
+SECOND_PAUSE = 15.0
+"""Before the second restart in a row in the same job, in seconds; later ones wait twice as long."""
+LEAST_STARTUP = 30.0
+"""What an attempt is taken to need at least before it trains, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,36 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
         reason = f"{early} attempts in a row ended before training began; the last one {words}"
         return _stop(causes.NO_PROGRESS, failed, reason)
     return Decision(None, words, _pause(early))
+
+
+def pause_in_place(ended: list[Event]) -> float:
+    """Seconds before a restart in the same job: none, unless the one before was in vain too.
+
+    What ends attempt after attempt without a new step may be an outage, which a pause outlives.
+    """
+    failures = 0
+    for event in reversed(ended):
+        if event["cause"] not in causes.IN_PLACE or event.get("progressed"):
+            break
+        failures += 1
+    return min(SECOND_PAUSE * 2.0 ** min(failures - 2, 30), LONGEST_PAUSE) if failures > 1 else 0.0
+
+
+def startup_seconds(events: list[Event]) -> float:
+    """What an attempt of this run takes to begin to train: the shortest of those that did."""
+    began, found = None, []
+    for event in events:
+        if event["event"] == Kind.ATTEMPT_STARTED:
+            began = float(event["time"])
+        elif event["event"] in (Kind.STARTED, Kind.RESUMED) and began is not None:
+            found.append(float(event["time"]) - began)
+            began = None
+    return max(min(found, default=LEAST_STARTUP), LEAST_STARTUP)
+
+
+def worth_staying(seconds_left: float, startup: float) -> bool:
+    """Whether another attempt fits into what is left of a job, with as much work as start-up."""
+    return seconds_left >= 2 * startup
 
 
 def _pause(false_starts: int) -> float:

@@ -1,9 +1,10 @@
 """Attempts in a Slurm job: ``python -m launcher.supervise RUN WORDS…`` in the batch script.
 
 The words are what srun and the container, which the run's spec says, have each rank's Python run.
-Here scontrol exists, which a container does not have. One process is one attempt; for the next
-one Slurm is asked to run the job again. The batch shell ignores SIGTERM, so this process outlives
-the signals that stop the ranks. Standard library only.
+Here scontrol exists, which a container does not have. After a crash or a hang the next attempt is
+another step of the same job, while its nodes and its time last; after anything else Slurm is asked
+to run the job again. The batch shell ignores SIGTERM, so this process outlives the signals that
+stop the ranks. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
 from launcher.slurm import states
 from launcher.slurm.environment import own_job
-from launcher.slurm.parse import leading_number, unanswered
+from launcher.slurm.parse import leading_number, seconds_left, unanswered
+from launcher.slurm.sbatch import warning_seconds
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
-from launcher.supervise.classify import Evidence, classify
+from launcher.supervise.classify import SIGNAL_SLACK, Evidence, classify
+from launcher.supervise.restart_policy import pause_in_place, startup_seconds, worth_staying
 from launcher.supervise.supervisor import Supervisor, exit_status
-from minimind.errors import as_shell_code
+from launcher.supervise.watchdog import POLL_SECONDS
+from minimind.errors import EXIT_CANCELLED, as_shell_code
 from minimind.rundir import causes, env
 from minimind.rundir.events import Kind, of_attempt
 from minimind.system.process import free_port
@@ -53,6 +57,9 @@ What keeps them may be a file server, or a site where the signal reaches nobody.
 """
 REQUEUE_PAUSES = (1.0, 15.0)
 """The first and the longest pause between two of them."""
+
+STEP_END_SECONDS = 5.0
+"""How long Slurm may list a step whose srun has ended."""
 
 _TASK_ENDED = re.compile(
     r"srun: error: .*tasks? [\d,\- ]+: (?:Exited with exit code (?P<code>\d+)|(?P<signal>\S.*))"
@@ -81,10 +88,14 @@ class StepRanks:
         # That of an earlier start must not be taken for this one's.
         step_file.unlink(missing_ok=True)
         self._events = Path(environment.get(env.EVENTS, ""))
-        # srun inherits the batch shell's ignored SIGTERM: it must outlive its tasks' last save.
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_outlive_the_ranks,
             )
 
     def poll(self) -> int | None:
@@ -123,8 +134,13 @@ class StepRanks:
             self._process.kill()
 
 
+def _outlive_the_ranks() -> None:
+    """srun must live until its ranks have saved, and this process has a handler by now."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class SlurmJob:
-    """The job that this process belongs to: a :class:`Backend` of one attempt.
+    """The job that this process belongs to: a :class:`Backend` of the attempts in it.
 
     ``job_id`` is what Slurm and the ranks write into logs and records; ``address`` is what
     Slurm's commands are given.
@@ -175,12 +191,10 @@ class SlurmJob:
         self.number = number
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
-        ranks = StepRanks(
+        signal.signal(signal.SIGTERM, self._on_warning)
+        return StepRanks(
             command, self._environment(), self.run.srun_log(number), self.run.step_file(number)
         )
-        # Only now: a handler set before would give srun the default action, death, to inherit.
-        signal.signal(signal.SIGTERM, self._on_warning)
-        return ranks
 
     def tick(self) -> None:
         """Asks for the next attempt while the ranks still save, if this process is about to die.
@@ -227,7 +241,48 @@ class SlurmJob:
             now=time.time(),
         )
 
-    def again(self, cause: str, exit_code: int, pause: float) -> int:
+    def again(self, cause: str, exit_code: int, pause: float) -> int | None:
+        """In this job where that can work; else Slurm runs the job again, which has a queue."""
+        if self._can_stay(cause):
+            self._rest(pause_in_place(attempt.endings(self.run.events())))
+            if self._cancelled_meanwhile():
+                return EXIT_CANCELLED
+            if self.warned_at is None and not self.run.superseded(self.number):
+                attempt.record(self.run, Kind.RESTARTED, attempt=self.number, cause=cause)
+                return None
+        return self._hand_back(cause, exit_code)
+
+    def _can_stay(self, cause: str) -> bool:
+        """Whether this job has the nodes and the time for another attempt, as far as is known."""
+        if cause not in causes.IN_PLACE or self.warned_at is not None:
+            return False
+        job = slurm.show_job(self.address) or {}
+        if job.get("JobState") != "RUNNING" or self._ranks_live_on():
+            return False
+        warning = warning_seconds(self.spec)
+        early = warning + SIGNAL_SLACK if warning else 0
+        usable = seconds_left(job, time.time()) - early
+        return worth_staying(usable, startup_seconds(self.run.events()))
+
+    def _ranks_live_on(self) -> bool:
+        """Whether Slurm still lists the ended attempt's step: its srun may have been killed."""
+        step = reported_step(self.run.step_file(self.number))
+        deadline = time.monotonic() + STEP_END_SECONDS
+        while listed := slurm.numbered_steps(self.address):
+            if step is not None and f"{self.address}.{step}" not in listed:
+                return False
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def _rest(self, seconds: float) -> None:
+        """Until the next attempt may begin, or this job is about to end."""
+        until = time.monotonic() + seconds
+        while self.warned_at is None and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
+
+    def _hand_back(self, cause: str, exit_code: int) -> int:
         """Slurm lets a requeued job wait, two minutes on most sites, and gives its nodes away."""
         attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
         complaint = self._requeue()

@@ -17,6 +17,9 @@ STOP_REQUESTED = "stop_requested"
 CONFIG = "config"
 LOST = "lost"
 
+IN_PLACE = (CRASH, HANG)
+"""The job's nodes can be as good as before: the next attempt may begin on them at once."""
+
 FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED)
 """Not the run's fault: any number of them is allowed while the run moves on."""
 

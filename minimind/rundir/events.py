@@ -48,6 +48,7 @@ class Kind:
     SUSPENDED = "suspended"
     CONTINUED = "continued"
     NODE_FAILED = "node_failed"
+    RESTARTED = "restarted"
     REQUEUED = "requeued"
     REQUEUE_FAILED = "requeue_failed"
     CANCEL_REQUESTED = "cancel_requested"
@@ -66,6 +67,9 @@ class Kind:
 
 SAVED = (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED)
 """Events that tell of a durable checkpoint, of ``step``."""
+
+GOES_ON = (Kind.RESTARTED, Kind.REQUEUED)
+"""Events that tell that another attempt follows: in the same job, or once Slurm runs it again."""
 
 LONGEST_JOB_ID = 32
 
@@ -99,6 +103,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     Kind.ATTEMPT_STARTED: ("attempt",),
     Kind.ATTEMPT_ENDED: ("attempt", "cause"),
     Kind.SUSPENDED: ("reason",),
+    Kind.RESTARTED: ("cause",),
     Kind.REQUEUED: ("cause",),
     Kind.REQUEUE_FAILED: ("reason",),
     Kind.SUPERVISOR_STARTED: ("pid",),

@@ -178,6 +178,9 @@ class _Book:
                 self.attempt.cause = str(event.get("cause", ""))
                 self.attempt.exit_code = event.get("exit_code")
             self.open("queue", time)
+        elif name == Kind.RESTARTED and self.phase == "queue":
+            # The job has kept its nodes since the attempt ended: that was no queue.
+            self.phase = "startup"
         elif name == Kind.RUN_ENDED:
             self.phase = ""
         if self.attempt is not None:

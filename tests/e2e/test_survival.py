@@ -6,10 +6,13 @@ real one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -80,11 +83,32 @@ def test_ranks_that_slurm_stops_go_on_and_save_when_they_are_cancelled(slurm: La
     assert slurm.events("asleep", "preempted")[0]["step"] > 3
 
 
-def test_rank_that_crashes_once_is_restarted(slurm: Lab) -> None:
-    train = ("--max_steps", "30", "--crash_at", "12", "--crash_rank", "1")
-    slurm.submit("crash-once", *SMALL, train=train)
-    assert_whole(slurm, "crash-once", 30)
-    assert slurm.causes("crash-once") == ["crash", "done"]
+def test_rank_that_is_killed_is_restarted_in_the_same_job(slurm: Lab) -> None:
+    """Long before Slurm would run a requeued job; what it trained is what nobody interrupted."""
+    train = ("--max_steps", "30", "--wait_at", "12")
+    job = slurm.submit("killed", *SMALL, train=train)
+    slurm.wait_for_step("killed", 12)
+    killed_at = time.time()
+    os.kill(rank_process(slurm.runs / "killed", 1), signal.SIGKILL)
+    (slurm.runs / "killed" / "checkpoints" / "dead-1").touch()
+    assert_whole(slurm, "killed", 30)
+    assert slurm.causes("killed") == ["crash", "done"]
+    first, second = slurm.events("killed", "attempt_started")
+    assert [first["job_id"], second["job_id"]] == [job, job]
+    assert second["restarts"] == first["restarts"] == 0
+    assert second["time"] - killed_at < 10
+    assert not slurm.events("killed", "requeued")
+    assert slurm.state("killed")["restarts"] == {"crash": 1}
+
+
+def rank_process(run: Path, rank: int) -> int:
+    """The process of a rank of ``run`` on this machine, which all nodes are."""
+    wanted = {f"MINIMIND_EVENTS={run}/events.jsonl", f"SLURM_PROCID={rank}"}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted <= set((folder / "environ").read_text().split("\0")):
+                return int(folder.name)
+    raise AssertionError(f"rank {rank} of {run.name} does not live")
 
 
 def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:

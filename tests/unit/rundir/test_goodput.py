@@ -45,6 +45,15 @@ def test_a_run_that_was_killed_and_lost_steps() -> None:
     assert books["goodput"] == pytest.approx(0.6)
 
 
+def test_a_restart_in_the_same_job_has_no_queue() -> None:
+    restarted = log((110, "restarted", {"attempt": 1, "cause": "crash"}))
+    events = [*KILLED_ONCE[:5], *restarted, *KILLED_ONCE[5:]]
+    books = account_for(events, POINTS, now=9999).to_dict()
+    assert books["queue"] == pytest.approx(10)
+    assert books["startup"] == pytest.approx(5 + 25)
+    assert books["training"] == pytest.approx(60 + 36)
+
+
 def test_its_attempts_have_cause_steps_and_losses() -> None:
     first, second = account_for(KILLED_ONCE, POINTS, now=9999).attempts
     assert (first.cause, first.exit_code, first.nodes) == ("crash", 137, ("n1", "n2"))

@@ -233,6 +233,13 @@ def test_a_run_that_may_not_go_on_says_why(run: RunFolder) -> None:
     assert "launcher requeue demo" in found.advice[-1]
 
 
+def test_an_attempt_that_the_same_job_tries_again_is_named(run: RunFolder) -> None:
+    run.append("attempt_started", attempt=1)
+    run.append("attempt_ended", attempt=1, cause="crash", step=10)
+    run.append("restarted", attempt=1, cause="crash")
+    assert explain(run).attempts == ["attempt 1 crashed at step 10; restarted in the same job"]
+
+
 def test_an_attempt_that_went_back_is_named(run: RunFolder) -> None:
     for number, begun_at in ((1, 0), (2, 5)):
         run.append("attempt_started", attempt=number)

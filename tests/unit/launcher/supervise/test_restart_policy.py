@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from launcher.spec.job_spec import JobSpec
-from launcher.supervise.restart_policy import decide
+from launcher.supervise.restart_policy import (
+    decide,
+    pause_in_place,
+    startup_seconds,
+    worth_staying,
+)
 
 
 def ended(cause: str, code: int | None = 75, *, progressed: bool = True) -> dict[str, Any]:
@@ -109,3 +114,41 @@ def test_pauses_before_another_false_start_grow_to_five_minutes(
 def test_a_crash_has_a_budget_and_no_pause_of_its_own(make_spec: Callable[..., JobSpec]) -> None:
     decision = decide(make_spec(), [early("crash")] * 2)
     assert (decision.final, decision.pause) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("causes", "seconds"),
+    [
+        (["crash"], 0.0),
+        (["crash", "preempted", "crash"], 0.0),
+        (["crash", "hang"], 15.0),
+        (["crash"] * 4, 60.0),
+        (["crash"] * 40, 300.0),
+    ],
+)
+def test_failures_in_a_row_without_a_new_step_come_after_pauses(
+    causes: list[str], seconds: float
+) -> None:
+    in_vain = [ended(cause, 1, progressed=False) for cause in causes]
+    assert pause_in_place(in_vain) == seconds
+    assert pause_in_place([*in_vain, ended("crash", 1)]) == 0.0
+    assert pause_in_place([*in_vain, ended("crash", 1), ended("crash", 1, progressed=False)]) == 0.0
+
+
+def test_start_up_is_the_shortest_that_led_to_training() -> None:
+    def attempt(*offsets: tuple[float, str]) -> list[dict[str, Any]]:
+        return [{"event": "attempt_started", "time": 0.0}] + [
+            {"event": kind, "time": time} for time, kind in offsets
+        ]
+
+    assert startup_seconds([]) == 30.0
+    assert startup_seconds(attempt((3.0, "started"))) == 30.0
+    tokenised = attempt((90.0, "preparing"), (4000.0, "started"), (4001.0, "resumed"))
+    assert startup_seconds(tokenised) == 4000.0
+    assert startup_seconds([*tokenised, *attempt(), *attempt((50.0, "resumed"))]) == 50.0
+
+
+def test_an_attempt_needs_as_much_time_for_work_as_for_its_start() -> None:
+    assert worth_staying(float("inf"), 4000.0)
+    assert worth_staying(100.0, 50.0)
+    assert not worth_staying(99.0, 50.0)

@@ -6,11 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from launcher.inspect.run_state import Records, read_state
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
@@ -272,6 +276,102 @@ def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) 
     job.fake("srun", "exit 75")
     assert job.start().returncode == 130
     assert job.requeues() == 1
+    final = job.run.final()
+    assert final is not None
+    assert final.cause == "cancelled"
+
+
+CRASH_ONCE = """
+echo "$*" >> "$HERE/starts"
+[ "$(wc -l < "$HERE/starts")" -gt 1 ]
+"""
+COUNT_REQUEUES = '[ "$1" != requeue ] || echo "$*" >> "$HERE/requeues"'
+
+
+def answering(**fields: str) -> str:
+    """A controller that knows the job as running, with ``fields``, and counts requeues."""
+    job = {"JobId": "7", "JobState": "RUNNING", "TimeLimit": "UNLIMITED", "EndTime": "Unknown"}
+    said = " ".join(f"{name}={value}" for name, value in {**job, **fields}.items())
+    return f'[ "$1 $2" != "show job" ] || echo "{said}"\n{COUNT_REQUEUES}'
+
+
+def ends_in(seconds: float) -> dict[str, str]:
+    end = datetime.fromtimestamp(time.time() + seconds)
+    return {"TimeLimit": "1-00:00:00", "EndTime": end.isoformat(timespec="seconds")}
+
+
+def test_a_crash_is_tried_again_in_the_same_job(job: Job) -> None:
+    job.fake("scontrol", answering(**ends_in(3600)))
+    job.fake("srun", CRASH_ONCE)
+    assert job.start().returncode == 0
+    assert job.requeues() == 0
+    starts = job.events("attempt_started")
+    assert [(event["attempt"], event["job_id"]) for event in starts] == [(1, "7"), (2, "7")]
+    assert [event["cause"] for event in job.events("restarted")] == ["crash"]
+    assert not job.events("requeued")
+    assert read_state(job.run, {}, Records.read(job.run)).restarts == {"crash": 1}
+
+
+def test_ranks_that_outlive_their_srun_end_with_the_job(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = '[ "$1 $2" != "show step" ] || echo "StepId=7.0 State=RUNNING Name=python"'
+    job.fake("scontrol", f"{answering()}\n{steps}")
+    job.fake("srun", CRASH_ONCE)
+    assert job.start().returncode == 1
+    assert job.requeues() == 1
+    assert not job.events("restarted")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ends_in(200),  # less than the warning, its earliness, and two start-ups
+        {"TimeLimit": "01:00:00"},  # an end that nobody knows
+        {"JobState": "COMPLETING"},
+        {"JobState": "TELEPORTING"},
+    ],
+)
+def test_a_crash_goes_back_to_slurm_where_the_job_may_not_last(
+    job: Job, fields: dict[str, str]
+) -> None:
+    job.fake("scontrol", answering(**fields))
+    job.fake("srun", CRASH_ONCE)
+    assert job.start().returncode == 1
+    assert job.requeues() == 1
+    assert [event["cause"] for event in job.events("requeued")] == ["crash"]
+    assert not job.events("restarted")
+
+
+def test_crashes_in_a_row_spend_the_budget_in_the_same_job(job: Job) -> None:
+    job.run.write_spec(replace(job.run.spec(), max_restarts=1))
+    job.fake("scontrol", answering())
+    job.fake("srun", "exit 3")
+    assert job.start().returncode == 3
+    assert len(job.events("attempt_ended")) == 2
+    assert job.requeues() == 0
+
+
+def test_a_run_that_is_cancelled_between_two_attempts_begins_no_other(job: Job) -> None:
+    """The job's end comes as a signal to this process: no step is there to get it."""
+    notice = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
+    job.fake("scontrol", answering())
+    # A pause follows the second crash without a step.
+    job.fake(
+        "srun",
+        f"""echo "$*" >> "$HERE/starts"
+[ "$(wc -l < "$HERE/starts")" -gt 1 ] || exit 1
+supervisor=$PPID
+(
+  until grep -c attempt_ended '{job.run.events_file}' | grep -q 2; do sleep 0.1; done
+  echo '{notice}' >> '{job.run.batch_log}'
+  kill "$supervisor"
+) > /dev/null 2>&1 &
+exit 1""",
+    )
+    assert job.start().returncode == 130
+    assert len(job.events("attempt_started")) == 2
+    assert job.requeues() == 0
     final = job.run.final()
     assert final is not None
     assert final.cause == "cancelled"
