@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 FORMAT = 1
 
+WEIGHT_KEYS = ("model", "state_dict", "model_state_dict")
+"""Where a checkpoint has its weights: ours and upstream's, Lightning's, and torch's tutorials'."""
+
 MARKS = {"model", "optimizer", "scaler", "epoch", "step", "global_step", "wandb_id"}
 """Keys that tell a checkpoint from other torch files."""
 
@@ -203,12 +206,14 @@ class SavedModel:
     @classmethod
     def of(cls, found: Any) -> SavedModel:
         """The model in what a torch file holds, which may also be nothing but weights."""
-        if not isinstance(found, Mapping) or not isinstance(found.get("model"), Mapping):
+        content: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+        inner = [content[key] for key in WEIGHT_KEYS if isinstance(content.get(key), Mapping)]
+        if not inner:
             return cls(found, None, {}, None)
         model_config, config = found.get("model_config"), found.get("config")
         counts = {name: found[name] for name in vars(Progress()) if is_whole(found.get(name))}
         return cls(
-            weights=found["model"],
+            weights=inner[0],
             model_config=dict(model_config) if isinstance(model_config, Mapping) else None,
             config=dict(config) if isinstance(config, Mapping) else {},
             progress=Progress(**counts) if "global_step" in counts else None,

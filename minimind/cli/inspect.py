@@ -145,11 +145,11 @@ def _model_folder(path: Path, finding: Finding) -> None:
     finding.facts["architecture"] = ", ".join(map(str, names)) or "?"
     if list(path.glob("*.py")):
         finding.facts["code"] = "carries code of its own (trust_remote_code)"
-    if not list(path.glob("*.safetensors")):
-        finding.problems.append("no *.safetensors file in it")
+    if not list(path.glob("*.safetensors")) and not list(path.glob("pytorch_model*.bin")):
+        finding.problems.append("no *.safetensors and no pytorch_model.bin in it")
         return
     state = read_state_dict(path)
-    finding.checked.append("safetensors headers and sizes")
+    finding.checked.append("the weight files' headers and sizes")
     add_model_facts(state, read_folder_settings(path), finding)
     if (path / "tokenizer.json").is_file():
         _tokenizer_facts(path, finding)

@@ -16,6 +16,7 @@ from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
 from minimind.distributed.world import World
+from minimind.errors import WeightsError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
@@ -23,7 +24,13 @@ from minimind.training.evaluate import score_batch, to_device
 from minimind.training.inputs import find_weight
 from minimind.training.profiler import name_compiled_kernels
 from minimind.training.schedule import Schedule
-from minimind.weights.state_dict import StoredWeights, load_state_into, settings_of
+from minimind.weights.state_dict import (
+    EMBEDDING,
+    StoredWeights,
+    load_state_into,
+    misfit,
+    settings_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +60,12 @@ def init_model(
     elif stored is not None:
         settings = stored.settings
     model = MiniMindForCausalLM(
-        MiniMindConfig(
+        _shape(
+            config,
             vocab_size=store.vocab_size,
             bos_token_id=store.bos_id,
             eos_token_id=store.eos_id,
             pad_token_id=store.pad_id,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            use_moe=bool(config.use_moe),
-            num_experts=config.num_experts,
-            num_experts_per_tok=config.num_experts_per_tok,
             **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
         )
     )
@@ -75,6 +76,36 @@ def init_model(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model.to(device).train()
+
+
+def _shape(config: TrainConfig, **settings: Any) -> MiniMindConfig:
+    return MiniMindConfig(
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        use_moe=bool(config.use_moe),
+        num_experts=config.num_experts,
+        num_experts_per_tok=config.num_experts_per_tok,
+        **settings,
+    )
+
+
+def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
+    """See before the text is tokenised, which can take hours, that ``--from_weight`` has the
+    shape that the flags describe; the vocabulary is left out.
+
+    Raises:
+        WeightsError: it has not; the message names the tensors.
+    """
+    if stored is None:
+        return
+    embedding = stored.state.get(EMBEDDING)
+    vocabulary = len(embedding) if embedding is not None and embedding.ndim else 1
+    with torch.device("meta"):
+        model = MiniMindForCausalLM(_shape(config, vocab_size=vocabulary))
+    if fault := misfit(model, stored.state, str(find_weight(config))):
+        raise WeightsError(fault)
 
 
 def planned_flops(

@@ -19,7 +19,7 @@ from minimind.data.mixture import MixedPlan, Plan
 from minimind.data.tokenizer import tokenizer_fingerprint
 from minimind.distributed.alike import Reading, look_anew, read_alike
 from minimind.distributed.world import World
-from minimind.errors import MiniMindError
+from minimind.errors import MiniMindError, WeightsError
 from minimind.rundir.layout import OutputPaths, stem_of
 from minimind.weights.state_dict import StoredWeights, read_weights
 
@@ -102,7 +102,7 @@ def read_first_weights(config: TrainConfig, world: World) -> StoredWeights | Non
     found = read_alike(
         world,
         "weights",
-        partial(_read_weights, find_weight(config), world),
+        partial(_read_weights, config, world),
         remedy="let --from_weight name the same file on all hosts, then start again",
     )
     if isinstance(found, MiniMindError):
@@ -112,17 +112,31 @@ def read_first_weights(config: TrainConfig, world: World) -> StoredWeights | Non
 
 
 def find_weight(config: TrainConfig) -> Path:
-    """``--from_weight`` is a path, or the prefix of a weight file in save_dir."""
+    """``--from_weight`` is a path, or the prefix of a weight file in save_dir.
+
+    Raises:
+        WeightsError: there is neither; the message names weights that are there.
+    """
     path = Path(config.from_weight)
+    look_anew(path)
     if path.exists():
         return path
     stem = stem_of(config.from_weight, config.hidden_size, config.use_moe)
-    return OutputPaths(config.save_dir).weight_file(stem)
+    file = OutputPaths(config.save_dir).weight_file(stem)
+    look_anew(file)
+    if not file.exists():
+        others = sorted(found.name for found in file.parent.glob("*.pth"))
+        there = f"; there are {', '.join(others[:5])}" if others else ""
+        raise WeightsError(
+            f"--from_weight {config.from_weight}: no such file or folder, and no {file}{there}"
+        )
+    return file
 
 
-def _read_weights(path: Path, world: World) -> Reading[StoredWeights | MiniMindError]:
-    look_anew(path)
+def _read_weights(config: TrainConfig, world: World) -> Reading[StoredWeights | MiniMindError]:
+    path = Path(config.from_weight)
     try:
+        path = find_weight(config)
         stored = read_weights(path)
     except MiniMindError as error:
         return Reading({"": str(error).removeprefix(f"{path} ")}, str(path.absolute()), error)

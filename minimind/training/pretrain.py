@@ -30,7 +30,7 @@ from minimind.training.allocator import keep_freed_memory
 from minimind.training.announce import announce_end, announce_start
 from minimind.training.audit import RowRecord
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
-from minimind.training.build_model import init_model, make_replica, planned_flops
+from minimind.training.build_model import check_fit, init_model, make_replica, planned_flops
 from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
@@ -123,13 +123,15 @@ def _run(
     autocast = autocast_context(world.device, dtype)
     scaler = make_scaler(world.device, dtype)
 
-    # 6. Data, rows, model.
+    # 6. First weights, before the data is tokenised, which may take hours; rows; model.
+    with world.busy("reading the first weights"):
+        first_weights = read_first_weights(config, world) if saved is None else None
+        check_fit(config, first_weights)
     plan = open_rows(config, world, "data_path", config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
     startup.lap("data")
     with world.busy("building the model"):
-        first_weights = read_first_weights(config, world) if saved is None else None
         model = init_model(config, plan.store, world.device, saved, first_weights)
         del first_weights
         config = settle_batch_size(config, model, plan, world, autocast)

@@ -146,11 +146,27 @@ def stored_weights(found: Any, path: Path) -> StoredWeights:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a Hugging Face folder: safetensors, or else the pickles of older ones."""
+    if not any(folder.glob("*.safetensors*")) and any(folder.glob("pytorch_model*.bin")):
+        return _read_shards(folder, "pytorch_model.bin", load_torch_file)
+    return _read_shards(folder, "model.safetensors", _load_safetensors)
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
+    try:
+        return load_file(file)
+    # A type that this torch lacks is a KeyError, a size that does not fit a RuntimeError.
+    except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged: {error}") from None
+
+
+def _read_shards(folder: Path, whole: str, load: Callable[[Path], Any]) -> dict[str, Tensor]:
+    """What ``folder`` has in the file ``whole``, or in several that an index beside it names."""
+    index = folder / f"{whole}.index.json"
+    names = [whole]
     try:
         if index.exists():
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
@@ -161,11 +177,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         file = folder / Path(str(name)).name
         if not file.is_file():
             raise WeightsError(f"{folder} is no Hugging Face model folder: it lacks {file.name}")
-        try:
-            tensors.update(load_file(file))
-        # A type that this torch lacks is a KeyError, a size that does not fit a RuntimeError.
-        except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"{file} is damaged: {error}") from None
+        tensors.update(_tensors_of(load(file), file))
     return tensors
 
 
@@ -205,6 +217,28 @@ def settings_of(config: Mapping[str, Any], source: Path) -> dict[str, Any]:
     return found
 
 
+def older_generation(state_dict: Mapping[str, Tensor]) -> str:
+    """Which older model of upstream MiniMind these weights are of, and what to do; "" for none.
+
+    They compute something else than today's model, whatever their names are changed to.
+    """
+    remedy = "use the version of upstream that trained them, or train anew"
+    if any(name.startswith(("tok_embeddings.", "layers.0.attention.")) for name in state_dict):
+        return (
+            "weights of upstream MiniMind from before 26 April 2025 (tok_embeddings, wq): its "
+            f"attention has another rotary embedding and no norms; {remedy}"
+        )
+    attention = "model.layers.0.self_attn."
+    if f"{attention}q_proj.weight" not in state_dict or f"{attention}q_norm.weight" in state_dict:
+        return ""
+    shared = any(".mlp.shared_experts." in name for name in state_dict)
+    return (
+        f"weights without q_norm and k_norm{' and with shared experts' if shared else ''}, as of "
+        "upstream MiniMind from 26 April 2025 to 23 March 2026, or of a Llama: attention without "
+        f"these norms is another model; {remedy}"
+    )
+
+
 def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindConfig:
     """The shape of the model that these weights are of.
 
@@ -215,6 +249,8 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
         WeightsError: tensors are missing, or their shapes contradict each other.
     """
     first = "model.layers.0."
+    if generation := older_generation(state_dict):
+        raise WeightsError(f"these are {generation}")
     try:
         vocab_size, hidden_size = state_dict[EMBEDDING].shape
         head_dim = state_dict[f"{first}self_attn.q_norm.weight"].shape[0]
@@ -268,6 +304,15 @@ def load_state_into(
         WeightsError: tensors are missing, unexpected or of another shape; the message names
             the first few of each. The model is unchanged then.
     """
+    if fault := misfit(model, state_dict, source):
+        raise WeightsError(fault)
+    model.load_state_dict(dict(state_dict), strict=False)
+
+
+def misfit(model: torch.nn.Module, state_dict: Mapping[str, Tensor], source: str | Path) -> str:
+    """What of some weights does not fit a model, which may be one without values; "": all fits."""
+    if generation := older_generation(state_dict):
+        return f"the weights in {source} are {generation}"
     expected = model.state_dict()
     tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
     missing = [k for k in expected if k not in state_dict and not (tied and k == HEAD)]
@@ -290,8 +335,8 @@ def load_state_into(
     if not faults and tied and head is not None and not torch.equal(head, state_dict[EMBEDDING]):
         faults.append(f"{HEAD} differs from {EMBEDDING}, which this model ties")
     if faults:
-        raise WeightsError(f"the weights in {source} do not fit this model: {'; '.join(faults)}")
-    model.load_state_dict(dict(state_dict), strict=False)
+        return f"the weights in {source} do not fit this model: {'; '.join(faults)}"
+    return ""
 
 
 def _list(names: Iterable[str]) -> str:

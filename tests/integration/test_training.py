@@ -289,12 +289,15 @@ class TestFromWeight:
     def test_another_shape_names_the_tensors(self, make_run: MakeRun) -> None:
         first = make_run("first", max_steps=1).complete()
         path = first.save_dir / "pretrain_32.pth"
-        second = make_run("second", from_weight=path, num_hidden_layers=3)
+        absent = first.folder / "absent.jsonl"
+        second = make_run("second", from_weight=path, num_hidden_layers=3, data_path=absent)
         assert second.finish(second.start()) == [2]
         assert "model.layers.2." in second.output
 
-    def test_a_missing_weight(self, make_run: MakeRun) -> None:
-        run = make_run("run", from_weight="nothing")
+    def test_a_missing_weight_is_missed_before_the_text_is_looked_for(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        run = make_run("run", from_weight="nothing", data_path=tmp_path / "absent.jsonl")
         assert run.finish(run.start()) == [2]
         assert "nothing_32.pth" in run.output
 

@@ -58,6 +58,9 @@ def test_weights_are_known_by_every_bit_and_setting(dtype: torch.dtype) -> None:
 
 def test_weights_that_cannot_be_read_are_an_error_and_no_difference(tmp_path: Path) -> None:
     config = TrainConfig(data_path=["x"], from_weight="nobody", save_dir=str(tmp_path))
-    with pytest.raises(WeightsError, match=r"nobody_512\.pth: no such file"):
+    with pytest.raises(WeightsError, match=r"--from_weight nobody: .*no .*nobody_512\.pth$"):
+        read_first_weights(config, ALONE)
+    (tmp_path / "pretrain_512.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"nobody_512\.pth; there are pretrain_512\.pth"):
         read_first_weights(config, ALONE)
     assert read_first_weights(TrainConfig(data_path=["x"]), ALONE) is None

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import subprocess
@@ -211,6 +212,85 @@ def test_folders_that_are_no_model(tmp_path):
 def test_weights_of_another_architecture():
     with pytest.raises(WeightsError, match=r"no model\.embed_tokens\.weight"):
         infer_config(nn.Linear(2, 2).state_dict())
+
+
+def old_names(moe: bool) -> list[str]:
+    """What upstream's code of 2024 and early 2025 saved of a layer, read off its own files."""
+    attention = [f"layers.0.attention.{w}.weight" for w in ("wq", "wk", "wv", "wo")]
+    experts = [f"experts.{i}" for i in range(4)] + ["shared_experts"] if moe else [""]
+    mlps = [f"layers.0.feed_forward.{e}.{w}.weight" for e in experts for w in ("w1", "w2", "w3")]
+    gate = ["layers.0.feed_forward.gate.weight"] if moe else []
+    norms = ["layers.0.attention_norm.weight", "layers.0.ffn_norm.weight", "norm.weight"]
+    names = ["tok_embeddings.weight", *attention, *mlps, *gate, *norms, "output.weight"]
+    return [name.replace("..", ".") for name in names]
+
+
+@pytest.mark.parametrize("moe", [False, True])
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod."])
+def test_weights_of_upstreams_first_generation_are_named(tmp_path, moe, wrapper):
+    state = {wrapper + name: torch.zeros(2, 2, dtype=torch.half) for name in old_names(moe)}
+    torch.save(state, tmp_path / "pretrain_512.pth")
+    named = "weights of upstream MiniMind from before 26 April 2025"
+    found = read_state_dict(tmp_path / "pretrain_512.pth")
+    with pytest.raises(WeightsError, match=f"these are {named}"):
+        infer_config(found)
+    with pytest.raises(WeightsError, match=f"the weights in x.pth are {named}") as caught:
+        load_state_into(make_model(), found, "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("moe", [False, True])
+def test_weights_of_upstreams_second_generation_are_named(moe):
+    state = make_model(use_moe=moe).state_dict()
+    state = {name: value for name, value in state.items() if not name.endswith("_norm.weight")}
+    if moe:
+        for part in ("gate_proj", "up_proj", "down_proj"):
+            state[f"model.layers.0.mlp.shared_experts.0.{part}.weight"] = torch.zeros(2, 2)
+    with pytest.raises(WeightsError, match="without q_norm and k_norm") as caught:
+        infer_config(state)
+    assert ("shared experts" in str(caught.value)) == moe
+    with pytest.raises(WeightsError, match="from 26 April 2025 to 23 March 2026"):
+        load_state_into(make_model(use_moe=moe), state, "x.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict"])
+def test_weights_under_the_keys_of_other_trainers(tmp_path, key):
+    model = make_model()
+    torch.save({key: model.state_dict(), "epoch": 1}, tmp_path / "w.ckpt")
+    state = read_state_dict(tmp_path / "w.ckpt")
+    copy = make_model(seed=1)
+    load_state_into(copy, state, "w.ckpt")
+    assert torch.equal(logits(copy), logits(model))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_folder_with_pickled_weights(tmp_path, shards):
+    model = make_model()
+    state = dict(model.state_dict())
+    (tmp_path / "config.json").write_text('{"rope_theta": 5e5, "rope_scaling": null}')
+    if shards == 1:
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        files = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(state)}
+        for file in set(files.values()):
+            torch.save({n: t for n, t in state.items() if files[n] == file}, tmp_path / file)
+        index = json.dumps({"metadata": {}, "weight_map": files})
+        (tmp_path / "pytorch_model.bin.index.json").write_text(index)
+    found = read_weights(tmp_path)
+    assert found.settings == {"rope_theta": 5e5}
+    copy = make_model(seed=1)
+    load_state_into(copy, found.state, tmp_path)
+    assert torch.equal(copy.lm_head.weight, model.lm_head.weight)
+
+
+def test_a_pickle_in_a_model_folder_runs_no_code(tmp_path):
+    proof = tmp_path / "it-ran"
+    state = {**make_model().state_dict(), "extra": Malicious(f"touch {proof}")}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"refused: .*pytorch_model\.bin carries code"):
+        read_weights(tmp_path)
+    assert not proof.exists()
 
 
 def test_a_tied_head_may_be_absent():
