@@ -27,7 +27,13 @@ import torch
 from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
 from minimind.errors import WeightsError
 from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
-from minimind.system.durable import refusal, remove_temporaries, sync_folder, write_durably
+from minimind.system.durable import (
+    refusal,
+    remove_temporaries,
+    sync_folder,
+    temporary_name,
+    write_durably,
+)
 from minimind.weights.origin import Origin, origin_of, with_origin
 from minimind.weights.torch_file import content_digest, load_torch_file, load_verified, verify_file
 
@@ -171,7 +177,9 @@ class Checkpointer:
             self.newest_step = step
             self._prune()
             weights = with_origin(half_precision(state.model), replace(self.origin, step=step))
-            if self._try_to_write(self.weight_file, weights, f"weights of step {step}"):
+            if self._try_to_write(
+                self.weight_file, weights, f"weights of step {step}", self.may_write
+            ):
                 self.written_step = step
             on_durable(time.perf_counter() - start)
         except BaseException as error:
@@ -192,6 +200,8 @@ class Checkpointer:
         try:
             write_durably(path, partial(save_tensors, value), before_rename=before_rename)
         except OSError as error:
+            # A newer owner of the folder has removed what this one was writing.
+            self.may_write()
             log.error("%s not saved: %s: %s", what, path, error.strerror or error)
             self._error = error
             return False
@@ -204,15 +214,26 @@ class Checkpointer:
         if self.keep < 2 or self.newest_step is None or not self.checkpoint_file.exists():
             return
         generation = earlier_checkpoint(self.checkpoint_file, self.newest_step)
-        with contextlib.suppress(FileNotFoundError):
-            generation.unlink()
+        previous = temporary_name(self.checkpoint_file)
         try:
-            os.link(self.checkpoint_file, generation)
+            os.link(self.checkpoint_file, previous)
         except OSError:
             # No hard links here. Between this rename and the next the generation is the
             # newest, and loading finds it.
             os.replace(self.checkpoint_file, generation)
+        else:
+            self._name_generation(previous, generation)
         sync_folder(generation.parent)
+
+    def _name_generation(self, previous: Path, generation: Path) -> None:
+        """Let ``previous``, a link to the newest checkpoint, take the name of a generation."""
+        try:
+            # What was linked may be a newer start's by now.
+            self.may_write()
+            os.replace(previous, generation)
+        finally:
+            # A rename between two names of one file leaves both.
+            previous.unlink(missing_ok=True)
 
     def _put_damaged_aside(self) -> None:
         """Free the names of damaged checkpoints, which would be kept in a good one's stead.
@@ -301,7 +322,11 @@ class Checkpointer:
         sync_folder(self.checkpoint_file.parent)
 
     def remove_leftovers(self) -> None:
-        """Delete the half-written files of saves that were killed. Only under the lock."""
+        """Delete the half-written files of saves that were killed. Only under the lock.
+
+        It is a fence, too: an owner of before that lives on, and had the lock when it last
+        looked, finds nothing left to rename. So it must come before :meth:`find_newest`.
+        """
         for target in (self.checkpoint_file, self.weight_file):
             remove_temporaries(target)
 

@@ -5,6 +5,8 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
+
 from minimind.system import redact
 
 EVENTS = "MINIMIND_EVENTS"
@@ -32,3 +34,9 @@ PLACE = (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE)
 
 TORCHRUN_ID = "TORCHELASTIC_RUN_ID"
 """What torchrun alone sets."""
+
+
+def attempt() -> int | None:
+    """The number of the attempt that this process belongs to; None: no launcher started it."""
+    text = os.environ.get(ATTEMPT, "")
+    return int(text) if text.isdecimal() else None

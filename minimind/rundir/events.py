@@ -65,6 +65,17 @@ class Kind:
     FAILED = "failed"
 
 
+OF_TRAINING = (
+    Kind.PREPARING,
+    Kind.STARTED,
+    Kind.RESUMED,
+    Kind.CHECKPOINTED,
+    Kind.PREEMPTED,
+    Kind.FINISHED,
+    Kind.FAILED,
+)
+"""What the training writes, with the number of its ``attempt`` under the launcher."""
+
 SAVED = (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED)
 """Events that tell of a durable checkpoint, of ``step``."""
 
@@ -128,10 +139,29 @@ def append_event(path: Path, event: str, **fields: Any) -> None:
 
 
 def read_events(path: Path) -> list[Event]:
-    """All events of a run, oldest first; a file that cannot be read has none."""
+    """All events of a run, oldest first; a file that cannot be read has none.
+
+    Those of a training that has been superseded are left out: see :func:`without_stragglers`.
+    """
     with contextlib.suppress(OSError):
-        return [event for event in read_objects(path) if is_event(event)]
+        return without_stragglers([event for event in read_objects(path) if is_event(event)])
     return []
+
+
+def without_stragglers(events: list[Event]) -> list[Event]:
+    """The events but those that a training wrote once a newer attempt had begun.
+
+    A rank on a lost node can live on for a while. What it saves then has no effect, and must not
+    be taken for the newest word on what there is to go on from.
+    """
+    found, current = [], None
+    for event in events:
+        if event["event"] == Kind.ATTEMPT_STARTED:
+            current = event["attempt"]
+        elif event["event"] in OF_TRAINING and event.get("attempt", current) != current:
+            continue
+        found.append(event)
+    return found
 
 
 def is_event(value: Mapping[str, Any]) -> bool:
@@ -193,14 +223,16 @@ def suspended(events: list[Event]) -> str:
 class EventLog:
     """The training's events: appended to a file, or dropped when there is none to append to."""
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, attempt: int | None = None) -> None:
+        """``attempt``: the number under which the launcher started this training."""
         self.path = Path(path) if path else None
+        self._mark = {} if attempt is None else {"attempt": attempt}
         self._file: JsonLog | None = None
         self._beaten_at = float("-inf")
 
     @classmethod
     def from_environment(cls) -> EventLog:
-        return cls(os.environ.get(env.EVENTS))
+        return cls(os.environ.get(env.EVENTS), env.attempt())
 
     def append(self, event: str, **fields: Any) -> None:
         """Append an event of this moment, durable when this returns.
@@ -212,7 +244,7 @@ class EventLog:
         try:
             if self._file is None:
                 self._file = JsonLog(self.path)
-            self._file.write(new_event(event, **fields))
+            self._file.write(new_event(event, **{**self._mark, **fields}))
         except OSError as error:
             log.warning("cannot record the event %r in %s: %s", event, self.path, error)
 

@@ -19,7 +19,9 @@ Point = dict[str, Any]
 """What the training logged at one moment."""
 
 FIELDS = {
-    **dict.fromkeys(("epoch", "step", "iters", "global_step", "total_steps", "tokens"), is_whole),
+    **dict.fromkeys(
+        ("epoch", "step", "iters", "global_step", "total_steps", "tokens", "attempt"), is_whole
+    ),
     **dict.fromkeys(("loss", "logits_loss", "aux_loss", "eval_loss", "learning_rate"), is_number),
     **dict.fromkeys(("tokens_per_second", "checkpoint_seconds", "elapsed_seconds"), is_number),
     "time": is_finite,
@@ -59,7 +61,8 @@ def read_lines(path: str | Path) -> list[Point]:
     Raises:
         OSError: the file is there, but cannot be read.
     """
-    return [point for found in read_objects(path) if _fits(point := _with_numbers(found))]
+    points = [point for found in read_objects(path) if _fits(point := _with_numbers(found))]
+    return _without_stragglers(points)
 
 
 def points_at(
@@ -77,9 +80,20 @@ def points_at(
     place = {"epoch": epoch, "step": step, "global_step": global_step}
     return [
         point
-        for point in each_step_once(point for point in found if _fits(point))
+        for point in each_step_once(_without_stragglers([p for p in found if _fits(p)]))
         if field in point and place.items() <= point.items()
     ]
+
+
+def _without_stragglers(points: list[Point]) -> list[Point]:
+    """The records but those that an earlier attempt wrote once another one had gone on."""
+    found, current = [], None
+    for point in points:
+        if current is None or point.get("event") == Kind.RESUMED:
+            current = point.get("attempt")
+        if point.get("attempt", current) == current:
+            found.append(point)
+    return found
 
 
 def _with_numbers(record: Mapping[str, Any]) -> Point:

@@ -158,8 +158,10 @@ def append_durably(path: Path, record: Mapping[str, Any]) -> None:
 class JsonLog:
     """Appends records to a file; while the disk refuses, they wait in memory."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, mark: Mapping[str, Any] | None = None) -> None:
+        """``mark``: what every record of this writer has besides its own fields."""
         path = Path(path)
+        self._mark = dict(mark or {})
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file: LineFile | None = LineFile(path)
@@ -175,7 +177,7 @@ class JsonLog:
         No bookkeeping stops a run: a refused record waits, in memory, for the next that can be
         written. An outage is one warning when it begins, and one when it ends.
         """
-        line = encoded(record)
+        line = encoded({**record, **self._mark})
         with self._lock:
             self._waiting.append(line)
             if len(self._waiting) > MOST_WAITING:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig, write_config_file
 from minimind.distributed.world import World
+from minimind.rundir import env
 from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths
 from minimind.rundir.metrics import points_at
@@ -124,7 +125,9 @@ class Reporter:
         self._clock = time.perf_counter()
 
     def _open_files(self, out: OutputPaths) -> None:
-        self.metrics = self._closing.enter_context(contextlib.closing(JsonLog(out.metrics)))
+        attempt = env.attempt()
+        mark = {} if attempt is None else {"attempt": attempt}
+        self.metrics = self._closing.enter_context(contextlib.closing(JsonLog(out.metrics, mark)))
         write_config_file(self.config, out.config)
         parameters = count_parameters(self.model)
         write_environment(out.environment, self.world, parameters=parameters)

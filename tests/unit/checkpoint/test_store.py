@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import pickle
 import random
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from minimind.checkpoint.run_lock import LockLostError
+from minimind.checkpoint.run_lock import FolderLock, LockLostError
 from minimind.checkpoint.state import TrainState
 from minimind.checkpoint.store import (
     Checkpointer,
@@ -400,6 +401,66 @@ def test_a_run_that_lost_its_lock_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(LockLostError):
         saver.wait()
     assert names(tmp_path) == []
+
+
+STALLS = {"checkpoint": "run_8.pt", "generation": "run_8.step0000000002.pt", "weights": "run_8.pth"}
+
+
+@pytest.mark.parametrize("name", STALLS.values(), ids=STALLS)
+def test_a_straggler_that_held_the_lock_a_moment_ago_saves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process of an earlier attempt stalls at a rename until the next attempt has saved."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save(Checkpointer(folder / "run_8.pt", folder / "run_8.pth", keep=3), 2)
+    fork = multiprocessing.get_context("fork")
+    stalled, go_on = fork.Event(), fork.Event()
+    straggler = fork.Process(target=_stall_and_save, args=(folder, name, stalled, go_on))
+    monkeypatch.setenv("MINIMIND_EVENTS", str(tmp_path / "events.jsonl"))
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "1")
+    straggler.start()
+    assert stalled.wait(60)
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
+    lock, successor = _owner(folder)
+    save(successor, 7, 9)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+    go_on.set()
+    straggler.join(60)
+    assert straggler.exitcode == 0, "it did not hear that it has lost the lock"
+    now = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+    assert now == kept
+    lock.release()
+
+
+def _owner(folder: Path) -> tuple[FolderLock, Checkpointer]:
+    """Who starts as a training does: takes the lock, clears up, and looks what there is."""
+    lock = FolderLock(folder / "lock")
+    lock.acquire()
+    files = (folder / "run_8.pt", folder / "run_8.pth")
+    saver = Checkpointer(*files, keep=3, may_write=lock.ensure_mine)
+    saver.remove_leftovers()
+    saver.find_newest()
+    return lock, saver
+
+
+def _stall_and_save(folder: Path, name: str, stalled: Any, go_on: Any) -> None:
+    """Saves step 5, and stops for a while right before the rename to ``name``."""
+    _, saver = _owner(folder)
+    rename = os.replace
+
+    def stalling(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            stalled.set()
+            go_on.wait()
+        rename(source, target)
+
+    os.replace = stalling  # type: ignore[assignment]
+    try:
+        save(saver, 5)
+    except LockLostError:
+        os._exit(0)
+    os._exit(1)
 
 
 def test_leftovers_of_killed_saves_are_removed(saver: Checkpointer, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from minimind.rundir.events import (
     SAVED,
     EventLog,
     Kind,
+    append_event,
     is_event,
+    read_events,
     stands_at,
 )
 from minimind.system.jsonl import read_objects
@@ -45,6 +47,24 @@ def test_events_carry_time_and_fields(monkeypatch, tmp_path):
     assert before <= first["time"] <= second["time"] <= time.time()
     assert (first["event"], first["attempt"], first["nodes"]) == ("started", 1, ["n1"])
     assert (second["event"], second["global_step"]) == ("preempted", 12)
+
+
+def test_what_a_superseded_training_writes_is_no_news(monkeypatch, tmp_path):
+    path = tmp_path / "events.jsonl"
+    monkeypatch.setenv("MINIMIND_EVENTS", str(path))
+    old, new = EventLog(path, 1), EventLog(path, 2)
+    append_event(path, "attempt_started", attempt=1)
+    old.append("checkpointed", step=40)
+    append_event(path, "attempt_started", attempt=2)
+    new.append("resumed", step=40)
+    old.append("checkpointed", step=50)
+    assert stands_at(read_events(path)) == 40
+    # An image with an older training gives no number.
+    EventLog(path).append("checkpointed", step=60)
+    assert stands_at(read_events(path)) == 60
+    monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
+    EventLog.from_environment().append("finished", step=70)
+    assert read(path)[-1]["attempt"] == 2
 
 
 def test_an_unwritable_log_warns_and_goes_on(tmp_path, caplog):

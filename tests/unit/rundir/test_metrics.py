@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from minimind.rundir.metrics import archive_previous, read_metrics
+from minimind.rundir.metrics import archive_previous, points_at, read_metrics
 from tests.jsonl import point, strict, write_all
 
 
@@ -90,6 +90,18 @@ def test_a_micro_step_logged_again_at_the_same_optimiser_step_counts_once(tmp_pa
     resumed = {"event": "resumed", "global_step": 2}
     write_all(path, [early, middle, resumed, middle])
     assert read_metrics(path) == [early, resumed, middle]
+
+
+def test_points_of_an_attempt_that_another_one_has_followed_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    mine = [point(n, loss=1.0, attempt=7) for n in (1, 2)]
+    # A run of another name goes on in the same folder, with attempts of its own.
+    resumed = {"event": "resumed", "global_step": 2, "attempt": 1, "time": 3.0}
+    theirs = [point(n, loss=2.0, attempt=1) for n in (3, 4)]
+    straggler = [point(n, loss=1.0, attempt=7) for n in (3, 9)]
+    write_all(path, [*mine, resumed, theirs[0], *straggler, theirs[1]])
+    assert read_metrics(path) == [*mine, resumed, *theirs]
+    assert points_at(path, "loss", epoch=1, step=72, global_step=9) == []
 
 
 def test_no_file_reads_as_nothing(tmp_path):
