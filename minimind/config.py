@@ -99,9 +99,16 @@ class TrainConfig:
     data_path: list[str] = option(
         ["data/sample/train.jsonl"],
         "data",
-        "training text: jsonl, jsonl.gz or jsonl.zst; several files or globs; with weights a mix: zh.jsonl:0.7 en.jsonl:0.3",
+        "training text: files (jsonl, JSON, Parquet, Arrow, csv, txt; compressed or not), folders, globs, data sets in the hub's cache; with weights a mix: zh.jsonl:0.7 en.jsonl:0.3",
     )
-    text_field: str = option("text", "data", "the jsonl field that holds the text")
+    text_field: str = option(
+        "text", "data", "the field that holds the text; a.b: the field b inside of a"
+    )
+    render_chat: bool = option(
+        False,
+        "data",
+        "the field holds conversations (lists of messages): train on what the tokenizer's chat template makes of them",
+    )
     tokenizer_path: str = option(
         "", "data", "a Hugging Face tokenizer folder (default: the tokenizer shipped with MiniMind)"
     )

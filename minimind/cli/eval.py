@@ -38,9 +38,12 @@ def build_parser() -> Parser:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="jsonl, jsonl.gz or jsonl.zst; several files or globs",
+        help="files of any format, folders, globs",
     )
     parser.flag("text_field", default="text", metavar="NAME", help="field with the text")
+    parser.flag(
+        "render_chat", action="store_true", help="the field holds conversations: render them"
+    )
     parser.flag(
         "max_seq_len",
         type=int,
@@ -73,7 +76,15 @@ def main(argv: Sequence[str]) -> int:
     from minimind.training.evaluate import score
 
     device = find_device(args.device)
-    names = ("data_path", "text_field", "batch_size", "dtype", "cache_dir", *_OF_WEIGHT)
+    names = (
+        "data_path",
+        "text_field",
+        "render_chat",
+        "batch_size",
+        "dtype",
+        "cache_dir",
+        *_OF_WEIGHT,
+    )
     settings = {name: getattr(args, name) for name in names}
     results: list[dict[str, Any]] = []
     for weight in args.weight:

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from minimind.data.chunks import BadRow
 from minimind.data.inputs import find_files
-from minimind.data.rows import BadRow, read_texts
+from minimind.data.rows import read_texts, refuse_unknown_field
 from minimind.data.tokenizer import load_tokenizer
 from minimind.data.tools.tokenizer_training import train_tokenizer
 from minimind.errors import EXIT_DONE, DataError
@@ -28,9 +29,11 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train: Parser = commands.add_parser(
-        "train", help="train a byte-level BPE tokenizer on jsonl text", epilog=TRAIN_EXAMPLE
+        "train", help="train a byte-level BPE tokenizer on text", epilog=TRAIN_EXAMPLE
     )
-    train.add_argument("files", nargs="+", metavar="FILE", help="jsonl, jsonl.gz, jsonl.zst; globs")
+    train.add_argument(
+        "files", nargs="+", metavar="FILE", help="files of any format, folders, globs"
+    )
     train.flag("out", required=True, type=Path, metavar="DIR", help="folder to write")
     train.flag(
         "vocab_size",
@@ -70,6 +73,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _texts(files: Sequence[Path], text_field: str, counts: dict[str, int]) -> Iterator[str]:
+    refuse_unknown_field(files, text_field)
     for file in files:
         for row in read_texts(file, text_field):
             if isinstance(row, BadRow):

@@ -151,6 +151,7 @@ def open_plan(
     max_seq_len: int,
     pack: Literal["bestfit", "none"] = "bestfit",
     text_field: str = "text",
+    render_chat: bool = False,
     cache_dir: str = "",
     max_bad_rows: int = -1,
     progress: bool = False,
@@ -160,7 +161,7 @@ def open_plan(
 
     Args:
         paths: files or globs, all with a weight (``zh.jsonl:0.7``) or none.
-        max_bad_rows: of each source; otherwise as in :func:`open_corpus`.
+        max_bad_rows: of each source; all else as in :func:`open_corpus`.
 
     Raises:
         ConfigError, DataError: the weights or the data cannot be used.
@@ -171,6 +172,7 @@ def open_plan(
             group,
             tokenizer_path,
             text_field=text_field,
+            render_chat=render_chat,
             cache_dir=cache_dir,
             max_bad_rows=max_bad_rows,
             progress=progress,
@@ -211,6 +213,6 @@ def _refuse_shared_files(sources: Sequence[str]) -> None:
     owner: dict[Path, str] = {}
     for source in sources:
         for file in find_files([source]):
-            other = owner.setdefault(file, source)
+            other = owner.setdefault(file.resolve(), source)
             if other != source:
                 raise DataError(f"{file}: is in both {other} and {source}; give it one weight")

@@ -1,33 +1,28 @@
-"""Reads jsonl in bounded memory, and tells good rows from bad ones, which it counts and lists."""
+"""Reads text in bounded memory, and tells good rows from bad ones, which it counts and lists."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import heapq
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from minimind.data.inputs import reading
+from minimind.data.chunks import BEGINNING, BadRow, Chunk, Place, preview
+from minimind.data.conversations import ChatTemplate
+from minimind.data.fields import (
+    has_field,
+    how_to_render,
+    is_conversation,
+    names_of,
+    unknown_field,
+    value_of,
+)
+from minimind.data.formats.registry import format_of
 from minimind.errors import DataError
-
-MAX_LINE_BYTES = 50_000_000
-"""A longer line is a bad row; it is skipped without being held in memory."""
-
-CHUNK_BYTES = 1 << 20
-PREVIEW_CHARS = 80
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used: its line (from 1), why, and how it begins."""
-
-    line: int
-    reason: str
-    preview: str
 
 
 @dataclass(frozen=True)
@@ -39,82 +34,53 @@ class Row:
     text: str
 
 
-@dataclass(frozen=True)
-class Place:
-    """Between two lines of a file: how many lines, and bytes once decompressed, lie before."""
+def read_chunks(
+    path: Path, start: Place = BEGINNING, text_field: str | None = None
+) -> Iterator[Chunk]:
+    """Yield the rows of a file of any format from ``start`` on in chunks of about ``CHUNK_BYTES``.
 
-    line: int = 0
-    offset: int = 0
-
-
-BEGINNING = Place()
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some whole lines of one file.
-
-    ``position`` is how many bytes of the file on disk have been read so far; ``too_long``
-    is a line that follows these and was left out; ``end`` is where the next chunk begins.
-    """
-
-    first_line: int
-    data: bytes
-    position: int
-    too_long: BadRow | None = None
-    end: Place = BEGINNING
-
-
-def read_chunks(path: Path, start: Place = BEGINNING) -> Iterator[Chunk]:
-    """Yield a file's lines from ``start`` on in chunks of about :data:`CHUNK_BYTES`.
+    Args:
+        text_field: what is wanted of a row; None: all of it.
 
     Raises:
-        DataError: the file cannot be read, or is a damaged ``.gz`` or ``.zst``.
+        DataError: the file cannot be read, is damaged, or holds no rows of text.
     """
-    with reading(path) as (raw, file):
-        _skip(file, start.offset)
-        lines: list[bytes] = []
-        size = 0
-        number, offset = start.line, start.offset
-        first = number + 1
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            offset += len(line)
-            too_long = None
-            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                offset += _skip_line(file)
-                too_long = BadRow(
-                    number, f"line longer than {MAX_LINE_BYTES} bytes", _preview(line)
-                )
-            else:
-                if number == 1:
-                    line = line.removeprefix(_BOM)
-                lines.append(line)
-                size += len(line)
-            if size >= CHUNK_BYTES or too_long:
-                end = Place(number, offset)
-                yield Chunk(first, b"".join(lines), raw.tell(), too_long, end)
-                lines, size, first = [], 0, number + 1
-        if lines:
-            yield Chunk(first, b"".join(lines), raw.tell(), None, Place(number, offset))
+    return format_of(path).read(path, start, text_field)
 
 
-def parse_rows(chunk_data: bytes, first_line: int, text_field: str) -> Iterator[str | BadRow]:
-    """Yield the text of each row, or what is wrong with it. Blank lines are no rows."""
-    for row in _parse_lines(chunk_data, first_line, text_field):
+def parse_rows(
+    chunk_data: bytes, first_line: int, text_field: str, chat: ChatTemplate | None = None
+) -> Iterator[str | BadRow]:
+    """Yield the text of each row, or what is wrong with it. Blank lines are no rows.
+
+    Args:
+        chat: renders the conversations that the field holds in place of texts.
+    """
+    for row in _parse_lines(chunk_data, first_line, text_field, chat):
         yield row.text if isinstance(row, Row) else row
 
 
-def read_rows(path: Path, text_field: str = "text") -> Iterator[Row | BadRow]:
-    """Yield a file's good and bad rows one after the other.
+def read_rows(
+    path: Path,
+    text_field: str = "text",
+    *,
+    whole: bool = False,
+    chat: ChatTemplate | None = None,
+) -> Iterator[Row | BadRow]:
+    """Yield a file's good and bad rows in order.
+
+    Args:
+        chat: as in :func:`parse_rows`.
+        whole: let ``data`` hold all fields of a row, in any format.
 
     Raises:
         DataError: as :func:`read_chunks`.
     """
-    for chunk in read_chunks(path):
-        yield from _parse_lines(chunk.data, chunk.first_line, text_field)
-        if chunk.too_long:
-            yield chunk.too_long
+    for chunk in read_chunks(path, BEGINNING, None if whole else text_field):
+        rows = _parse_lines(chunk.data, chunk.first_line, text_field, chat)
+        yield from heapq.merge(
+            (_placed(row, chunk) for row in rows), chunk.rejected(()), key=lambda row: row.line
+        )
 
 
 def read_texts(path: Path, text_field: str = "text") -> Iterator[str | BadRow]:
@@ -127,33 +93,83 @@ def read_texts(path: Path, text_field: str = "text") -> Iterator[str | BadRow]:
         yield row.text if isinstance(row, Row) else row
 
 
-def _parse_lines(chunk_data: bytes, first_line: int, text_field: str) -> Iterator[Row | BadRow]:
+def _parse_lines(
+    chunk_data: bytes, first_line: int, text_field: str, chat: ChatTemplate | None
+) -> Iterator[Row | BadRow]:
     for number, line in enumerate(chunk_data.split(b"\n"), first_line):
         if not line or line.isspace():
             continue
         try:
-            yield Row(number, line, _text_of(line, text_field))
+            yield Row(number, line, _text_of(line, text_field, chat))
         except ValueError as error:
-            yield BadRow(number, str(error), _preview(line))
+            yield BadRow(number, str(error), preview(line))
 
 
-def _text_of(line: bytes, text_field: str) -> str:
+def refuse_unknown_field(
+    paths: Sequence[Path], text_field: str, *, renders_chat: bool = False
+) -> None:
+    """See that the first rows of some file have the field, before all of them are read.
+
+    Raises:
+        DataError: none has it, a file whose rows all have the same fields has not, or it holds
+            conversations and ``renders_chat`` is not set.
+    """
+    for path in paths:
+        if (columns := format_of(path).columns) is not None:
+            _refuse_unknown_column(path, columns(path, text_field), text_field)
+    seen: dict[str, None] = {}
+    for path in paths:
+        for row in _first_rows(path, text_field):
+            if has_field(row, text_field):
+                if not renders_chat and is_conversation(value_of(row, text_field)):
+                    raise DataError(
+                        f"{path}: field {text_field!r} holds conversations, not texts; "
+                        f"{how_to_render(text_field)}"
+                    )
+                return
+            seen |= dict.fromkeys(names_of(row))
+    if seen:
+        names = ", ".join(map(str, paths))
+        raise DataError(f"{names}: the first rows have {unknown_field(text_field, seen)}")
+
+
+def _refuse_unknown_column(path: Path, columns: Sequence[str], text_field: str) -> None:
+    if not any(name == text_field or name.startswith(f"{text_field}.") for name in columns):
+        raise DataError(f"{path}: {unknown_field(text_field, columns)}")
+
+
+def _first_rows(path: Path, text_field: str) -> Iterator[dict[str, Any]]:
+    """Those of the first chunk, as far as they are objects."""
+    chunk = next(read_chunks(path, BEGINNING, text_field), None)
+    for line in chunk.data.split(b"\n") if chunk else ():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = _parse(line.decode("utf-8"))
+            if isinstance(row, dict):
+                yield row
+
+
+def _placed(row: Row | BadRow, chunk: Chunk) -> Row | BadRow:
+    return replace(row, row_group=chunk.row_group) if isinstance(row, BadRow) else row
+
+
+def _text_of(line: bytes, text_field: str, chat: ChatTemplate | None) -> str:
     """Return a row's text; raises ValueError with the reason why it has none."""
     try:
-        row: Any = json.loads(line.decode("utf-8"))
+        row: Any = _parse(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"invalid UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError("invalid JSON: nested too deeply") from None
-    except ValueError as error:  # a number with more digits than Python converts
-        raise ValueError(f"invalid JSON: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"the row is {_kind(row)}, not an object")
-    if text_field not in row:
-        raise ValueError(f"no field {text_field!r}")
-    text = row[text_field]
+    try:
+        text = value_of(row, text_field)
+    except KeyError:
+        raise ValueError(f"no field {text_field!r}") from None
+    if chat is not None:
+        text = _rendered(chat, text, text_field)
     if not isinstance(text, str):
         raise ValueError(f"field {text_field!r} is {_kind(text)}, not a string")
     if not text or text.isspace():
@@ -169,33 +185,26 @@ def _text_of(line: bytes, text_field: str) -> str:
     return text
 
 
+def _rendered(chat: ChatTemplate, conversation: Any, text_field: str) -> str:
+    try:
+        return chat.render(conversation)
+    except ValueError as error:
+        raise ValueError(f"field {text_field!r} holds no conversation: {error}") from None
+
+
+def _parse(line: str) -> Any:
+    """Parse a line; a number with more digits than Python converts is some other number."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(line, parse_int=float)
+
+
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
     return "null" if value is None else names.get(type(value), "a number")
-
-
-def _preview(line: bytes) -> str:
-    # Four bytes are the longest UTF-8 character.
-    return line[: 4 * PREVIEW_CHARS].decode("utf-8", "replace").strip()[:PREVIEW_CHARS]
-
-
-def _skip_line(file: IO[bytes] | io.BufferedIOBase) -> int:
-    """Read to the end of a line; return how many bytes that was."""
-    skipped = 0
-    while part := file.readline(CHUNK_BYTES):
-        skipped += len(part)
-        if part.endswith(b"\n"):
-            break
-    return skipped
-
-
-def _skip(file: IO[bytes] | io.BufferedIOBase, n_bytes: int) -> None:
-    """Go on behind the first ``n_bytes`` of a file that is at its beginning."""
-    if file.seekable():
-        file.seek(n_bytes)
-        return
-    while n_bytes and (part := file.read(min(n_bytes, CHUNK_BYTES))):
-        n_bytes -= len(part)
 
 
 class RejectedRows:
@@ -211,6 +220,8 @@ class RejectedRows:
     def add(self, path: Path, rows: Iterable[BadRow]) -> None:
         for row in rows:
             entry = {"file": str(path), **asdict(row)}
+            if row.row_group is None:
+                del entry["row_group"]
             self._listing.write(json.dumps(entry, ensure_ascii=False) + "\n")
             self._count(entry)
 
@@ -246,6 +257,8 @@ class RejectedRows:
 
 def row_place(entry: dict[str, Any]) -> str:
     """``FILE:LINE: reason`` of a line in a list of rejected rows."""
+    if group := entry.get("row_group"):
+        return f"{entry['file']}: row group {group}, row {entry['line']}: {entry['reason']}"
     return f"{entry['file']}:{entry['line']}: {entry['reason']}"
 
 

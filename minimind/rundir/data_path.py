@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class WeightedSource:
 def parse_sources(words: Sequence[str]) -> list[WeightedSource] | None:
     """Return the weighted sources that ``--data_path`` names; None: no word has a weight.
 
-    ``a.jsonl:0.7,b.jsonl:0.3`` in one word is read as two. Weights are exact decimals, so
+    ``a.jsonl:0.7,b.jsonl:0.3`` in one word is read as two. A word that is the name of a file has
+    no weight, whatever it looks like. Weights are exact decimals, so
     that every machine gets the same rows.
 
     Raises:
@@ -34,7 +36,7 @@ def parse_sources(words: Sequence[str]) -> list[WeightedSource] | None:
             comes twice.
     """
     parts = [part for word in words for part in _split(word)]
-    matches = [_WEIGHTED.fullmatch(part) for part in parts]
+    matches = [None if _exists(part) else _WEIGHTED.fullmatch(part) for part in parts]
     if not any(matches):
         return None
     sources: dict[str, WeightedSource] = {}
@@ -58,6 +60,14 @@ def parse_sources(words: Sequence[str]) -> list[WeightedSource] | None:
     return list(sources.values())
 
 
+def _exists(word: str) -> bool:
+    """Whether there is a file of this very name, which then is meant (``dump_12:30``)."""
+    try:
+        return os.path.lexists(os.path.expanduser(word))
+    except ValueError:  # no name that a file could have
+        return False
+
+
 def _split(word: str) -> list[str]:
-    parts = word.split(",")
+    parts = [word] if _exists(word) else word.split(",")
     return parts if all(map(_WEIGHTED.fullmatch, parts)) else [word]

@@ -35,7 +35,7 @@ def read_toml(path: str | Path, option: str) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{option} {path}: longer than {MAX_BYTES} bytes; no settings are")
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise ConfigError(f"{option} {path}: not valid TOML: nested too deeply") from None
     except ValueError as error:  # bad TOML, bad UTF-8, a number of more digits than Python reads

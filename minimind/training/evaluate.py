@@ -83,6 +83,7 @@ def score(
     *,
     data_path: Sequence[str],
     text_field: str = "text",
+    render_chat: bool = False,
     max_seq_len: int | None = None,
     batch_size: int = 8,
     dtype: str = "float32",
@@ -103,7 +104,11 @@ def score(
     source = open_pretrained(weight, tokenizer_path, num_experts_per_tok)
     length = max_seq_len or int(source.flags.get("max_seq_len", 512))
     store = open_corpus(
-        data_path, str(source.tokenizer_folder), text_field=text_field, cache_dir=cache_dir
+        data_path,
+        str(source.tokenizer_folder),
+        text_field=text_field,
+        render_chat=render_chat,
+        cache_dir=cache_dir,
     )
     plan = plan_rows(store, length)
     result = evaluate(

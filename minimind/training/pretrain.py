@@ -284,6 +284,7 @@ def open_rows(
                 max_seq_len=config.max_seq_len,
                 pack=pack,
                 text_field=config.text_field,
+                render_chat=config.render_chat,
                 cache_dir=config.cache_dir,
                 max_bad_rows=config.max_bad_rows,
                 progress=world.is_main,

@@ -17,9 +17,10 @@ from hypothesis import example
 from hypothesis import strategies as st
 
 from minimind.charts.loss_curve import plot_loss_curve
+from minimind.data.chunks import BadRow, Place
 from minimind.data.inputs import find_files
 from minimind.data.packing import plan_rows
-from minimind.data.rows import BadRow, Place, read_texts
+from minimind.data.rows import read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
 from minimind.data.tokenize.build import StoreWriter, open_corpus
 from minimind.data.tokenize.cache import Mark

@@ -11,7 +11,9 @@ from minimind.system.command_line import Parser
 
 def add_row_flags(parser: Parser, *, writes: bool = True) -> None:
     """The files, their text field, and what to do about bad rows."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="jsonl, .gz or .zst; globs")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files of any format, folders, globs"
+    )
     parser.flag("text_field", default="text", metavar="NAME", help="the field with the text")
     parser.flag(
         "max_bad_rows",

@@ -40,6 +40,9 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help=f"row lengths to look at (default: {' '.join(map(str, DEFAULT_LENGTHS))})",
     )
+    parser.flag(
+        "render_chat", action="store_true", help="the field holds conversations: render them"
+    )
     parser.flag("tokenizer_path", default="", metavar="DIR", help="default: the shipped tokenizer")
     parser.flag("cache_dir", default="", metavar="DIR", help="folder for tokenised data")
     add_json_flag(parser)
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.files,
         max_seq_lens=arguments.max_seq_len,
         text_field=arguments.text_field,
+        render_chat=arguments.render_chat,
         max_bad_rows=arguments.max_bad_rows,
         tokenizer_path=arguments.tokenizer_path,
         cache_dir=arguments.cache_dir,

@@ -18,17 +18,16 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from minimind.data.chunks import BEGINNING, CHUNK_BYTES, Chunk, Place
+from minimind.data.conversations import ChatTemplate
 from minimind.data.inputs import Source, find_files
 from minimind.data.rows import (
-    BEGINNING,
-    CHUNK_BYTES,
-    Chunk,
-    Place,
     RejectedRows,
     left_out,
     nothing_usable,
     read_chunks,
     refuse_more_than,
+    refuse_unknown_field,
     row_place,
 )
 from minimind.data.sealed import DIGESTS, FileSums, write_digests, write_sums
@@ -83,6 +82,7 @@ def open_corpus(
     tokenizer_path: str = "",
     *,
     text_field: str = "text",
+    render_chat: bool = False,
     cache_dir: str = "",
     max_bad_rows: int = -1,
     progress: bool = False,
@@ -92,8 +92,9 @@ def open_corpus(
     """Return the token store of ``paths``, tokenising them if no store of them exists.
 
     Args:
-        paths: jsonl files (plain, ``.gz``, ``.zst``) or globs; each file counts once.
+        paths: files, folders, globs or data sets in the hub's cache; each file counts once.
         tokenizer_path: a tokenizer folder (``""``: the shipped one).
+        render_chat: the field holds conversations; their text is what the chat template makes.
         cache_dir: where stores live (``""``: ``$MINIMIND_CACHE``, else the user's cache).
         max_bad_rows: more unusable rows than this are an error (-1: never).
         progress: show a progress bar, on a terminal.
@@ -106,8 +107,11 @@ def open_corpus(
     """
     sources = [Source.of(path) for path in find_files(paths)]
     fingerprint = tokenizer_fingerprint(tokenizer_path)
-    folder = store_folder(cache_dir, sources, text_field, fingerprint)
-    old = store_folder(cache_dir, sources, text_field, fingerprint, UNSEALED_VERSION)
+    chat = ChatTemplate.of(load_tokenizer(tokenizer_path)) if render_chat else None
+    folder, old = (
+        store_folder(cache_dir, sources, text_field, fingerprint, version, chat)
+        for version in (FORMAT_VERSION, UNSEALED_VERSION)
+    )
     store = _find(folder, sources, report) or _unsealed(old)
     if store is None:
         store = _build_once(
@@ -115,6 +119,7 @@ def open_corpus(
             sources,
             tokenizer_path,
             text_field,
+            chat,
             progress=progress,
             report=report,
             n_workers=n_workers,
@@ -167,6 +172,7 @@ def _build_once(
     sources: Sequence[Source],
     tokenizer_path: str,
     text_field: str,
+    chat: ChatTemplate | None,
     *,
     progress: bool,
     report: Callable[[str], None] | None,
@@ -192,6 +198,7 @@ def _build_once(
                     sources,
                     tokenizer,
                     text_field=text_field,
+                    chat=chat,
                     n_workers=n_workers,
                     progress=progress,
                     report=report,
@@ -214,6 +221,7 @@ def build_store(
     tokenizer: PreTrainedTokenizerFast,
     *,
     text_field: str,
+    chat: ChatTemplate | None = None,
     n_workers: int | None,
     progress: bool,
     report: Callable[[str], None] | None,
@@ -225,10 +233,12 @@ def build_store(
 
     Raises:
         DataError: a source cannot be read, is damaged, changed meanwhile, or no source has
-            a usable row.
+            the field or a usable row.
     """
     began = time.monotonic()
-    spec = _encoder_spec(tokenizer, text_field)
+    files = [source.path for source in sources]
+    refuse_unknown_field(files, text_field, renders_chat=chat is not None)
+    spec = _encoder_spec(tokenizer, text_field, chat)
     if n_workers is None:
         n_chunks = 1 + sum(source.size for source in sources) // CHUNK_BYTES
         n_workers = min(available_cores(), n_chunks)
@@ -239,13 +249,11 @@ def build_store(
         if mark := writer.begins_at:
             log.info("going on with an interrupted build: %d documents are done", writer.n_docs)
             bar.begin_at(mark)
-        encoding = encode_in_order(_chunks(sources, mark), spec, n_workers)
+        encoding = encode_in_order(_chunks(sources, mark, text_field), spec, n_workers)
         for number, chunk, encoded in stack.enter_context(contextlib.closing(encoding)):
             source = sources[number]
             writer.add_docs(encoded.tokens, encoded.lengths, encoded.doc_bytes)
-            writer.rejected.add(source.path, encoded.bad_rows)
-            if chunk.too_long:
-                writer.rejected.add(source.path, [chunk.too_long])
+            writer.rejected.add(source.path, chunk.rejected(encoded.bad_rows))
             writer.mark_now_and_then(number, chunk.end)
             bar.read(source, chunk)
         writer.mark(len(sources), BEGINNING)
@@ -270,13 +278,18 @@ def build_store(
     )
 
 
-def _encoder_spec(tokenizer: PreTrainedTokenizerFast, text_field: str) -> EncoderSpec:
+def _encoder_spec(
+    tokenizer: PreTrainedTokenizerFast, text_field: str, chat: ChatTemplate | None
+) -> EncoderSpec:
+    # A chat template writes what belongs around a conversation.
+    wraps = chat is None
     return EncoderSpec(
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
-        bos_id=tokenizer.bos_token_id,
-        eos_id=tokenizer.eos_token_id,
+        bos_id=tokenizer.bos_token_id if wraps else None,
+        eos_id=tokenizer.eos_token_id if wraps else None,
         dtype="uint16" if _vocab_size(tokenizer) <= 1 << 16 else "uint32",
         text_field=text_field,
+        chat=chat,
     )
 
 
@@ -285,13 +298,15 @@ def _vocab_size(tokenizer: PreTrainedTokenizerFast) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def _chunks(sources: Sequence[Source], mark: Mark | None) -> Iterator[tuple[int, Chunk]]:
+def _chunks(
+    sources: Sequence[Source], mark: Mark | None, text_field: str
+) -> Iterator[tuple[int, Chunk]]:
     """All sources in chunks, each with its source's number; those before ``mark`` left out."""
     for number, source in enumerate(sources):
         if mark is not None and number < mark.source:
             continue
         start = mark.place if mark is not None and number == mark.source else BEGINNING
-        for chunk in read_chunks(source.path, start):
+        for chunk in read_chunks(source.path, start, text_field):
             yield number, chunk
 
 

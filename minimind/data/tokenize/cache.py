@@ -18,11 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from minimind.data.chunks import Place
+from minimind.data.conversations import ChatTemplate
+from minimind.data.formats.registry import JSONL
 from minimind.data.inputs import Source
-from minimind.data.rows import Place
 from minimind.data.token_store import (
     FORMAT_VERSION,
     REJECTED,
@@ -77,11 +80,18 @@ def store_folder(
     text_field: str,
     fingerprint: str,
     version: int = FORMAT_VERSION,
+    chat: ChatTemplate | None = None,
 ) -> Path:
     """Return the folder of the store of ``sources`` as they are, under one tokenizer."""
-    files = [[str(s.path), s.size, s.mtime_ns] for s in sources]
-    parts = json.dumps([version, files, text_field, fingerprint])
-    key = hashlib.sha256(parts.encode()).hexdigest()[:32]
+    files = [[str(s.real), s.size, s.mtime_ns] for s in sources]
+    parts: list[Any] = [version, files, text_field, fingerprint]
+    formats = [source.format for source in sources]
+    if set(formats) != {JSONL}:
+        # A link's name can say how its text is read. Keys of jsonl are as they always were.
+        parts.append(formats)
+    if chat is not None:
+        parts.append({"chat": chat.digest})
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     return cache_folder(cache_dir) / f"tokens-{key}"
 
 

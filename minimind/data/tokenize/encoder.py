@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from minimind.data.rows import BadRow, Chunk, parse_rows
+from minimind.data.chunks import BadRow, Chunk
+from minimind.data.conversations import ChatTemplate
+from minimind.data.rows import parse_rows
 from minimind.errors import MiniMindError
 from minimind.system.signals import IGNORED_BY_WORKERS
 
@@ -48,13 +50,14 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a worker needs to know. ``bos_id``/``eos_id`` are None where there is none."""
+    """What a worker needs to know; ``bos_id``/``eos_id`` are None where texts get none."""
 
     tokenizer_json: str
     bos_id: int | None
     eos_id: int | None
     dtype: str
     text_field: str
+    chat: ChatTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class ChunkEncoder:
         """Encode each row as BOS, its text's tokens, EOS."""
         texts: list[str] = []
         bad_rows: list[BadRow] = []
-        for row in parse_rows(data, first_line, self._spec.text_field):
+        for row in parse_rows(data, first_line, self._spec.text_field, self._spec.chat):
             if isinstance(row, BadRow):
                 bad_rows.append(row)
             else:

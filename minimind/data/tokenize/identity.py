@@ -69,7 +69,11 @@ class SourceHashes:
 
     def settled(self) -> dict[str, int]:
         """What :data:`CONFIRMED` has to hold."""
-        return {str(path): ns for path, ns in self._changed.items() if ns is not None}
+        return {
+            str(source.real): ns
+            for source in self._sources
+            if (ns := self._changed[source.path]) is not None
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         """What a store says of its text files, once all of them are hashed.
@@ -82,7 +86,7 @@ class SourceHashes:
             raise self._error
         return [
             {
-                "path": str(source.path),
+                "path": str(source.real),
                 "size": source.size,
                 "mtime_ns": source.mtime_ns,
                 "sha256": self._hashes[source.path],
@@ -126,7 +130,7 @@ def _is_same_text(
     confirmed = _confirmed(store)
     found: dict[str, int] = {}
     for source in sources:
-        name, row = str(source.path), made_of[str(source.path)]
+        name, row = str(source.real), made_of[str(source.real)]
         changed = os.stat(source.path).st_ctime_ns
         if changed == confirmed.get(name):
             continue

@@ -1,4 +1,4 @@
-"""Two passes over jsonl files: judge every row, then copy each line to where it belongs."""
+"""Two passes over files of text: judge every row, then copy each line to where it belongs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from minimind.data.chunks import BadRow
 from minimind.data.inputs import Source, find_files
-from minimind.data.rows import BadRow, RejectedRows, Row, nothing_usable, read_chunks, read_rows
+from minimind.data.rows import (
+    RejectedRows,
+    Row,
+    nothing_usable,
+    read_chunks,
+    read_rows,
+    refuse_unknown_field,
+)
 from minimind.data.tools.outputs import writing
 from minimind.errors import DataError
 from minimind.system.ownership import create_anew
@@ -25,7 +33,7 @@ class Lines:
     """The lines of some files, numbered through from 0 in the order of the files.
 
     Args:
-        paths: jsonl files (plain, ``.gz``, ``.zst``) or globs.
+        paths: files of any format, folders or globs.
         listing: where bad rows are listed.
 
     Attributes:
@@ -53,9 +61,10 @@ class Lines:
         Raises:
             DataError: a file cannot be read, or no row of any file is good.
         """
+        refuse_unknown_field(self.files, self._text_field)
         for file in self.files:
             begin = len(self._is_row)
-            for row in read_rows(file, self._text_field):
+            for row in read_rows(file, self._text_field, whole=True):
                 number = begin + row.line - 1
                 self._is_row += bytes(number - len(self._is_row))  # blank lines
                 self._is_row.append(isinstance(row, Row))
@@ -79,7 +88,7 @@ class Lines:
             for file, n_lines in zip(self.files, self._n_lines, strict=True):
                 own = target[begin : begin + n_lines]
                 for chunk in read_chunks(file):
-                    lines = chunk.data.split(b"\n")
+                    lines = chunk.data.removesuffix(b"\n").split(b"\n")
                     first = chunk.first_line - 1
                     for line, where in zip(lines, own[first : first + len(lines)], strict=False):
                         if where >= 0:

@@ -23,6 +23,7 @@ def plan_of(config: TrainConfig) -> Plan:
         max_seq_len=config.max_seq_len,
         pack=config.pack,
         text_field=config.text_field,
+        render_chat=config.render_chat,
         cache_dir=config.cache_dir,
         max_bad_rows=config.max_bad_rows,
         progress=True,

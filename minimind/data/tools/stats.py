@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minimind.data.rows import BadRow, read_rows
+from minimind.data.chunks import BadRow
+from minimind.data.conversations import ChatTemplate
+from minimind.data.rows import read_rows
 from minimind.data.tools.digests import DigestTable
 from minimind.data.tools.scripts import script_of
 
@@ -27,6 +29,7 @@ def stats(
     *,
     max_seq_lens: Sequence[int] = DEFAULT_LENGTHS,
     text_field: str = "text",
+    render_chat: bool = False,
     max_bad_rows: int = -1,
     tokenizer_path: str = "",
     cache_dir: str = "",
@@ -39,16 +42,19 @@ def stats(
     """
     from minimind.data.inputs import find_files
     from minimind.data.tokenize.build import open_corpus
+    from minimind.data.tokenizer import load_tokenizer
 
     files = find_files(paths)
     store = open_corpus(
         [str(file) for file in files],
         tokenizer_path,
         text_field=text_field,
+        render_chat=render_chat,
         cache_dir=cache_dir,
         max_bad_rows=max_bad_rows,
         progress=progress,
     )
+    chat = ChatTemplate.of(load_tokenizer(tokenizer_path)) if render_chat else None
     lengths = np.diff(store.offsets).astype(np.int64)
     return {
         "files": [str(file) for file in files],
@@ -58,7 +64,7 @@ def stats(
         "bytes_per_token": store.n_bytes / store.n_tokens,
         "lengths": _lengths(lengths),
         "rows": [_rows(store, lengths, length) for length in max_seq_lens],
-        **_texts(files, text_field, store.n_docs),
+        **_texts(files, text_field, chat, store.n_docs),
         "rejected": _rejected(store),
     }
 
@@ -101,7 +107,9 @@ def _rows(store: TokenStore, lengths: NDArray[np.int64], max_seq_len: int) -> di
     }
 
 
-def _texts(files: Sequence[Path], text_field: str, n_docs: int) -> dict[str, Any]:
+def _texts(
+    files: Sequence[Path], text_field: str, chat: ChatTemplate | None, n_docs: int
+) -> dict[str, Any]:
     """What only the text itself tells: repeats and scripts."""
     from minimind.data.tools.lines import scratch_folder
 
@@ -109,7 +117,7 @@ def _texts(files: Sequence[Path], text_field: str, n_docs: int) -> dict[str, Any
     with scratch_folder() as scratch, DigestTable(scratch) as table:
         number = 0
         for file in files:
-            for row in read_rows(file, text_field):
+            for row in read_rows(file, text_field, chat=chat):
                 if isinstance(row, BadRow):
                     continue
                 table.add(row.text, number)
@@ -123,12 +131,13 @@ def _texts(files: Sequence[Path], text_field: str, n_docs: int) -> dict[str, Any
 
 
 def _rejected(store: TokenStore) -> dict[str, Any]:
+    from minimind.data.rows import row_place
     from minimind.data.token_store import REJECTED
 
     first = next(store.rejected(), None)
     return {
         "count": store.n_rejected,
         "reasons": store.reject_reasons,
-        "first": first and f"{first['file']}:{first['line']}: {first['reason']}",
+        "first": first and row_place(first),
         "list": str(store.path / REJECTED) if first else None,
     }

@@ -29,7 +29,8 @@ from launcher.submit.resolve import build_spec
 from launcher.submit.sweep import points, read_grid
 from minimind.cli.export import main as export
 from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
-from minimind.data.rows import BadRow, read_texts
+from minimind.data.chunks import BadRow
+from minimind.data.rows import read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
 from minimind.data.tokenize.build import open_corpus
 from minimind.data.tokenizer import load_tokenizer

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimind.data import rows as reader
-from minimind.data.rows import BadRow, Place, parse_rows, read_chunks, read_texts
+from minimind.data import chunks as reader
+from minimind.data.chunks import BadRow, Place
+from minimind.data.rows import parse_rows, read_chunks, read_texts, refuse_unknown_field
+from minimind.errors import DataError
 
 
 def bad(line: bytes) -> str:
@@ -48,8 +51,27 @@ def test_bad_rows_say_what_is_wrong(line: bytes, reason: str) -> None:
     assert bad(line) == reason
 
 
-def test_a_number_too_long_for_python_is_a_bad_row() -> None:
-    assert bad(b'{"n": ' + b"9" * 5000 + b', "text": "a"}').startswith("invalid JSON: ")
+@pytest.mark.parametrize("sign", [b"", b"-"])
+def test_a_number_too_long_for_python_in_another_field_costs_nothing(sign: bytes) -> None:
+    assert list(parse_rows(b'{"n": ' + sign + b"9" * 5000 + b', "text": "a"}', 1, "text")) == ["a"]
+    assert bad(b'{"text": ' + sign + b"9" * 5000 + b"}") == "field 'text' is a number, not a string"
+    assert bad(b'{"text": ' + b"9" * 5000).startswith("invalid JSON: ")
+
+
+def test_files_put_one_behind_the_other_keep_their_byte_order_marks(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    one, two = (b'\xef\xbb\xbf{"text": "%s"}\n' % text for text in (b"one", b"two"))
+    path.write_bytes(one + two)
+    assert list(read_texts(path)) == ["one", "two"]
+
+
+def test_a_field_is_found_by_its_path_unless_one_has_that_name() -> None:
+    assert list(parse_rows(b'{"a": {"b": "inner"}}', 1, "a.b")) == ["inner"]
+    assert list(parse_rows(b'{"a": {"b": "inner"}, "a.b": "outer"}', 1, "a.b")) == ["outer"]
+    for line in (b'{"a": {"c": "inner"}}', b'{"a": "text"}', b'{"a": null}'):
+        (row,) = parse_rows(line, 1, "a.b")
+        assert isinstance(row, BadRow)
+        assert row.reason == "no field 'a.b'"
 
 
 def test_surrogate_pairs_are_good() -> None:
@@ -116,3 +138,44 @@ def test_reading_goes_on_where_a_chunk_ended(
     assert chunks[-1].end == Place(len(rows), len(data))
     for number, chunk in enumerate(chunks, 1):
         assert list(read_chunks(path, chunk.end)) == chunks[number:]
+
+
+def jsonl(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_wrong_field_names_those_that_are_there_after_the_first_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "CHUNK_BYTES", 100)
+    rows = [{"content": "x" * 90, "meta": {"id": i, "raw": {"text": "a"}}} for i in range(9)]
+    path = jsonl(tmp_path / "a.jsonl", 3, *rows, {"late": 1})
+    with pytest.raises(DataError) as raised:
+        refuse_unknown_field([path], "text")
+    assert str(raised.value) == (
+        f"{path}: the first rows have no field 'text'; there are 'content', 'meta.id', "
+        "'meta.raw.text'; --text_field names the text's"
+    )
+    refuse_unknown_field([path], "content")
+    refuse_unknown_field([path], "meta.raw.text")
+
+
+def test_one_file_with_the_field_is_enough(tmp_path: Path) -> None:
+    other = jsonl(tmp_path / "a.jsonl", {"title": "a"})
+    right = jsonl(tmp_path / "b.jsonl", {"title": "a"}, {"text": "a"})
+    refuse_unknown_field([other, right], "text")
+    empty = jsonl(tmp_path / "c.jsonl")
+    refuse_unknown_field([empty, jsonl(tmp_path / "d.jsonl", 1, "x")], "text")
+
+
+@pytest.mark.parametrize("name", ["conversations", "messages"])
+def test_conversations_are_called_so(tmp_path: Path, name: str) -> None:
+    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]
+    path = jsonl(tmp_path / "a.jsonl", {name: talk})
+    how = f"'--text_field {name} --render_chat' trains on them through the chat template"
+    with pytest.raises(DataError, match=re.escape(how)):
+        refuse_unknown_field([path], "text")
+    with pytest.raises(DataError, match=rf"field '{name}' holds conversations.*--render_chat"):
+        refuse_unknown_field([path], name)
+    refuse_unknown_field([path], name, renders_chat=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import rich.console
 
-from minimind.data.rows import CHUNK_BYTES
+from minimind.data.chunks import CHUNK_BYTES
 from minimind.data.tokenize.build import open_corpus
 from tests.unit.data.helpers import TEXTS, write_jsonl
 

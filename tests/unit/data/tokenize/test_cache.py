@@ -15,7 +15,7 @@ import psutil
 import pytest
 import zstandard
 
-from minimind.data import rows as reader
+from minimind.data import chunks as reader
 from minimind.data.token_store import DamagedStoreError, TokenStore
 from minimind.data.tokenize import build
 from minimind.data.tokenize import cache as stores_cache
@@ -229,12 +229,12 @@ def test_max_bad_rows(tmp_path: Path, cache: Path, tokenizer_path: str) -> None:
 
 def test_no_usable_row(tmp_path: Path, cache: Path, tokenizer_path: str) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\n{"content": "hello"}\n3\n')
+    path.write_text('\n{"text": 7}\n3\n')
     with pytest.raises(DataError) as raised:
         open_corpus([str(path)], tokenizer_path, cache_dir=str(cache))
     message = str(raised.value)
     assert f"{path}: none of the 2 rows is usable" in message
-    assert f"{path}:2: no field 'text'" in message
+    assert f"{path}:2: field 'text' is a number" in message
     listed = Path(message.partition("(all: ")[2].rstrip(")"))
     assert len(listed.read_text().splitlines()) == 2
     assert stores(cache) == []
@@ -253,7 +253,7 @@ def test_an_empty_file(tmp_path: Path, cache: Path, tokenizer_path: str, text: s
     ("kind", "message"),
     [
         ("missing", r"missing.jsonl: no such file; check --data_path"),
-        ("folder", r"is a folder; name the files in it, e.g. '.*/\*.jsonl'"),
+        ("folder", r"is a folder with no files of text; name the files in it, e.g. '.*/\*.jsonl'"),
         ("fifo", "is not a regular file"),
         ("link", "is a link to a file that does not exist"),
         ("glob", r"no file matches; check --data_path"),
@@ -272,12 +272,13 @@ def test_input_that_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(os.urandom(9999))[:-20])
     paths = {
         "missing": [str(tmp_path / "missing.jsonl")],
-        "folder": [str(tmp_path)],
+        "folder": [str(tmp_path / "empty")],
         "fifo": [str(tmp_path / "fifo")],
         "link": [str(tmp_path / "link")],
         "glob": [str(tmp_path / "*.nothing")],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minimind.data.rows import Chunk
+from minimind.data.chunks import Chunk
 from minimind.data.tokenize import encoder
 from minimind.data.tokenize.encoder import ChunkEncoder, EncoderSpec, encode_in_order, segments
 from minimind.errors import MiniMindError

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 from filelock import FileLock
 
-from minimind.data import rows as reader
-from minimind.data.rows import Place
+from minimind.data import chunks as reader
+from minimind.data.chunks import Place
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize import build, cache
 from minimind.data.tokenize.build import open_corpus
@@ -111,8 +111,8 @@ def test_nothing_is_read_twice_however_often_it_is_interrupted(
     read: list[tuple[Path, Place]] = []
     real = build.read_chunks
 
-    def noting(path: Path, start: Place) -> Any:
-        for chunk in real(path, start):
+    def noting(path: Path, start: Place, field: str) -> Any:
+        for chunk in real(path, start, field):
             read.append((path, chunk.end))
             yield chunk
 

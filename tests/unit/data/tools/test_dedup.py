@@ -64,7 +64,7 @@ def test_the_command(files: list[str], tmp_path: Path, capsys: pytest.CaptureFix
         ({"max_bad_rows": 1}, r"2 unusable rows, more than --max_bad_rows 1; the first is .*:3:"),
         (
             {"text_field": "body"},
-            r"none of the 8 rows is usable; the first is .*a\.jsonl:1: no fie",
+            r"the first rows have no field 'body'; there are 'text', 'id'; --text_f",
         ),
     ],
 )

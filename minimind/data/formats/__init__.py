@@ -1,0 +1,1 @@
+"""The formats of text files: one registry, and a reader for each."""
