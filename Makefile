@@ -28,7 +28,7 @@ help: ## list the commands
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable '.[train,export,tensorboard,dev]'
+		--constraint requirements.lock --editable '.[train,data,export,tensorboard,dev]'
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything that the project needs
@@ -135,7 +135,7 @@ report-look: $(STAMP) ## pictures of a report in a real Chromium, light, dark an
 	$(BIN)/python -m tests.look.report $(RUN)
 
 lock: $(STAMP) ## pin the newest versions again (needs uv on the path)
-	echo 'torch==2.13.0' | uv pip compile --universal --python-version 3.10 --extra train --extra export --extra tensorboard \
+	echo 'torch==2.13.0' | uv pip compile --universal --python-version 3.10 --extra train --extra data --extra export --extra tensorboard \
 		--extra dev --no-header --no-annotate --constraint - pyproject.toml --output-file requirements.lock
 
 clean: ## remove the environment, caches and what `make train` left

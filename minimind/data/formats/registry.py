@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind.data.chunks import Chunk, Place
+from minimind.data.formats import arrow
 from minimind.data.formats.delimited import columns_of, read_delimited
 from minimind.data.formats.head import Head
 from minimind.data.formats.json_values import read_values
@@ -61,6 +62,20 @@ def format_of(path: Path) -> Format:
     return next(known for known in FORMATS if known.recognised(head))
 
 
+def _is_parquet(head: Head) -> bool:
+    return head.compression is None and head.content.startswith(b"PAR1")
+
+
+def _is_arrow_file(head: Head) -> bool:
+    return head.compression is None and head.content.startswith(b"ARROW1\0\0")
+
+
+def _is_arrow_stream(head: Head) -> bool:
+    # A continuation mark and the length of a schema, which is a small positive number.
+    marked = head.content.startswith(b"\xff\xff\xff\xff") and head.content[7:8] == b"\0"
+    return head.compression is None and marked
+
+
 def _begins_with_row(head: Head) -> bool:
     """Whether the first line is a whole JSON object: then it is jsonl, whatever its name says."""
     line, end, _ = head.text.partition(b"\n")
@@ -101,6 +116,27 @@ def _is_named(*suffixes: str) -> Callable[[Head], bool]:
 
 
 FORMATS = (
+    Format(
+        "parquet",
+        (".parquet",),
+        _is_parquet,
+        arrow.read_parquet,
+        arrow.parquet_columns,
+    ),
+    Format(
+        "arrow",
+        (".arrow", ".feather"),
+        _is_arrow_file,
+        arrow.read_arrow_file,
+        arrow.arrow_file_columns,
+    ),
+    Format(
+        "arrow stream",
+        (".arrow",),
+        _is_arrow_stream,
+        arrow.read_arrow_stream,
+        arrow.arrow_stream_columns,
+    ),
     Format(JSONL, (".jsonl", ".ndjson"), _begins_with_row, read_lines),
     Format("json", (".json",), _is_array, read_values),
     Format("json", (".json",), _is_object_over_lines, read_values),

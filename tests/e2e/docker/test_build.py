@@ -75,7 +75,7 @@ def test_changed_lock_reuses_the_torch_layer(builder: Builder, engine: Engine) -
     steps = listing.split("\n\n")
     (torch,) = [step for step in steps if "--requirement torch.lock" in step]
     assert "CACHED" in torch
-    others = [step for step in steps if "/build[train]" in step and "[dependencies" in step]
+    others = [step for step in steps if "/build[train,data]" in step and "[dependencies" in step]
     assert others
     assert not any("CACHED" in step for step in others)
 
