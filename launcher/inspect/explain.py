@@ -117,11 +117,11 @@ def pending_words(reason: str) -> str:
 
 def attempt_line(event: Event) -> str:
     """One line about how an attempt ended."""
-    code = event.get("exit_code")
+    code, reason = event.get("exit_code"), event.get("reason", "")
     status = f", exit status {code}" if code not in (None, 0, EXIT_RUN_ME_AGAIN) else ""
     return (
         f"attempt {event['attempt']} {causes.described(event['cause'])} "
-        f"at step {event.get('step', 0)}{status}"
+        f"at step {event.get('step', 0)}{status}{f' ({reason})' if reason else ''}"
     )
 
 

@@ -45,8 +45,18 @@ def record(run: RunFolder, event: str, **values: Any) -> None:
         say(f"launcher: {event} of attempt {number} is not on record: {error.strerror}")
 
 
-def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int | None) -> Decision:
+def end(
+    run: RunFolder,
+    spec: JobSpec,
+    number: int,
+    cause: str,
+    exit_code: int | None,
+    *,
+    reason: str = "",
+) -> Decision:
     """Records how attempt ``number`` ended and what follows from it.
+
+    ``reason``: what there is to say besides its cause.
 
     The decision is on disk before anyone acts on it: a supervisor that dies in between leaves
     no doubt. What a full disk does not take, the next attempt records as a lost one's end.
@@ -65,6 +75,8 @@ def end(run: RunFolder, spec: JobSpec, number: int, cause: str, exit_code: int |
         "trained": any(event["event"] in (Kind.STARTED, Kind.RESUMED) for event in mine),
         "prepared": any(event["event"] == Kind.PREPARING for event in mine),
     }
+    if reason:
+        ended["reason"] = reason
     record(run, Kind.ATTEMPT_ENDED, **ended)
     decision = decide(spec, [*endings(events), {"event": Kind.ATTEMPT_ENDED, **ended}])
     if decision.final is not None:

@@ -12,7 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp
+from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp, unanswered
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
 from minimind.rundir.causes import (
     CANCELLED,
@@ -20,6 +20,7 @@ from minimind.rundir.causes import (
     CRASH,
     DONE,
     HANG,
+    LAUNCH_FAILED,
     LOST,
     NODE_FAILURE,
     PREEMPTED,
@@ -38,6 +39,13 @@ _CANCELLED_AT = re.compile(
     r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
     # 25.05 and newer name the signal where they know no reason: "DUE to SIGNAL Terminated".
     r"(?: DUE to SIGNAL [^*\n]*?| DUE TO (?P<due>[^*\n]*?))?,?(?: SEE [^*\n]*)? \*\*\*"
+)
+
+
+_NOT_LAUNCHED = re.compile(
+    r"^srun: error: (?P<what>Task launch for \S+ failed on node .*|Application launch failed: .*"
+    r"|Unable to create step for job \S+: (?P<refused>.*))$",
+    re.MULTILINE,
 )
 
 
@@ -79,6 +87,18 @@ def slurm_causes(log: str, job_id: str = "") -> list[tuple[str, str]]:
     return found
 
 
+def failed_launch(log: str) -> str:
+    """Why Slurm did not start all ranks, in srun's words; "" where it did, as far as it says.
+
+    Nodes that read a new configuration do that, and a controller that does not answer. A step
+    that Slurm refuses for good is none of these.
+    """
+    for match in _NOT_LAUNCHED.finditer(log):
+        if match["refused"] is None or unanswered(match["refused"]):
+            return match["what"]
+    return ""
+
+
 def classify(evidence: Evidence) -> str:
     """The cause of an attempt's end, one of :mod:`minimind.rundir.causes`."""
     named = {event.get("event") for event in evidence.events}
@@ -93,6 +113,8 @@ def classify(evidence: Evidence) -> str:
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:
         return by_slurm
+    if not named & {Kind.STARTED, Kind.RESUMED} and failed_launch(evidence.log):
+        return LAUNCH_FAILED
     if code == EXIT_USER_ERROR and not named & {Kind.STARTED, Kind.RESUMED}:
         return CONFIG
     if code == EXIT_RUN_ME_AGAIN or Kind.PREEMPTED in named:

@@ -13,6 +13,8 @@ from minimind.rundir.events import Event, Kind
 
 LONGEST_PAUSE = 300.0
 """Between two attempts, in seconds."""
+MOST_LAUNCHES = 6
+"""Launches that fail in a row before the nodes go back to Slurm: about a minute of pauses."""
 SECOND_PAUSE = 15.0
 """Before the second restart in a row in the same job, in seconds; later ones wait twice as long."""
 LEAST_STARTUP = 30.0
@@ -32,7 +34,8 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     """What to do after the newest of ``ended``, the ``attempt_ended`` events, oldest first.
 
     Preemptions, time limits and requested stops are free. Crashes and hangs share
-    ``max_restarts``, lost nodes have ``max_node_failures``. Of the free causes,
+    ``max_restarts``, lost nodes have ``max_node_failures``. Launches that Slurm itself failed are
+    free, too. Of the free causes,
     ``max_no_progress`` attempts in a row that began to train and saved no new step stop the run.
     So do ``max_false_starts`` in a row that did not even begin. They come after growing pauses:
     what ended one of them at once may end the next.
@@ -48,8 +51,8 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     if cause == causes.CANCELLED:
         return _stop(cause, EXIT_CANCELLED, words)
     counts = Counter(event["cause"] for event in ended)
-    failures = counts[causes.CRASH] + counts[causes.HANG]
-    if cause in (causes.CRASH, causes.HANG) and failures > spec.max_restarts:
+    failures = sum(counts[failure] for failure in causes.FAILURES)
+    if cause in causes.FAILURES and failures > spec.max_restarts:
         plural = "" if failures == 1 else "s"
         reason = f"{failures} failed attempt{plural}; --max-restarts allows {spec.max_restarts}"
         return _stop(cause, failed, reason)
@@ -78,10 +81,20 @@ def pause_in_place(ended: list[Event]) -> float:
     """
     failures = 0
     for event in reversed(ended):
-        if event["cause"] not in causes.IN_PLACE or event.get("progressed"):
+        if event["cause"] not in causes.FAILURES or event.get("progressed"):
             break
         failures += 1
     return min(SECOND_PAUSE * 2.0 ** min(failures - 2, 30), LONGEST_PAUSE) if failures > 1 else 0.0
+
+
+def may_stay(ended: list[Event]) -> bool:
+    """Whether the newest end leaves hope in the same job: launches may fail there for ever."""
+    launches = 0
+    for event in reversed(ended):
+        if event["cause"] != causes.LAUNCH_FAILED:
+            break
+        launches += 1
+    return ended[-1]["cause"] in causes.IN_PLACE and (not launches or launches % MOST_LAUNCHES > 0)
 
 
 def startup_seconds(events: list[Event]) -> float:

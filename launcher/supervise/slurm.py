@@ -34,7 +34,12 @@ from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
 from launcher.supervise.classify import SIGNAL_SLACK, Evidence, classify
-from launcher.supervise.restart_policy import pause_in_place, startup_seconds, worth_staying
+from launcher.supervise.restart_policy import (
+    may_stay,
+    pause_in_place,
+    startup_seconds,
+    worth_staying,
+)
 from launcher.supervise.supervisor import Supervisor, exit_status
 from launcher.supervise.watchdog import POLL_SECONDS
 from minimind.errors import EXIT_CANCELLED, as_shell_code
@@ -243,8 +248,10 @@ class SlurmJob:
 
     def again(self, cause: str, exit_code: int, pause: float) -> int | None:
         """In this job where that can work; else Slurm runs the job again, which has a queue."""
-        if self._can_stay(cause):
-            self._rest(pause_in_place(attempt.endings(self.run.events())))
+        ended = attempt.endings(self.run.events())
+        # A full disk may not have taken the newest one.
+        if ended and ended[-1]["attempt"] == self.number and may_stay(ended) and self._can_stay():
+            self._rest(max(pause, pause_in_place(ended)))
             if self._cancelled_meanwhile():
                 return EXIT_CANCELLED
             if self.warned_at is None and not self.run.superseded(self.number):
@@ -252,9 +259,9 @@ class SlurmJob:
                 return None
         return self._hand_back(cause, exit_code)
 
-    def _can_stay(self, cause: str) -> bool:
+    def _can_stay(self) -> bool:
         """Whether this job has the nodes and the time for another attempt, as far as is known."""
-        if cause not in causes.IN_PLACE or self.warned_at is not None:
+        if self.warned_at is not None:
             return False
         job = slurm.show_job(self.address) or {}
         if job.get("JobState") != "RUNNING" or self._ranks_live_on():

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise.classify import Evidence, classify
+from launcher.supervise.classify import Evidence, classify, failed_launch
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.resume import keep_going, lost_checkpoint
 from launcher.supervise.watchdog import Progress, Ranks, watch
@@ -169,7 +169,10 @@ class Supervisor:
         if cause == causes.NODE_FAILURE:
             nodes = list(evidence.down_nodes)
             attempt.record(self.run, Kind.NODE_FAILED, attempt=number, nodes=nodes)
-        return cause, attempt.end(self.run, self.spec, number, cause, evidence.exit_code)
+        reason = failed_launch(evidence.log) if cause == causes.LAUNCH_FAILED else ""
+        return cause, attempt.end(
+            self.run, self.spec, number, cause, evidence.exit_code, reason=reason
+        )
 
 
 def exit_status(run: RunFolder, supervise: Callable[[], int]) -> int:

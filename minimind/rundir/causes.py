@@ -17,10 +17,15 @@ STOP_REQUESTED = "stop_requested"
 CONFIG = "config"
 LOST = "lost"
 
-IN_PLACE = (CRASH, HANG)
+LAUNCH_FAILED = "launch_failed"
+
+FAILURES = (CRASH, HANG)
+"""What a run is allowed a few times."""
+
+IN_PLACE = (*FAILURES, LAUNCH_FAILED)
 """The job's nodes can be as good as before: the next attempt may begin on them at once."""
 
-FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED)
+FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED, LAUNCH_FAILED)
 """Not the run's fault: any number of them is allowed while the run moves on."""
 
 DESCRIPTIONS = {
@@ -34,6 +39,7 @@ DESCRIPTIONS = {
     CANCELLED: "cancelled by the user",
     STOP_REQUESTED: "stopped on a signal, after a checkpoint",
     CONFIG: "refused its flags or data",
+    LAUNCH_FAILED: "was not launched by Slurm",
     LOST: "ended without a trace (its supervisor was killed)",
 }
 

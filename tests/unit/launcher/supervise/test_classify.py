@@ -18,7 +18,23 @@ def saw(*names: str) -> tuple[dict[str, object], ...]:
     return tuple({"event": name} for name in names)
 
 
+RECONFIGURED = """srun: error: Task launch for StepId=1.50 failed on node n2: Unspecified error
+srun: error: Application launch failed: Unspecified error
+srun: Job step aborted: Waiting up to 32 seconds for job step to finish.
+slurmstepd-n1: error: *** STEP 1.50 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***
+"""
+NO_STEP = "srun: error: Unable to create step for job 3: {}\n"
+
 CASES = [
+    # Seen on 22.05 while nodes read a new configuration.
+    ("launch_failed", Evidence(255, log=RECONFIGURED, job=RUNNING)),
+    # A rank of the other node got as far as to be told to stop.
+    ("launch_failed", Evidence(75, log=RECONFIGURED, job=RUNNING, events=saw("preparing"))),
+    ("node_failure", Evidence(255, log=RECONFIGURED, down_nodes=("n2",))),
+    ("cancelled", Evidence(255, log=RECONFIGURED + BATCH.format(""), job=RUNNING)),
+    ("crash", Evidence(255, log=RECONFIGURED, events=saw("started"))),
+    ("launch_failed", Evidence(1, log=NO_STEP.format("Unable to contact slurm controller"))),
+    ("crash", Evidence(1, log=NO_STEP.format("More processors requested than permitted"))),
     ("done", Evidence(0, events=saw("started", "finished"))),
     ("done", Evidence(0)),
     # Killed on its way out, after the last save.

@@ -8,6 +8,7 @@ import pytest
 from launcher.spec.job_spec import JobSpec
 from launcher.supervise.restart_policy import (
     decide,
+    may_stay,
     pause_in_place,
     startup_seconds,
     worth_staying,
@@ -133,6 +134,22 @@ def test_failures_in_a_row_without_a_new_step_come_after_pauses(
     assert pause_in_place(in_vain) == seconds
     assert pause_in_place([*in_vain, ended("crash", 1)]) == 0.0
     assert pause_in_place([*in_vain, ended("crash", 1), ended("crash", 1, progressed=False)]) == 0.0
+
+
+def test_launches_that_slurm_fails_are_free_and_bounded(make_spec: Callable[..., JobSpec]) -> None:
+    launch = {**ended("launch_failed", 255, progressed=False), "trained": False}
+    spec = make_spec(max_restarts=0, max_false_starts=4)
+    assert [decide(spec, [launch] * n).pause for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    final = decide(spec, [launch] * 4).final
+    assert final is not None
+    assert final.cause == "no_progress"
+
+
+def test_the_nodes_go_back_after_a_row_of_failed_launches() -> None:
+    launch, crash = ended("launch_failed", 255), ended("crash", 1)
+    stays = [may_stay([crash, *[launch] * n]) for n in range(14)]
+    assert stays == [n not in (6, 12) for n in range(14)]
+    assert not may_stay([ended("preempted")])
 
 
 def test_start_up_is_the_shortest_that_led_to_training() -> None:

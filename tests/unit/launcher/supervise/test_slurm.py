@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.inspect.explain import explain
 from launcher.inspect.run_state import Records, read_state
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -321,6 +322,21 @@ def test_ranks_that_outlive_their_srun_end_with_the_job(
     assert job.start().returncode == 1
     assert job.requeues() == 1
     assert not job.events("restarted")
+
+
+def test_a_launch_that_slurm_fails_costs_no_restart(job: Job) -> None:
+    said = "srun: error: Task launch for StepId=7.0 failed on node n2: Unspecified error"
+    job.run.write_spec(replace(job.run.spec(), max_restarts=0))
+    job.fake("scontrol", answering())
+    job.fake("srun", f"{CRASH_ONCE.rstrip()} || {{ echo '{said}' >&2; exit 255; }}")
+    assert job.start().returncode == 0
+    assert job.requeues() == 0
+    first, second = job.events("attempt_ended")
+    assert (first["cause"], second["cause"]) == ("launch_failed", "done")
+    assert explain(job.run).attempts[0] == (
+        "attempt 1 was not launched by Slurm at step 0, exit status 255 "
+        f"({said.removeprefix('srun: error: ')}); restarted in the same job"
+    )
 
 
 @pytest.mark.parametrize(
