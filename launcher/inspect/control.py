@@ -115,6 +115,11 @@ def requeue_run(run: RunFolder) -> str:
     if now in state.ACTIVE:
         job = ", ".join(filter(None, [run.job_id(), reason]))
         raise ConfigError(f"{run.name} is {now} (job {job}); nothing to requeue")
+    if not run.code.exists() and run.submitit.exists():
+        raise ConfigError(
+            f"{run.code} is not there, as when a submission is interrupted: "
+            f"launcher submit --name {run.name} --resume makes it again"
+        )
     if not run.code.exists():
         raise ConfigError(
             f"{run.name} was submitted by a script of yours: remove {run.stopped_marker}, if it "

@@ -18,7 +18,7 @@ from minimind.rundir import causes
 from minimind.rundir.events import Event, Kind, append_event, read_events
 from minimind.rundir.layout import OutputPaths, RunPaths
 from minimind.rundir.metrics import Point, read_lines
-from minimind.system.durable import sync_folder, write_text_durably
+from minimind.system.durable import remove_abandoned, sync_folder, write_text_durably
 
 MOST_BYTES = 16 << 20
 """Of a spec, a marker or the secrets: what is longer is none."""
@@ -136,6 +136,12 @@ class RunFolder(RunPaths):
     def reopen(self) -> None:
         """Lets a stopped (not a finished) run start again."""
         self.stopped_marker.unlink(missing_ok=True)
+
+    def remove_leftovers(self) -> None:
+        """Deletes what a command or a supervisor was writing here when it was killed."""
+        written = (self.spec_file, self.secrets_file, self.code, self.current_file)
+        for path in (*written, self.done_marker, self.stopped_marker):
+            remove_abandoned(path)
 
     def job_id(self) -> str | None:
         """The job of the newest submission."""

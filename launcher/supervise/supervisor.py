@@ -95,6 +95,7 @@ class Supervisor:
 
         Returns this process's exit status.
         """
+        self.run.remove_leftovers()
         fence_seconds = 0.0
         if self.run.final() is None and self._close_lost_attempt():
             fence_seconds = self.backend.fence_seconds

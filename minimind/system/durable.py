@@ -11,15 +11,21 @@ import errno
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from minimind.system.process import is_alive
 
 FLUSH_SECONDS = 0.1
 """How often what is there of a long write is sent on to the disk."""
 
 PROBE_BYTES = 1 << 20
 """More than the end of a disk or of a quota that a refused write has left free."""
+
+ABANDONED_SECONDS = 60.0
+"""How old what another machine writes may become."""
 
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 """What a file system says that cannot sync a folder, as some network file systems cannot."""
@@ -106,6 +112,25 @@ def remove_temporaries(path: Path) -> None:
     """Delete what killed writes of ``path`` left. Only while nobody else can be writing it."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete what writes of ``path`` left whose processes are gone; others may be writing it now.
+
+    Nothing is known of the processes of another machine: after a minute they count as gone.
+    """
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if not _is_being_written(temporary, path):
+                remove = shutil.rmtree if temporary.is_dir() else os.unlink
+                remove(temporary)
+
+
+def _is_being_written(temporary: Path, path: Path) -> bool:
+    host, pid = temporary.name[len(f".{path.name}.") :].rsplit(".", 3)[:2]
+    if host == os.uname().nodename and pid.isdecimal():
+        return is_alive(int(pid))
+    return abs(time.time() - temporary.stat().st_mtime) < ABANDONED_SECONDS
 
 
 def write_durably(

@@ -13,6 +13,7 @@ import pytest
 from minimind.system import durable
 from minimind.system.durable import (
     folder_when_done,
+    remove_abandoned,
     remove_temporaries,
     sync_folder,
     temporary_name,
@@ -30,6 +31,19 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
     others.write_text("another file's")
     remove_temporaries(path)
     assert set(tmp_path.iterdir()) == {path, others}
+
+
+def test_only_what_nobody_writes_any_more_is_abandoned(tmp_path: Path) -> None:
+    path, host = tmp_path / "a.json", os.uname().nodename
+    mine, young = temporary_name(path), tmp_path / ".a.json.other.host.7.00ff00ff.tmp"
+    old, dead = young.with_suffix(".2.tmp"), tmp_path / f".a.json.{host}.{2**30}.00ff00ff.tmp"
+    folder = dead.with_name(dead.name.replace("00ff", "11ff"))
+    for half in (mine, young, old, dead):
+        half.write_text("half")
+    (folder / "inside").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    remove_abandoned(path)
+    assert set(tmp_path.iterdir()) == {mine, young}
 
 
 def test_a_long_write_reaches_the_disk_while_it_goes_on(

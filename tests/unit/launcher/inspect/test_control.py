@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launcher.inspect.control import cancel_run
+from launcher.inspect.control import cancel_run, requeue_run
+from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise.classify import Evidence, classify
-from minimind.errors import SubmissionError
+from minimind.errors import ConfigError, SubmissionError
 from minimind.rundir import causes
 
 AT = "CANCELLED AT 2026-01-01T12:00:00"
@@ -90,3 +92,12 @@ def test_a_run_that_slurm_has_forgotten_is_over_without_it(run: RunFolder) -> No
     fake(run, "scancel", "exit 1")
     assert cancel_run(run) == "demo is cancelled"
     assert run.final() is not None
+
+
+def test_a_run_whose_submission_was_interrupted_is_submitted_again(
+    submitted: RunFolder, make_spec: Callable[..., JobSpec]
+) -> None:
+    submitted.write_spec(make_spec(cluster="local"))
+    submitted.submitit.mkdir()
+    with pytest.raises(ConfigError, match="--name demo --resume makes it again"):
+        requeue_run(submitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -104,6 +105,15 @@ def test_attempts_follow_each_other_until_the_run_is_done(submitted: RunFolder) 
     first = ["sweep", "start 1", "again after crash"]
     second = ["sweep", "start 2", "again after stop_requested"]
     assert place.steps == [*first, *second, "sweep", "start 3"]
+
+
+def test_what_a_killed_command_was_writing_is_removed(submitted: RunFolder) -> None:
+    written = (submitted.spec_file, submitted.current_file, submitted.stopped_marker)
+    killed = f"{os.uname().nodename}.{2**30}.00ff00ff.tmp"
+    for path in (*written, submitted.done_marker, submitted.secrets_file):
+        path.with_name(f".{path.name}.{killed}").write_text("half")
+    assert supervise(submitted, Place(0)) == 0
+    assert list(submitted.root.rglob("*.tmp")) == []
 
 
 def test_a_run_that_is_over_begins_no_attempt(
