@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from tests.chaos.target import (
     Lost,
     Settings,
     command_line,
+    environment_of,
+    parent,
     processes,
     processes_at,
     training_flags,
@@ -36,7 +38,7 @@ from tests.shim import preload
 PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
 """The adversary is no reason to give up."""
 
-HANG_SECONDS = 30
+HANG_SECONDS = 60
 """The imports of a start take less on a busy machine, a suspension may take longer."""
 
 PACE = 0.03
@@ -64,6 +66,9 @@ def shim(lab: Lab, run_name: str) -> list[str]:
 class LaunchedRun:
     """See :class:`tests.chaos.target.Target`."""
 
+    supervisor_words = "submitit.core._submit"
+    """What the command line of its supervisor has, and no other's of the launcher."""
+
     start_seconds = 8.0
     suspension_seconds = 1.5 * HANG_SECONDS
     gives_up_seconds = 240.0
@@ -81,6 +86,7 @@ class LaunchedRun:
         self.scores = "eval_interval" in flags
         self.launched = RunFolder(self.folder)
         self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
+        self.launching = Settings(lab.folder / f"{name}.launcher.faults", self.folder)
         self.options = options
         self.flags = {**flags, "cache_dir": self.cache_dir}
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
@@ -95,7 +101,7 @@ class LaunchedRun:
             if self.is_running():
                 self.rest()
             self.settings.write(faults)
-        if not self._submitted():
+        if not self.launched.exists():
             self.lab.submit(self.name, *self.options, train=words(self.flags))
         wait_for(self._going_on, "an attempt", self.gives_up_seconds)
 
@@ -104,8 +110,12 @@ class LaunchedRun:
         if self.is_running() or self.is_over():
             return True
         if self.state() in AGAIN:
-            # Refused while the last supervisor is about to end: then once more.
-            self.lab.launcher("requeue", self.name)
+            # Refused while the last supervisor is about to end: then once more. A submission that
+            # was interrupted may have left no code, and then the message says what to do.
+            if self.launched.code.exists():
+                self.lab.launcher("requeue", self.name)
+            else:
+                self.start_another()
         return False
 
     def is_scoring(self) -> bool:
@@ -118,10 +128,33 @@ class LaunchedRun:
         if final is None or final.exit_code != EXIT_USER_ERROR:
             raise Lost(f"not refused: {final}\n{self.lab.why(self.name)}")
 
+    def struck(self, faults: dict[str, str], command: str) -> int:
+        """The exit status of a launcher's command that has ``faults``, as all that it starts."""
+        self.launching.write(faults)
+        shimmed = preload() | {"SHIM_CONFIG": str(self.launching.path)}
+        lab = replace(self.lab, environment=self.lab.environment | shimmed)
+        line = {
+            "submit": ("submit", "--name", self.name, *self.options, "--", *words(self.flags)),
+            "resume": (*self._resume(), "--", *words(self.flags)),
+        }
+        return lab.launcher(*line.get(command, (command, self.name))).returncode
+
+    def _resume(self) -> tuple[str, ...]:
+        return ("submit", "--name", self.name, "--resume", *self.options)
+
+    def insist_consistent(self) -> None:
+        """What a killed launcher leaves can be read, and no attempt has another's number."""
+        began = [e["attempt"] for e in self.lab.events(self.name, "attempt_started")]
+        if len(began) != len(set(began)):
+            raise Lost(f"an attempt's number came twice: {began}")
+        for word in ("status", "why") if self.launched.exists() else ():
+            answer = self.lab.launcher(word, self.name)
+            if answer.returncode or "Traceback" in answer.stderr:
+                raise Lost(f"launcher {word}: {answer.returncode}, {answer.stdout}{answer.stderr}")
+
     def start_another(self) -> list[int]:
         """Submit the same run once more while it runs: the exit status."""
-        resume = ("submit", "--name", self.name, "--resume", *self.options, "--")
-        return [self.lab.launcher(*resume, *words(self.flags)).returncode]
+        return [self.lab.launcher(*self._resume(), "--", *words(self.flags)).returncode]
 
     def requeue_twice(self) -> None:
         """Two people tell the launcher at the same moment to go on; one of them may be refused."""
@@ -171,7 +204,7 @@ class LaunchedRun:
     def marked(self, *marks: str) -> list[int]:
         """The processes that have the run's event log, and these, in their environment."""
         wanted = {f"MINIMIND_EVENTS={self.launched.events_file}".encode(), *map(str.encode, marks)}
-        return [pid for pid in processes() if _has(pid, wanted)]
+        return [pid for pid in processes() if wanted <= environment_of(pid)]
 
     def supervisor(self) -> int | None:
         """The process that starts and watches attempts."""
@@ -213,6 +246,7 @@ class LaunchedRun:
         """Every attempt that began has an end with a cause, and the run has one, too."""
         began = [e["attempt"] for e in self.lab.events(self.name, "attempt_started")]
         ended = [e["attempt"] for e in self.lab.events(self.name, "attempt_ended")]
+        self.insist_consistent()
         if sorted(began) != sorted(ended) or self.endings[-1].cause != "done":
             told = ", ".join(map(str, self.endings))
             raise Lost(f"attempts {began} began, {ended} ended: {told}")
@@ -229,9 +263,6 @@ class LaunchedRun:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
-    def _submitted(self) -> bool:
-        return self.launched.exists() and self.launched.job_id() is not None
-
 
 RANK_MODULES = ("launcher.task", "submitit.core._submit")
 
@@ -240,21 +271,6 @@ def _runs_rank(pid: int) -> bool:
     """False for srun, for the client of a container and for its first process."""
     program, _, rest = command_line(pid).partition(" ")
     return "python" in Path(program).name and any(module in rest for module in RANK_MODULES)
-
-
-def parent(pid: int) -> int:
-    """The number of a process's parent; 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _has(pid: int, variables: set[bytes]) -> bool:
-    try:
-        return variables <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-    except OSError:
-        return False
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 from launcher.slurm import client as slurm
 from launcher.slurm.parse import JobInfo
 from tests.chaos.local import LaunchedRun, profile, shim
-from tests.chaos.target import command_line, processes, training_flags
+from tests.chaos.target import command_line, processes, training_flags, wait_for
 from tests.e2e.lab import Lab, lab_environment
 
 CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5")
@@ -24,6 +24,7 @@ class SlurmRun(LaunchedRun):
     start_seconds = 10.0
     suspension_seconds = 5.0
     gives_up_seconds = 400.0
+    supervisor_words = "launcher.supervise"
 
     def __init__(
         self, layer: SlurmLayer, name: str, flags: dict[str, Any], options: tuple[str, ...]
@@ -33,6 +34,13 @@ class SlurmRun(LaunchedRun):
 
     def jobs(self) -> dict[str, JobInfo] | None:
         return slurm.job_states()
+
+    def rest(self) -> None:
+        """A job that is stopped is started again by Slurm: only a cancelled one is not."""
+        self.lab.launcher("cancel", self.name)
+        ended = ("CANCELLED", "DONE", "FAILED")
+        wait_for(lambda: self.state() in ended, "the cancelled end", self.gives_up_seconds)
+        wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 
     def supervisor(self) -> int | None:
         """The process of the batch script that watches the ranks."""

@@ -190,6 +190,22 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def parent(pid: int) -> int:
+    """The number of a process's parent; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def environment_of(pid: int) -> set[bytes]:
+    """The variables, NAME=VALUE, that a process was started with; none when it is gone."""
+    try:
+        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return set()
+
+
 def processes() -> list[int]:
     """All process numbers of this machine, this process's aside."""
     return [
@@ -257,7 +273,7 @@ class Settings:
 
     def write(self, faults: dict[str, str]) -> None:
         """Let processes that start from now on have these faults, and no others."""
-        usual = {"SHIM_STRIKE": "", "SHIM_DELAY": str(int(self.pace * 1e6))}
+        usual = {"SHIM_STRIKE": "", "SHIM_ONLY": "", "SHIM_DELAY": str(int(self.pace * 1e6))}
         place = {"SHIM_ROOT": str(self.root), "SHIM_CLOCK": str(self.clock)}
         lines = [f"{name}={value}\n" for name, value in {**usual, **place, **faults}.items()]
         fresh = self.path.with_suffix(".new")

@@ -46,10 +46,15 @@ def recording(root: Path, record: Path) -> dict[str, str]:
 
 
 def striking(
-    root: Path, call: str, count: int, when: str, number: signal.Signals
+    root: Path, call: str, count: int, when: str, number: signal.Signals, only: str = ""
 ) -> dict[str, str]:
-    """Signal the process itself before or after its ``count``-th ``call`` under ``root``."""
-    return {"SHIM_ROOT": str(root), "SHIM_STRIKE": f"{call}:{count}:{when}:{int(number)}"}
+    """Signal the process itself before or after its ``count``-th ``call`` under ``root``.
+
+    Args:
+        only: words that its command line must have.
+    """
+    strike = f"{call}:{count}:{when}:{int(number)}"
+    return {"SHIM_ROOT": str(root), "SHIM_STRIKE": strike, "SHIM_ONLY": only}
 
 
 def slow_fsync(root: Path, seconds: float) -> dict[str, str]:

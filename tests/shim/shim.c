@@ -6,11 +6,13 @@
  *   SHIM_ROOT    absolute folder; calls on files elsewhere pass untouched
  *   SHIM_RECORD  append one line a call to this file (see record.py for the form)
  *   SHIM_STRIKE  "fsync:3:before:9": at the third fsync raise signal 9; fsync, rename, link,
- *                unlink, write or open; before or after the call
+ *                unlink, write, read or open for writing; before or after the call
+ *   SHIM_ONLY    words: strike only a process whose command line has them
  *   SHIM_DELAY   microseconds that every fsync takes longer
  *   SHIM_CLOCK   file of one double: seconds by which the wall clock is wrong, as of now
  *   SHIM_CONFIG  file of NAME=VALUE lines that set the above, for processes whose environment is
- *                the same at every start; a strike removes it, so that it strikes once
+ *                the same at every start; a strike removes it, so that it strikes once. What it
+ *                says of strikes is for the process itself: its children read files of their own
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -65,6 +67,19 @@ static void read_config(const char *path) {
         fclose(file);
 }
 
+static int is_meant(const char *words) {
+    char line[4 * PATH_MAX];
+    int fd = REAL(open)("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : REAL(read)(fd, line, sizeof line - 1);
+    if (fd >= 0)
+        REAL(close)(fd);
+    line[n > 0 ? n : 0] = 0;
+    for (ssize_t i = 0; i + 1 < n; i++)
+        if (!line[i])
+            line[i] = ' ';
+    return strstr(line, words) != NULL;
+}
+
 void shim_configure(void) {
     const char *value = getenv("SHIM_CONFIG");
     if (value && *value)
@@ -85,6 +100,14 @@ void shim_configure(void) {
     if (value && sscanf(value, "%15[^:]:%ld:%7[^:]:%d", strike_call, &strike_at, when,
                         &strike_signal) == 4)
         strike_when = strcmp(when, "after") == 0 ? AFTER : BEFORE;
+    value = getenv("SHIM_ONLY");
+    if (value && *value && !is_meant(value))
+        strike_at = 0;
+    value = getenv("SHIM_CONFIG");
+    if (value && *value) {
+        unsetenv("SHIM_STRIKE");
+        unsetenv("SHIM_ONLY");
+    }
     value = getenv("SHIM_DELAY");
     delay = value ? (useconds_t)atol(value) : 0;
     clock_offset = NULL;
@@ -320,6 +343,35 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
     return pwrite_with("pwrite64", fd, data, size, offset);
 }
 
+ssize_t read(int fd, void *data, size_t size) {
+    char full[PATH_MAX];
+    if (!strike_at || !resolve_fd(fd, full))
+        return REAL(read)(fd, data, size);
+    strike("read", BEFORE);
+    ssize_t done = REAL(read)(fd, data, size);
+    strike("read", AFTER);
+    return done;
+}
+
+static ssize_t pread_with(const char *name, int fd, void *data, size_t size, off_t offset) {
+    char full[PATH_MAX];
+    ssize_t (*call)(int, void *, size_t, off_t) = real(name);
+    if (!strike_at || !resolve_fd(fd, full))
+        return call(fd, data, size, offset);
+    strike("read", BEFORE);
+    ssize_t done = call(fd, data, size, offset);
+    strike("read", AFTER);
+    return done;
+}
+
+ssize_t pread(int fd, void *data, size_t size, off_t offset) {
+    return pread_with("pread", fd, data, size, offset);
+}
+
+ssize_t pread64(int fd, void *data, size_t size, off64_t offset) {
+    return pread_with("pread64", fd, data, size, offset);
+}
+
 static int truncate_with(const char *name, int fd, off_t size) {
     char full[PATH_MAX];
     int (*call)(int, off_t) = real(name);
@@ -349,7 +401,7 @@ static void note_content(int fd, const char *full) {
         return;
     int again = REAL(open)(full, O_RDONLY | O_CLOEXEC);
     char *data = malloc((size_t)status.st_size + 1);
-    ssize_t size = pread(again, data, (size_t)status.st_size, 0);
+    ssize_t size = REAL(pread)(again, data, (size_t)status.st_size, 0);
     REAL(close)(again);
     if (size > 0)
         note("write", status.st_ino, 0, full, "", data, (size_t)size);

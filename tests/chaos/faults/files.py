@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.chaos.faults.moments import later, send, some_moment, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import CRASHED, EARLY, NOBODY, SHIMMED
+from tests.chaos.faults.signals import ALONE, CRASHED, EARLY, NOBODY, SHIMMED
 from tests.chaos.target import wait_for
 from tests.shim import slow_fsync, striking
 
@@ -55,7 +55,7 @@ def has_own_disk(run: Any) -> bool:
     return bool(run.checkpoint_dir.is_mount())
 
 
-@fault("plain", codes=(CRASHED, REFUSED), weight=2, needs=has_own_disk)
+@fault(*ALONE, codes=(CRASHED, REFUSED), weight=2, needs=has_own_disk)
 def full_disk(run: Any, rng: Random) -> str:
     """Training goes on, since the last good checkpoint stands."""
     moment = some_moment(run, rng)
@@ -64,7 +64,7 @@ def full_disk(run: Any, rng: Random) -> str:
     return moment
 
 
-@fault("plain", codes=(CRASHED, REFUSED, *EARLY), ends=True, needs=has_own_disk)
+@fault(*ALONE, codes=(CRASHED, REFUSED, *EARLY), ends=True, needs=has_own_disk)
 def stop_on_a_full_disk(run: Any, rng: Random) -> str:
     """The stop cannot save; what was saved before stays good."""
     moment = some_moment(run, rng)
@@ -75,7 +75,7 @@ def stop_on_a_full_disk(run: Any, rng: Random) -> str:
     return moment
 
 
-@fault("plain", codes=(CRASHED, REFUSED), weight=2, needs=has_own_disk)
+@fault(*ALONE, codes=(CRASHED, REFUSED), weight=2, needs=has_own_disk)
 def read_only_folder(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     # Refused while a file there is open for writing: then the next moment does.
@@ -90,7 +90,7 @@ def _remount(folder: Path, mode: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@fault("plain", codes=(CRASHED, REFUSED), weight=2)
+@fault(*ALONE, codes=(CRASHED, REFUSED), weight=2)
 def vanished_folder(run: Any, rng: Random) -> str:
     """The output folder is gone for a while, as when a mount is lost, and comes back as it was."""
     moment = some_moment(run, rng)

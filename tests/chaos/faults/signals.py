@@ -13,8 +13,12 @@ from tests.chaos.faults.registry import fault
 from tests.chaos.target import children, happens, wait_for
 from tests.shim import striking
 
-EVERYWHERE = ("plain", "local", "slurm", "docker")
-SHIMMED = ("plain", "local")
+ALONE = ("plain", "procs")
+"""Where nobody starts a run again but the adversary."""
+HERE = (*ALONE, "local")
+"""Where all ranks see the same files at the same time."""
+SHIMMED = (*HERE, "nfs")
+EVERYWHERE = (*SHIMMED, "slurm", "docker")
 
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 CRASHED, ABORTED = 1, 130
@@ -119,7 +123,7 @@ def kill_one_rank(run: Any, rng: Random) -> str:
     return moment
 
 
-@fault("plain", "local", codes=(CRASHED,), causes=("crash",), weight=3, needs=has_workers)
+@fault(*SHIMMED, codes=(CRASHED,), causes=("crash",), weight=3, needs=has_workers)
 def kill_loader_worker(run: Any, rng: Random) -> str:
     later(run, rng)
     workers = [child for pid in run.ranks() for child in children(pid)]
@@ -129,7 +133,7 @@ def kill_loader_worker(run: Any, rng: Random) -> str:
     return ""
 
 
-@fault("plain", "local", weight=3, needs=has_workers)
+@fault(*SHIMMED, weight=3, needs=has_workers)
 def signal_loader_worker(run: Any, rng: Random) -> str:
     """A stop signal to a worker alone: it is its parent's business, so training goes on."""
     later(run, rng)
@@ -140,7 +144,7 @@ def signal_loader_worker(run: Any, rng: Random) -> str:
     return ""
 
 
-@fault("plain", codes=(CRASHED, ABORTED, *EARLY), ends=True)
+@fault(*ALONE, codes=(CRASHED, ABORTED, *EARLY), ends=True)
 def impatient_interrupt(run: Any, rng: Random) -> str:
     """Ctrl-C twice: the second ends the process at once."""
     moment = some_moment(run, rng)
@@ -164,7 +168,7 @@ def stop_then_kill(run: Any, rng: Random) -> str:
     return moment if ranks else NOBODY
 
 
-@fault("plain", codes=(-9, CRASHED, *EARLY), ends=True, weight=8, needs=compiles)
+@fault(*ALONE, codes=(-9, CRASHED, *EARLY), ends=True, weight=8, needs=compiles)
 def signal_while_compiling(run: Any, rng: Random) -> str:
     """At a moment of the seconds that the compiler needs when nothing is cached."""
     run.rest()
