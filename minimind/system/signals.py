@@ -65,6 +65,9 @@ class StopRequested(BaseException):
 
 POLL_SECONDS = 0.5
 
+OVER = b"\0"
+"""Ends the thread that listens for signals, whose numbers begin at 1."""
+
 LEAVE_SECONDS = 5.0
 """How long a process with nothing to save may take to heed a stop."""
 
@@ -146,13 +149,15 @@ class StopFlag:
         finally:
             signal.set_wakeup_fd(previous)
             over.set()
+            # Its end alone would not be seen: a loader worker that lives on has the pipe open, too.
+            os.write(writer, OVER)
             os.close(writer)
             thread.join()
             os.close(reader)
 
     def _listen(self, reader: int, over: threading.Event) -> None:
         numbers = heeded(STOP_SIGNALS)
-        while heard := os.read(reader, 1):
+        while (heard := os.read(reader, 1)) and heard != OVER:
             if heard[0] in numbers:
                 name = signal.Signals(heard[0]).name
                 break

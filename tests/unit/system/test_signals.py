@@ -172,3 +172,16 @@ def test_a_process_that_leaves_by_itself_is_left_alone() -> None:
     after = signal.set_wakeup_fd(before)
     assert after == before
     assert not [t for t in threading.enumerate() if t.name == "stop"]
+
+
+def test_a_worker_that_lives_on_keeps_nobody_from_leaving() -> None:
+    code = """
+import os, signal
+from minimind.system.signals import StopFlag
+with StopFlag().leaving_in_time():
+    worker = os.fork()
+    if worker == 0:
+        signal.pause()
+os.kill(worker, signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
