@@ -243,7 +243,7 @@ class EventLog:
             return
         try:
             if self._file is None:
-                self._file = JsonLog(self.path)
+                self._file = JsonLog(self.path, shared=True)
             self._file.write(new_event(event, **{**self._mark, **fields}))
         except OSError as error:
             log.warning("cannot record the event %r in %s: %s", event, self.path, error)

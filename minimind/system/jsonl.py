@@ -125,8 +125,18 @@ class LineFile:
         self._tail_is_known = True
 
     def _ends_torn(self) -> bool:
-        size = os.fstat(self._descriptor).st_size
+        size = self.size()
         return size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+
+    def size(self) -> int:
+        """The bytes of the file."""
+        return os.fstat(self._descriptor).st_size
+
+    def read_from(self, offset: int) -> bytes:
+        """What the file holds from ``offset`` on; all of it where it has become shorter."""
+        size = self.size()
+        start = offset if offset <= size else 0
+        return os.pread(self._descriptor, size - start, start)
 
     def sync(self) -> None:
         """Force all lines to the disk."""
@@ -134,9 +144,9 @@ class LineFile:
 
     def close(self) -> None:
         """Close the file; closed twice, it stays closed."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def encoded(record: Mapping[str, Any]) -> bytes:
@@ -156,16 +166,32 @@ def append_durably(path: Path, record: Mapping[str, Any]) -> None:
 
 
 class JsonLog:
-    """Appends records to a file; while the disk refuses, they wait in memory."""
+    """Appends records to a file; while the disk refuses, they wait in memory.
 
-    def __init__(self, path: str | Path, mark: Mapping[str, Any] | None = None) -> None:
-        """``mark``: what every record of this writer has besides its own fields."""
+    Args:
+        mark: what every record of this writer has besides its own fields.
+        shared: others append, too. The file is then opened for each record: a network file system
+            tells its end to who opens it, and lets who has it open write over others' lines.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        mark: Mapping[str, Any] | None = None,
+        *,
+        shared: bool = False,
+    ) -> None:
         path = Path(path)
         self._mark = dict(mark or {})
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._shared = shared
         self._file: LineFile | None = LineFile(path)
+        self._closed = False
         self._waiting: deque[bytes] = deque()
+        self._written: deque[bytes] = deque()
+        """Lines that no sync has confirmed."""
+        self._synced = self._file.size()
         self._lost = 0
         self._refused = False
         # A checkpoint's thread records events beside the main one.
@@ -196,22 +222,45 @@ class JsonLog:
                 self._refused, self._lost = False, 0
 
     def _write_waiting(self) -> None:
-        assert self._file is not None
-        while self._waiting:
-            self._file.append_bytes(self._waiting[0])
-            self._waiting.popleft()
-        # Lines whose sync is refused are not written again: they would be there twice.
-        self._file.sync()
+        try:
+            if self._file is None:
+                self._file = LineFile(self._path)
+                self._look_for_written(self._file)
+            while self._waiting:
+                self._file.append_bytes(self._waiting[0])
+                self._written.append(self._waiting.popleft())
+            self._file.sync()
+            self._written.clear()
+            self._synced = self._file.size()
+        except OSError:
+            # Its server may have forgotten the open file, and knows it by its name.
+            self._leave_file()
+            raise
+        if self._shared:
+            self._leave_file()
+
+    def _look_for_written(self, file: LineFile) -> None:
+        """Let lines wait again that a refused sync has lost; most keep them, some do not."""
+        found = file.read_from(self._synced) if self._written else b""
+        lost = [line for line in self._written if line not in found]
+        self._written.clear()
+        self._waiting.extendleft(reversed(lost))
+
+    def _leave_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
 
     def close(self) -> None:
         """Close the file; lines that wait are tried once more."""
         with self._lock:
-            if self._file is None:
+            if self._closed:
                 return
-            if self._waiting:
+            self._closed = True
+            if self._waiting or self._written:
                 with contextlib.suppress(OSError):
                     self._write_waiting()
                 if lost := self._lost + len(self._waiting):
                     log.warning("%s: %d lines are lost", self._path, lost)
-            self._file.close()
-            self._file = None
+            self._leave_file()

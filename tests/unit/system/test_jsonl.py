@@ -110,6 +110,59 @@ def test_lines_that_still_wait_at_the_end_are_tried_once_more(tmp_path, monkeypa
     assert read_objects(path) == [point(1)]
 
 
+def test_lines_that_a_refused_sync_has_lost_are_written_again(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLog(path)
+    log.write(point(1))
+
+    def lose(descriptor):
+        """As a network file system does, whose writes reach the server with the sync."""
+        os.truncate(path, len(path.read_bytes().splitlines(keepends=True)[0]))
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lose)
+        log.write(point(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: refuse(errno.EIO))
+        log.write(point(3))
+    log.write(point(4))
+    assert read_objects(path) == [point(step) for step in (1, 2, 3, 4)]
+
+
+def refuse(code):
+    raise OSError(code, os.strerror(code))
+
+
+def test_a_file_that_has_become_stale_is_opened_anew(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLog(path)
+    log.write(point(1))
+    stale = log._file._descriptor
+    write = os.write
+
+    def write_unless_stale(descriptor, data):
+        return refuse(errno.ESTALE) if descriptor == stale else write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_unless_stale)
+        log.write(point(2))
+    # The number may be another file's by now: it is not used again.
+    log.write(point(3))
+    log.close()
+    assert read_objects(path) == [point(1), point(2), point(3)]
+
+
+def test_a_file_that_others_append_to_is_not_kept_open(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = JsonLog(path, shared=True)
+    log.write(point(1))
+    os.rename(path, tmp_path / "away")
+    append_durably(path, point(2))
+    log.write(point(3))
+    assert read_objects(path) == [point(2), point(3)]
+
+
 def test_a_record_is_synced_before_write_returns(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     synced = []
