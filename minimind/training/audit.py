@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from minimind.config import TrainConfig
@@ -46,14 +46,31 @@ class RowRecord:
                 "pid": os.getpid(),
                 "rows": [int(row) for row in rows],
             }
-            try:
+            with self._writing():
                 self._file.write(json.dumps(record) + "\n")
                 self._file.flush()
-            except OSError as error:
-                raise MiniMindError(
-                    f"{self._path} cannot be written: {error.strerror or error}; an audit may have "
-                    "no holes: free some space, or go on without --record_rows"
-                ) from error
+
+    def sync(self) -> None:
+        """Force what is recorded to the disk, before a checkpoint of these rows gets there.
+
+        A network file system may refuse only now what it has taken before.
+
+        Raises:
+            MiniMindError: the disk refuses it.
+        """
+        if self._file is not None:
+            with self._writing():
+                os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MiniMindError(
+                f"{self._path} cannot be written: {error.strerror or error}; an audit may have "
+                "no holes: free some space, or go on without --record_rows"
+            ) from error
 
     def close(self) -> None:
         # Every line has been flushed, but one that was refused, which a resume drops.

@@ -240,6 +240,7 @@ def _run(
         outcome = trainer.train()
 
     # 12. Save, say what is where, and part; the context managers above close the rest.
+    row_record.sync()
     saver.save_and_wait()
     stopped = outcome is Outcome.STOPPED
     if stopped:

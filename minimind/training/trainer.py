@@ -195,6 +195,7 @@ class Trainer:
 
     def _save(self) -> None:
         with self.timer.section("checkpoint"):
+            self.row_record.sync()
             self.saver.save()
 
     def _log(self, place: Place, learning_rate: float, epoch_minutes: float) -> None:

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 import minimind
+from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig
 from minimind.rundir.metrics import read_metrics
 from minimind.telemetry import preparation
 from minimind.training import stop
+from minimind.training.audit import RowRecord
 from minimind.training.trainer import Trainer
 from tests.corpus import write_corpus
 from tests.runs import (
@@ -497,6 +499,27 @@ def test_library_call_is_the_same_run(
     assert not result.stopped
     state = torch.load(result.checkpoint_file, weights_only=True)
     assert differences(whole.state()["model"], state["model"]) == []
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_that_has_them(
+    tiny_flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    save = Checkpointer.save
+
+    def note_save(store: Checkpointer, *args: Any, **names: Any) -> float:
+        calls.append("save")
+        return save(store, *args, **names)
+
+    monkeypatch.setattr(RowRecord, "sync", lambda record: calls.append("sync"))
+    monkeypatch.setattr(Checkpointer, "save", note_save)
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in tiny_flags.items()}
+    flags |= {"max_steps": 4, "save_interval": 3, "record_rows": True}
+    minimind.pretrain(
+        TrainConfig(**flags, save_dir=str(tmp_path / "out"), checkpoint_dir=str(tmp_path / "out"))
+    )
+    assert calls.count("save") > 1
+    assert all(before == "sync" for before, call in itertools.pairwise(calls) if call == "save")
 
 
 def test_effective_configuration_repeats_the_run(make_run: MakeRun) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,10 +93,24 @@ def test_a_row_record_without_room_is_one_line_that_says_what_to_do(tmp_path: Pa
     record.close()
 
 
+def test_a_row_record_that_is_refused_late_stops_the_run_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    record = RowRecord(tmp_path / "rows.rank0.jsonl")
+    record.write(epoch=0, step=1, global_step=0, rows=[1])
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(MiniMindError, match=r"rows.rank0.jsonl cannot be written: Disk quota"):
+        record.sync()
+    RowRecord(None).sync()
+
+
 def test_a_hole_in_an_audit_is_told(
     config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Lines that were flushed only are lost in a power cut."""
+    """As of a run that was not audited all the time."""
     audited = replace(config, record_rows=True)
     prepare_records(audited, resumed_at=5)
     prepare_records(config, resumed_at=9)
