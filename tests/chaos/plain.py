@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -44,12 +45,21 @@ CLONE_NEWNS = 0x00020000
 VIEW = "CHAOS_VIEW"
 """Says which rank sees another folder in the place of its own: rank, folder, place, seconds."""
 LOOKS_AGAIN_SECONDS = 3.0
+NODES = "CHAOS_NODES"
+"""Says that each rank is on a node of its own: a folder, and what each rank sees in its place."""
+CLONE_NEWUTS = 0x04000000
 
 
 def shimmed_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
     """A rank forked from a server that has the shim loaded."""
     os.environ.update(environ)
     ctypes.CDLL(None).shim_configure()
+    if NODES in environ:
+        place, *mounts = environ[NODES].split("\n")
+        mount = mounts[int(environ.get("RANK", "0"))]
+        see(mount, place, 0.0)
+        be_called(Path(mount).name)
+        environ = environ | {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     if VIEW in environ:
         alike.WAIT_SECONDS = LOOKS_AGAIN_SECONDS
         rank, seen, place, seconds = environ[VIEW].split("\n")
@@ -57,6 +67,13 @@ def shimmed_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
             see(seen, place, float(seconds))
     faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
     rank_main(argv, environ, output)
+
+
+def be_called(name: str) -> None:
+    """Give the host of this process alone a name."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUTS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    socket.sethostname(name)
 
 
 def see(seen: str, place: str, seconds: float) -> None:
@@ -109,7 +126,11 @@ class PlainRun:
         self.settle()
         self.settings.write(faults or {})
         self._events_before = len(self._events.lines())
-        self._processes = self.run.start(self.world_size, target=shimmed_rank)
+        self._processes = self.start()
+
+    def start(self) -> list[Any]:
+        """Start the ranks of an attempt."""
+        return self.run.start(self.world_size, target=shimmed_rank)
 
     def is_scoring(self) -> bool:
         return "loss" in (self._metrics.lines() or [{}])[-1]
@@ -132,7 +153,7 @@ class PlainRun:
 
     def start_another(self) -> list[int]:
         """Start the same run once more beside the one under way; the exit codes of its ranks."""
-        return self.run.finish(self.run.start(self.world_size))
+        return self.run.finish(self.start())
 
     def is_over(self) -> bool:
         return bool(self.endings) and all(code == 0 for code in self.endings[-1].codes)
@@ -205,7 +226,8 @@ class PlainRun:
         if self.is_running():
             wait_for(lambda: self.steps() or not self.is_running(), "the first step")
             for pid in self.ranks():
-                os.kill(pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
         self.settle()
 
     def complete(self) -> None:
@@ -239,6 +261,7 @@ class PlainLayer:
     name = "plain"
     world_sizes = (1, 1, 1, 1, 2, 3)
     faults = (8, 14)
+    kind: type[PlainRun] = PlainRun
 
     def __init__(self, folder: Path, flags: dict[str, Any]) -> None:
         self.folder = folder
@@ -247,7 +270,7 @@ class PlainLayer:
     @contextlib.contextmanager
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[PlainRun]:
         """A run whose checkpoints lie on a file system of 8 MB, where mounting is allowed."""
-        run = PlainRun(self.folder / name, flags, world_size)
+        run = self.kind(self.folder / name, flags, world_size)
         run.checkpoint_dir.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(run.checkpoint_dir)]
         mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
@@ -262,11 +285,18 @@ class PlainLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[PlainLayer]:
     """Runs whose ranks are forked from a server that has the shim."""
+    with forked_with_shim():
+        yield PlainLayer(folder, training_flags(folder, epochs=10))
+
+
+@contextlib.contextmanager
+def forked_with_shim() -> Iterator[None]:
+    """Let processes be forked from a server that has the shim."""
     before = {name: os.environ.get(name) for name in preload()}
     os.environ.update(preload())
     restart_forkserver()
     try:
-        yield PlainLayer(folder, training_flags(folder, epochs=10))
+        yield
     finally:
         restart_forkserver()
         for name, value in before.items():

@@ -5,7 +5,16 @@ that it draws. It may return a word or two on what it did, for the report. The d
 which layers it applies, how an attempt may end because of it, and whether one does end.
 """
 
-from tests.chaos.faults import cluster, containers, files, launched, signals, starts
+from tests.chaos.faults import (
+    cluster,
+    containers,
+    files,
+    launched,
+    network_files,
+    parents,
+    signals,
+    starts,
+)
 from tests.chaos.faults.registry import Fault, applicable
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "containers",
     "files",
     "launched",
+    "parents",
     "signals",
     "starts",
 ]
