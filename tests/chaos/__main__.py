@@ -15,13 +15,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.chaos import docker, local, plain, procs, slurm
+from tests.chaos import docker, local, nfs, plain, procs, slurm
 from tests.chaos.driver import Driver
 from tests.chaos.report import table
 
 LAYERS = {
     "plain": plain.layer,
     "procs": procs.layer,
+    "nfs": nfs.layer,
     "local": local.layer,
     "slurm": slurm.layer,
     "docker": docker.layer,

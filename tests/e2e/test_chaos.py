@@ -6,17 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import local, plain
+from tests.chaos import local, nfs, plain
 from tests.chaos.driver import Driver
 from tests.chaos.slurm import SlurmLayer
 from tests.chaos.target import training_flags
 from tests.e2e.lab import Lab
+from tests.nfs import available
 
 PLAIN_SEED = 36
 """Draws, for two ranks: a full disk twice, the clock, vanished checkpoints, a second start, ranks
 suspended, one stopped, a kill at a file call."""
+NFS_SEED = 33
+"""Draws, for two ranks: writes refused, a stop and a kill right after it, stale handles, a move to
+other nodes, a kill at a file call."""
 LOCAL_SEED = 19
-"""Draws: the supervisor signalled, a stale checkpoint, a kill at a file call twice."""
+"""Draws: a launcher's command killed at a file call, a rank stopped at one, a stale checkpoint, a
+rank killed at a file call."""
 SLURM_SEED = 14
 """Draws: the supervisor in the job signalled, all ranks killed, ranks suspended."""
 
@@ -34,6 +39,13 @@ def test_ranks_alone(tmp_path: Path) -> None:
     with plain.layer(tmp_path / "plain") as layer:
         layer.faults = (8, 8)
         assert_whole(Driver(layer, tmp_path, PLAIN_SEED), faults=5)
+
+
+@pytest.mark.skipif(not available(), reason="mounting needs root and /dev/fuse")
+def test_ranks_on_nodes_with_a_network_file_system(tmp_path: Path) -> None:
+    with nfs.layer(tmp_path / "nfs") as layer:
+        layer.faults = (5, 5)
+        assert_whole(Driver(layer, tmp_path, NFS_SEED), faults=3)
 
 
 def test_under_the_local_executor(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "containers",
     "files",
     "launched",
+    "network_files",
     "parents",
     "signals",
     "starts",
