@@ -18,7 +18,7 @@ PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --max
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test pytest lint format types unit integration e2e e2e-clusters e2e-containers audit fuzz fuzz-guided chaos test-transformers \
+.PHONY: help setup train test pytest lint format types unit integration e2e e2e-clusters e2e-slurms e2e-containers audit fuzz fuzz-guided chaos test-transformers \
 	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -93,6 +93,16 @@ e2e: $(STAMP) ## tests on a real Slurm cluster and a real Docker engine, on this
 # Most of the time these wait for Slurm, and do so side by side: a cluster of its own for each file.
 e2e-clusters: $(STAMP)
 	$(BIN)/python -m pytest --timeout 1500 -n 3 --dist loadfile --ignore tests/e2e/docker tests/e2e
+
+# Other releases than this machine's, and other sites: Debian's packages in chroots. Outside CI.
+SITES := --release=trixie,--release=trixie+--stepmgr,--release=trixie+--accounting,--release=sid,--release=sid+--stepmgr,--release=sid+--accounting+--expedite
+comma := ,
+
+e2e-slurms: $(STAMP) ## the survival tests on Slurm 24.11 and 26.05 in chroots, as root: about an hour
+	for site in $(subst $(comma), ,$(SITES)); do echo "== $$site"; \
+		MINIMIND_E2E_SITE="$$(echo $$site | tr '+=' '  ')" $(BIN)/python -m pytest --timeout 1500 \
+			tests/e2e/test_survival.py tests/e2e/test_queue.py tests/e2e/test_site.py || exit 1; \
+	done
 
 e2e-containers: $(STAMP)
 	$(BIN)/python -m pytest --timeout 1500 tests/e2e/docker

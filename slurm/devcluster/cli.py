@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .daemons import Cluster
 from .install import install
-from .options import PREEMPT_MODES, DevClusterError, Options, default_folder
+from .options import PREEMPT_MODES, RELEASES, DevClusterError, Options, default_folder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +61,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="every node in its own network namespace, with address and hostname (root)",
     )
     add("--subnet", default=defaults.subnet, help="first three bytes of --netns's addresses")
+    add(
+        "--release",
+        choices=RELEASES,
+        default=defaults.release,
+        help="Slurm of this machine, or a Debian release's in a chroot (root; %(default)s)",
+    )
+    add("--accounting", action="store_true", help="slurmdbd and MariaDB: a real sacct")
+    add("--stepmgr", action="store_true", help="jobs manage their steps themselves (24.05)")
+    add(
+        "--qos-preempt",
+        action="store_true",
+        help="the QOS high preempts normal, in every partition (with --accounting)",
+    )
+    add("--expedite", action="store_true", help="allow --requeue=expedite (25.11)")
     add("--no-install", action="store_true", help="do not install Slurm; fail if it is missing")
     commands.add_parser("down", help="stop the cluster and remove all of it")
     commands.add_parser("status", help="say what runs; exit status 1 when the cluster is not whole")
@@ -74,12 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _up(arguments: argparse.Namespace) -> int:
     names = [field.name for field in dataclasses.fields(Options)]
     options = Options(**{name: getattr(arguments, name) for name in names})
-    if not arguments.no_install:
-        install(netns=options.netns)
+    if not arguments.no_install and options.release == "host":
+        install(netns=options.netns, accounting=options.accounting)
     cluster = Cluster(arguments.folder, options)
     if cluster.options_file.exists():
         before = Options.load(cluster.options_file)
-        fixed = ("nodes", "gpus", "cpus", "netns", "subnet", "base_port")
+        fixed = ("nodes", "gpus", "cpus", "netns", "subnet", "base_port", "release")
+        fixed += ("accounting", "stepmgr", "qos_preempt")
         if any(getattr(before, name) != getattr(options, name) for name in fixed):
             Cluster(arguments.folder, before).down()
     try:
@@ -90,6 +105,8 @@ def _up(arguments: argparse.Namespace) -> int:
     print(f"Slurm runs: {options.nodes} nodes, {options.gpus} pretend GPUs each.")
     print("Use it in this shell with:")
     print(f"  export SLURM_CONF={shlex.quote(str(cluster.conf))}")
+    if options.release != "host":
+        print(f"  export PATH={shlex.quote(str(cluster.folder / 'bin'))}:$PATH")
     return 0
 
 

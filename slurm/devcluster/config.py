@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .options import Options
+from .options import DevClusterError, Options
 
 PRETEND_DEVICES = [f"/dev/tty{i}" for i in range(1, 64)]
 """Device files that exist on any Linux: Slurm wants a file per GPU to set CUDA_VISIBLE_DEVICES."""
@@ -42,7 +42,7 @@ def slurm_conf(
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_CPU",
         "SchedulerType=sched/backfill",
-        "SchedulerParameters=bf_interval=5,sched_interval=5",
+        f"SchedulerParameters={','.join(_scheduler(options, version))}",
         "ReturnToService=2",
         f"SlurmdTimeout={options.slurmd_timeout}",
         "SlurmctldTimeout=30",
@@ -50,17 +50,16 @@ def slurm_conf(
         "InactiveLimit=0",
         "MinJobAge=3600",
         "JobRequeue=1",
-        "PreemptType=preempt/partition_prio",
+        f"PreemptType=preempt/{'qos' if options.qos_preempt else 'partition_prio'}",
         f"PreemptMode={options.preempt_mode}",
-        "AccountingStorageType=accounting_storage/none",
         "JobCompType=jobcomp/none",
+        *_accounting(options, folder),
+        *_controller(options, version),
     ]
-    if options.send_user_signal:
-        lines.append(
-            "PreemptParameters=send_user_signal"
-            if version >= (23, 2)
-            else "SlurmctldParameters=preempt_send_user_signal"
-        )
+    if options.send_user_signal and version >= (23, 2):
+        lines.append("PreemptParameters=send_user_signal")
+    if options.stepmgr:
+        lines.append("PrologFlags=contain")
     if options.gpus:
         lines.append("GresTypes=gpu")
     gres = f" Gres=gpu:{options.gpus}" if options.gpus else ""
@@ -71,10 +70,71 @@ def slurm_conf(
             f"NodeName={name} NodeHostname={hostname} NodeAddr={options.node_address(name)}"
             f" Port={port} CPUs={options.cpus} RealMemory=4000{gres} State=UNKNOWN"
         )
+    # Under preempt/qos the QOS says who is preempted, whatever the partition says.
+    mode = "OFF" if options.qos_preempt else options.preempt_mode
     lines += [
         "PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1"
-        f" PreemptMode={options.preempt_mode} GraceTime={options.grace_time}",
+        f" PreemptMode={mode} GraceTime={options.grace_time}",
         "PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scheduler(options: Options, version: tuple[int, int]) -> list[str]:
+    delay = [f"requeue_delay={options.requeue_delay}"] if version >= (25, 11) else []
+    return ["bf_interval=5", "sched_interval=5", *delay]
+
+
+def _controller(options: Options, version: tuple[int, int]) -> list[str]:
+    """SlurmctldParameters, where this version has what is asked for.
+
+    Raises:
+        DevClusterError: it has not.
+    """
+    asked = {
+        "enable_stepmgr": (options.stepmgr, "--stepmgr", (24, 5)),
+        "enable_expedited_requeue": (options.expedite, "--expedite", (25, 11)),
+    }
+    for wanted, option, since in asked.values():
+        if wanted and version < since:
+            needed, here = (f"{major}.{minor:02}" for major, minor in (since, version))
+            raise DevClusterError(f"{option} needs Slurm {needed}, and this is {here}: --release")
+    names = [name for name, (wanted, _, _) in asked.items() if wanted]
+    if options.send_user_signal and version < (23, 2):
+        names.append("preempt_send_user_signal")
+    return [f"SlurmctldParameters={','.join(names)}"] if names else []
+
+
+def _accounting(options: Options, folder: Path) -> list[str]:
+    if not options.accounting:
+        return ["AccountingStorageType=accounting_storage/none"]
+    enforced = ["AccountingStorageEnforce=limits,qos"] if options.qos_preempt else []
+    return [
+        "AccountingStorageType=accounting_storage/slurmdbd",
+        "AccountingStorageHost=127.0.0.1",
+        f"AccountingStoragePort={options.accounting_port}",
+        # Questions to slurmdbd do not go by AuthInfo.
+        f"AccountingStoragePass={folder}/munge/munge.socket",
+        "AccountingStorageTRES=gres/gpu",
+        "JobAcctGatherType=jobacct_gather/linux",
+        *enforced,
+    ]
+
+
+def slurmdbd_conf(options: Options, folder: Path, *, user: str) -> str:
+    """The text of slurmdbd.conf."""
+    lines = [
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={folder}/munge/munge.socket",
+        "DbdHost=localhost",
+        f"DbdPort={options.accounting_port}",
+        f"SlurmUser={user}",
+        "StorageType=accounting_storage/mysql",
+        "StorageHost=127.0.0.1",
+        f"StoragePort={options.accounting_port - 1}",
+        "StorageUser=slurm",
+        f"LogFile={folder}/logs/slurmdbd.log",
+        f"PidFile={folder}/pids/slurmdbd.pid",
     ]
     return "\n".join(lines) + "\n"
 

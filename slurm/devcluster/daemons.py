@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import config, netns
+from . import accounting, config, netns, release
 from .install import require, slurm_version
 from .options import DevClusterError, Options
 
 MARK = "DEVCLUSTER_FOLDER"
 """Environment variable of every daemon we start, by which leftovers are found again."""
 
+DAEMONS = ("slurmctld", "slurmd", "slurmstepd", "slurmdbd", "mariadbd", "munged")
 START_SECONDS = 120
 """For a daemon to start. It takes one, on a machine that does nothing else."""
 
@@ -71,7 +72,14 @@ class Cluster:
             for key, value in os.environ.items()
             if not key.startswith(("SLURM_", "SBATCH_", "SRUN_"))
         }
-        return clean | {"SLURM_CONF": str(self.conf), MARK: str(self.folder)}
+        own = {"SLURM_CONF": str(self.conf), MARK: str(self.folder)}
+        return clean | own | {"PATH": f"{clean.get('PATH', '')}:/usr/sbin:/sbin"}
+
+    def words(self, program: str) -> list[str]:
+        """The words that start a program of the cluster's release."""
+        if self.options.release == "host":
+            return [require(program)]
+        return [*release.enter_command(release.make(self.options.release), self.folder), program]
 
     def up(self) -> None:
         """Starts what does not run, and makes what runs follow changed options.
@@ -82,15 +90,23 @@ class Cluster:
         for name in ("munge", "state", "spool", "pids", "logs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
+        if self.options.release != "host":
+            release.write_clients(release.make(self.options.release), self.folder)
         if self.options.netns:
             netns.create(self.options)
         changed = self._write_config()
         self._start_munged()
+        if self.options.accounting:
+            self._start_accounting()
         if changed:
             self._stop(self._pid("slurmctld"))
         if not self._runs("slurmctld"):
-            self._start(["slurmctld", "-f", str(self.conf)], "slurmctld")
+            self._start([*self.words("slurmctld"), "-f", str(self.conf)], "slurmctld")
         self._wait_for_controller()
+        if self.options.accounting:
+            for entry in accounting.entries(self.options, self._user):
+                # One that is there already is a complaint.
+                self._ask("sacctmgr", "--immediate", "add", *entry)
         for name in self.options.node_names:
             self.start_node(name)
         if changed:
@@ -103,9 +119,8 @@ class Cluster:
         if self._runs(f"slurmd-{name}"):
             return
         prefix = netns.enter_command(name, self.folder / "hosts") if self.options.netns else []
-        self._start(
-            [*prefix, require("slurmd"), "-N", name, "-f", str(self.conf)], f"slurmd-{name}"
-        )
+        command = [*prefix, *self.words("slurmd"), "-N", name, "-f", str(self.conf)]
+        self._start(command, f"slurmd-{name}")
 
     def node_pid(self, name: str) -> int | None:
         """The process id of ``name``'s slurmd, if it runs."""
@@ -114,17 +129,12 @@ class Cluster:
     def down(self) -> None:
         """Cancels all jobs, stops all daemons and what they started, removes the folder."""
         if self._runs("slurmctld"):
-            subprocess.run(
-                [require("scancel"), "--state=PENDING"], env=self.environment, capture_output=True
-            )
-            subprocess.run(
-                [require("scancel"), "--signal=KILL", "--full", f"--user={os.getuid()}"],
-                env=self.environment,
-                capture_output=True,
-            )
+            self._ask("scancel", "--state=PENDING")
+            self._ask("scancel", "--signal=KILL", "--full", f"--user={os.getuid()}")
         for name in [f"slurmd-{node}" for node in self.options.node_names] + ["slurmctld"]:
             self._stop(self._pid(name))
-        self._stop(self._pid("munged"))
+        for name in ("slurmdbd", "mariadbd", "munged"):
+            self._stop(self._pid(name))
         for pid in self.leftovers():
             self._stop(pid, hard=True)
         if self.options.netns:
@@ -144,12 +154,8 @@ class Cluster:
                 program = os.path.basename(os.readlink(entry / "exe"))
             except OSError:
                 continue
-            daemon = mark in variables and program in {
-                "slurmctld",
-                "slurmd",
-                "slurmstepd",
-                "munged",
-            }
+            # Debian's Slurm has the names of its programs from /etc/alternatives.
+            daemon = mark in variables and program.removesuffix("-wlm") in DAEMONS
             # A shell that only exported SLURM_CONF is the user's; a job's process has a job id.
             job = conf in variables and any(v.startswith(b"SLURM_JOB_ID=") for v in variables)
             if daemon or job:
@@ -159,35 +165,60 @@ class Cluster:
 
     def node_states(self) -> dict[str, str]:
         """Node name → state as sinfo prints it; empty when the controller does not answer."""
-        answer = subprocess.run(
-            [require("sinfo"), "--noheader", "--Node", "--format=%N %T"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
+        answer = self._ask("sinfo", "--noheader", "--Node", "--format=%N %T")
         return dict(line.split(None, 1) for line in answer.stdout.splitlines() if " " in line)
 
     def running(self) -> dict[str, bool]:
         """Daemon → whether it runs."""
-        names = ["munged", "slurmctld", *(f"slurmd-{node}" for node in self.options.node_names)]
+        extra = ["mariadbd", "slurmdbd"] if self.options.accounting else []
+        names = [
+            "munged",
+            *extra,
+            "slurmctld",
+            *(f"slurmd-{node}" for node in self.options.node_names),
+        ]
         return {name: self._runs(name) for name in names}
 
     def scontrol(self, *arguments: str) -> str:
         """Runs scontrol on this cluster and returns what it prints."""
+        done = self._ask("scontrol", *arguments)
+        done.check_returncode()
+        return done.stdout
+
+    def _ask(self, client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [require("scontrol"), *arguments],
-            env=self.environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+            [*self.words(client), *arguments], env=self.environment, capture_output=True, text=True
+        )
+
+    @property
+    def _user(self) -> str:
+        return pwd.getpwuid(os.getuid()).pw_name
+
+    def _start_accounting(self) -> None:
+        database = self.folder / "database"
+        accounting.make_database(database, self.words, self.environment)
+        if not self._runs("mariadbd"):
+            pid_file = self.folder / "pids" / "mariadbd.pid"
+            words = accounting.database_command(database, pid_file, self.options, self.words)
+            self._start_in_background(words, "mariadbd")
+        conf = self.folder / "slurmdbd.conf"
+        conf.touch(mode=0o600)
+        conf.write_text(config.slurmdbd_conf(self.options, self.folder, user=self._user))
+        if not self._runs("slurmdbd"):
+            connector = f"LD_LIBRARY_PATH={release.CONNECTOR}"
+            self._start([*self.words("env"), connector, "slurmdbd"], "slurmdbd")
+        self._wait_for(lambda: self._ask("sacctmgr", "show", "cluster"), "slurmdbd")
+
+    def _wait_for(self, ask: Callable[[], subprocess.CompletedProcess[str]], daemon: str) -> None:
+        logs = self.folder / "logs"
+        wait_until(lambda: ask().returncode == 0, f"{daemon} did not answer (see {logs})", 60)
 
     def _write_config(self) -> bool:
         """Writes the config files; True when a running cluster has to follow a change."""
         host = socket.gethostname()
-        user = pwd.getpwuid(os.getuid()).pw_name
+        version = slurm_version(self.words("slurmctld"))
         text = config.slurm_conf(
-            self.options, self.folder, user=user, host=host, version=slurm_version()
+            self.options, self.folder, user=self._user, host=host, version=version
         )
         before = self.conf.read_text() if self.conf.exists() else None
         self.conf.write_text(text)
@@ -205,7 +236,7 @@ class Cluster:
             key.touch(mode=0o600)
             key.write_bytes(secrets.token_bytes(128))
         command = [
-            require("munged"),
+            *self.words("munged"),
             "--force",
             f"--key-file={key}",
             f"--socket={munge / 'munge.socket'}",
@@ -215,8 +246,21 @@ class Cluster:
         ]
         self._start(command, "munged")
 
+    def _start_in_background(self, command: list[str], name: str) -> None:
+        """Starts a program that does not become a daemon by itself."""
+        log = self.folder / "logs" / f"{name}.start.log"
+        with log.open("w") as output:
+            subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(lambda: self._runs(name), f"{name} did not start (see {log})", START_SECONDS)
+
     def _start(self, command: list[str], name: str) -> None:
-        command = [require(command[0]), *command[1:]]
         log = self.folder / "logs" / f"{name}.start.log"
         with log.open("w") as output:
             done = subprocess.run(
@@ -262,10 +306,7 @@ class Cluster:
 
     def _wait_for_controller(self) -> None:
         def answers() -> bool:
-            ping = subprocess.run(
-                [require("scontrol"), "ping"], env=self.environment, capture_output=True, text=True
-            )
-            return "is UP" in ping.stdout
+            return "is UP" in self._ask("scontrol", "ping").stdout
 
         wait_until(answers, f"slurmctld did not answer (see {self.folder}/logs)", 60)
 

@@ -17,6 +17,7 @@ PROGRAMS = {
     "scontrol": "slurm-wlm",
     "munged": "munge",
 }
+ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
 NETNS_PROGRAMS = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
 
 
@@ -37,19 +38,24 @@ def require(program: str) -> str:
     return path
 
 
-def missing_packages(*, netns: bool) -> list[str]:
+def missing_packages(*, netns: bool, accounting: bool = False) -> list[str]:
     """The Debian packages of the programs that are not there."""
     wanted = PROGRAMS | (NETNS_PROGRAMS if netns else {})
+    wanted |= ACCOUNTING_PROGRAMS if accounting else {}
     return sorted({package for program, package in wanted.items() if find(program) is None})
 
 
-def install(*, netns: bool) -> None:
+def install(*, netns: bool, accounting: bool = False) -> None:
     """Installs what is missing through apt when root.
 
     Raises:
         DevClusterError: not root, no apt, or apt failed; the message says what to install.
     """
-    packages = missing_packages(netns=netns)
+    install_packages(missing_packages(netns=netns, accounting=accounting))
+
+
+def install_packages(packages: list[str]) -> None:
+    """Installs Debian packages; ``install`` says what may go wrong."""
     if not packages:
         return
     command = f"apt-get install {' '.join(packages)}"
@@ -77,11 +83,9 @@ def install(*, netns: bool) -> None:
             policy.unlink()
 
 
-def slurm_version() -> tuple[int, int]:
-    """(major, minor) of the installed Slurm, e.g. ``(22, 5)``."""
-    output = subprocess.run(
-        [require("slurmctld"), "-V"], check=True, capture_output=True, text=True
-    ).stdout
+def slurm_version(slurmctld: list[str]) -> tuple[int, int]:
+    """(major, minor) of the Slurm that the words ``slurmctld`` start, e.g. ``(22, 5)``."""
+    output = subprocess.run([*slurmctld, "-V"], check=True, capture_output=True, text=True).stdout
     match = re.search(r"(\d+)\.(\d+)", output)
     if match is None:
         raise DevClusterError(f"cannot read a version from `slurmctld -V`: {output!r}")

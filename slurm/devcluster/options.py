@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 PREEMPT_MODES = ("REQUEUE", "CANCEL")
+RELEASES = ("host", "trixie", "sid")
+"""This machine's own packages, or a Debian release's: 24.11 in trixie, 26.05 in sid."""
 
 
 class DevClusterError(Exception):
@@ -36,6 +38,11 @@ class Options:
     base_port: int = 17000
     netns: bool = False
     subnet: str = "10.77.0"
+    release: str = "host"
+    accounting: bool = False
+    stepmgr: bool = False
+    qos_preempt: bool = False
+    expedite: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 64:
@@ -48,6 +55,10 @@ class Options:
             raise DevClusterError(
                 f"--preempt-mode {self.preempt_mode}: choose one of {', '.join(PREEMPT_MODES)}"
             )
+        if self.release not in RELEASES:
+            raise DevClusterError(f"--release {self.release}: choose one of {', '.join(RELEASES)}")
+        if self.qos_preempt and not self.accounting:
+            raise DevClusterError("--qos-preempt needs --accounting: that is where a QOS is kept")
         if self.requeue_delay < 5:
             # Slurm takes a smaller cred_expire for none, and waits its default of two minutes.
             raise DevClusterError(f"--requeue-delay {self.requeue_delay}: choose 5 or more")
@@ -68,6 +79,11 @@ class Options:
     def controller_address(self) -> str:
         """The address that slurmctld listens on."""
         return f"{self.subnet}.1" if self.netns else "127.0.0.1"
+
+    @property
+    def accounting_port(self) -> int:
+        """Where slurmdbd listens; its database has the port below."""
+        return self.base_port - 1
 
     def save(self, path: Path) -> None:
         """Writes the options as JSON, for ``status`` and the next ``up``."""

@@ -15,7 +15,9 @@ from tests.needs import lacks
 
 sys.path.insert(0, str(REPOSITORY / "slurm"))
 
-CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5")
+SITE = tuple(os.environ.get("MINIMIND_E2E_SITE", "").split())
+"""Options of the cluster besides those of the tests, such as ``--release sid --stepmgr``."""
+CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5", *SITE)
 
 
 def slurm_or_skip(*, netns: bool = False) -> None:
@@ -23,6 +25,8 @@ def slurm_or_skip(*, netns: bool = False) -> None:
     from devcluster.install import install, missing_packages
     from devcluster.options import DevClusterError
 
+    if "--release" in SITE:
+        return
     if not missing_packages(netns=netns):
         return
     try:
@@ -44,6 +48,8 @@ def base_port() -> str:
 
 def make_lab(folder: Path, *options: str) -> Lab:
     environment = lab_environment() | {"SLURM_CONF": str(folder / "slurm" / "slurm.conf")}
+    # Where Slurm is of another release, its commands.
+    environment["PATH"] = f"{folder / 'slurm' / 'bin'}:{environment['PATH']}"
     lab = Lab(folder, environment, options)
     lab.devcluster("up")
     return lab

@@ -49,15 +49,17 @@ def test_drill_passes_bit_for_bit(slurm: Lab) -> None:
 
 def test_sweep_is_an_array_of_runs_that_survive_alone(slurm: Lab) -> None:
     """The last point has the array's own id: what is asked for it must reach it alone."""
-    options = ("--nodes", "1", "--gpus", "1", *FAKE, "--vary", "crash_at=-1,6", "--json")
+    options = ("--nodes", "1", "--gpus", "1", *FAKE, "--vary", "crash_at=-1,-2", "--json")
     train = ("--max_steps", "150", "--step_seconds", "0.1")
     points = json.loads(slurm.ok("sweep", "--name", "grid", *options, "--", *train))
     array = points[0]["job_id"].split("_")[0]
     assert [point["job_id"] for point in points] == [f"{array}_0", f"{array}_1"]
+    slurm.wait_for_step("grid/1", 3)
+    slurm.command("scancel", "--signal=USR1", f"{array}_1.0")
     slurm.wait("grid/0")
     slurm.wait("grid/1")
     assert slurm.causes("grid/0") == ["done"]
-    assert slurm.causes("grid/1") == ["crash", "done"]
+    assert slurm.causes("grid/1") == ["stop_requested", "done"]
     assert (slurm.runs / "grid" / "1" / "batch.log").exists()
 
 

@@ -34,6 +34,30 @@ def test_switch_for_user_signals_by_version() -> None:
     assert "send_user_signal" not in conf(Options())
 
 
+def test_what_a_version_lacks_is_one_line() -> None:
+    assert "SlurmctldParameters=enable_stepmgr\n" in conf(Options(stepmgr=True), (24, 11))
+    assert "PrologFlags=contain" in conf(Options(stepmgr=True), (24, 11))
+    with pytest.raises(DevClusterError, match=r"--stepmgr needs Slurm 24.05, and this is 22.05"):
+        conf(Options(stepmgr=True))
+    with pytest.raises(DevClusterError, match=r"--expedite needs Slurm 25.11, and this is 24.11"):
+        conf(Options(expedite=True), (24, 11))
+
+
+def test_requeue_delay_by_version() -> None:
+    assert "requeue_delay" not in conf(Options(requeue_delay=7), (24, 11))
+    assert "sched_interval=5,requeue_delay=7\n" in conf(Options(requeue_delay=7), (25, 11))
+
+
+def test_accounting_and_its_qos() -> None:
+    text = conf(Options(accounting=True, qos_preempt=True, base_port=100))
+    assert "PreemptType=preempt/qos\n" in text
+    assert "AccountingStoragePort=99\n" in text
+    assert "PreemptMode=OFF GraceTime" in text, "the QOS alone says who is preempted"
+    assert "StoragePort=98\n" in config.slurmdbd_conf(Options(base_port=100), Path("/f"), user="me")
+    with pytest.raises(DevClusterError, match="--qos-preempt needs --accounting"):
+        Options(qos_preempt=True)
+
+
 def test_namespaces_have_addresses_and_names() -> None:
     options = Options(netns=True, subnet="10.9.8")
     assert "NodeHostname=n2 NodeAddr=10.9.8.12" in conf(options)
