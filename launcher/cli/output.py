@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from launcher.containers import runtimes
 from launcher.inspect import run_state as state
 from launcher.inspect.run_state import RunState
+from launcher.slurm.environment import describe_defaults
 from launcher.slurm.sbatch import batch_script
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -48,6 +50,8 @@ def print_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) 
     else:
         sys.stdout.write(text)
         if spec.cluster == "slurm":
+            for line in describe_defaults(os.environ):
+                note(line)
             note(f"The ranks of {run.name}: {command}")
 
 

@@ -17,6 +17,7 @@ from launcher.inspect.control import cancel_run
 from launcher.inspect.probe import disk_speed
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition
+from launcher.slurm.environment import describe_defaults
 from launcher.slurm.parse import leading_number
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
@@ -53,6 +54,7 @@ def examine(runs_dir: Path) -> list[Finding]:
     if not config or site is None:
         return [Finding(BAD, "slurm", "the controller does not answer (scontrol ping)"), *found]
     speed = disk_speed(runs_dir)
+    found += [Finding(GOOD, "defaults", line) for line in describe_defaults(os.environ)]
     found += examine_config(config)
     for partition in site.partitions.values():
         found.append(examine_partition(partition, config, speed))

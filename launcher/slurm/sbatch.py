@@ -18,6 +18,23 @@ SHORT_LIMIT_MINUTES = 10
 """Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
 
 
+SHORT = {
+    "A": "account",
+    "C": "constraint",
+    "D": "chdir",
+    "J": "job-name",
+    "N": "nodes",
+    "c": "cpus-per-task",
+    "o": "output",
+    "p": "partition",
+    "q": "qos",
+    "t": "time",
+    "x": "exclude",
+}
+"""sbatch's one-letter names for options that we set."""
+OPPOSITE = {"no-requeue": "requeue"}
+
+
 def batch_script(spec: JobSpec, *, array: bool = False) -> str:
     """The exact batch script of this spec (an array's but for its range); needs no Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
@@ -51,7 +68,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     asked = sbatch_parameters(spec)
     others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
     ignored = " ".join(number.name.removeprefix("SIG") for number in IGNORED_BY_BATCH_SHELL)
-    return {
+    ours = {
         **asked,
         "gpus_per_node": spec.gpus if spec.request_gpus else None,
         "wckey": None,
@@ -66,6 +83,25 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
             "output": str(RunFolder(run.root / "%a").batch_log if array else run.batch_log),
             "requeue": True,
             **{name: value for name, value in others.items() if value is not None},
-            **spec.sbatch,
         },
     }
+    return with_site_options(ours, spec.sbatch)
+
+
+def with_site_options(ours: dict[str, Any], sbatch: dict[str, Any]) -> dict[str, Any]:
+    """What executor is given, with a profile's own options of sbatch in the place of ours.
+
+    However they are spelt: ``t``, ``time``, ``cpus-per-task`` or ``cpus_per_task``. False leaves
+    an option out.
+    """
+    more = {name.replace("_", "-"): value for name, value in ours["additional_parameters"].items()}
+    merged = dict(ours)
+    for given, value in sbatch.items():
+        name = SHORT.get(given, given).replace("_", "-")
+        if name.replace("-", "_") in merged:
+            merged[name.replace("-", "_")] = None
+        for replaced in (name, OPPOSITE.get(name, "")):
+            more.pop(replaced, None)
+        if value is not False:
+            more[name] = value
+    return {**merged, "additional_parameters": more}

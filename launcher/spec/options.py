@@ -96,6 +96,9 @@ class Option:
     sbatch: str = ""
     """The parameter that sbatch gets the value by."""
 
+    variable: str = ""
+    """Where sbatch looks for a user's default; it would win over what the batch script says."""
+
     @property
     def flag(self) -> str:
         """The option as a person writes it."""
@@ -152,13 +155,31 @@ class Options:
         sbatch="ntasks_per_node",
     )
     partition: str | None = option(
-        str, WHERE, "Slurm partition.", commands=QUEUED, one_word=True, sbatch="partition"
+        str,
+        WHERE,
+        "Slurm partition.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="partition",
+        variable="SBATCH_PARTITION",
     )
     account: str | None = option(
-        str, WHERE, "Slurm account.", commands=QUEUED, one_word=True, sbatch="account"
+        str,
+        WHERE,
+        "Slurm account.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="account",
+        variable="SBATCH_ACCOUNT",
     )
     qos: str | None = option(
-        str, WHERE, "Slurm quality of service.", commands=QUEUED, one_word=True, sbatch="qos"
+        str,
+        WHERE,
+        "Slurm quality of service.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="qos",
+        variable="SBATCH_QOS",
     )
     time_minutes: int | None = option(
         str,
@@ -169,21 +190,40 @@ class Options:
         value=_minutes,
         least=1,
         sbatch="time",
+        variable="SBATCH_TIMELIMIT",
     )
     mem: str | None = option(
-        str, SIZE, "Memory a node, e.g. 64G.", commands=QUEUED, one_word=True, sbatch="mem"
+        str,
+        SIZE,
+        "Memory a node, e.g. 64G.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="mem",
+        variable="SBATCH_MEM_PER_NODE",
     )
     cpus_per_gpu: int | None = option(
         int, SIZE, "CPUs for each rank.", commands=QUEUED, least=1, sbatch="cpus_per_task"
     )
     constraint: str | None = option(
-        str, WHERE, "Node features.", commands=QUEUED, one_word=True, sbatch="constraint"
+        str,
+        WHERE,
+        "Node features.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="constraint",
+        variable="SBATCH_CONSTRAINT",
     )
     exclude: str | None = option(
         str, WHERE, "Nodes to avoid.", commands=QUEUED, one_word=True, sbatch="exclude"
     )
     reservation: str | None = option(
-        str, WHERE, "Slurm reservation.", commands=QUEUED, one_word=True, sbatch="reservation"
+        str,
+        WHERE,
+        "Slurm reservation.",
+        commands=QUEUED,
+        one_word=True,
+        sbatch="reservation",
+        variable="SBATCH_RESERVATION",
     )
     sbatch: dict[str, Any] = in_profile(dict, {})
     """Passed to sbatch as it is."""
@@ -280,18 +320,32 @@ def profile_keys() -> dict[str, Any]:
     return {row.key: row.key_kind or row.kind for row in OPTIONS if row.key}
 
 
-def spec_values(given: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Field of the spec → its value, for what was given or lies in the profile.
+def spec_values(
+    given: Mapping[str, Any],
+    profile: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Field of the spec → its value, for what was given, or else lies in the profile.
+
+    Args:
+        environment: where a user's own defaults for sbatch are looked for, after the profile.
 
     Raises:
         ConfigError: a text that means no such value.
     """
+    own = user_defaults(environment or {})
     values = {
-        row.field_name: row.value(profile.get(row.key or ""), given.get(row.name))
+        row.field_name: row.value({**own, **profile}.get(row.key or ""), given.get(row.name))
         for row in OPTIONS
         if row.field_name
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def user_defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """Key of a profile → the value of the variable that sbatch itself would take it from."""
+    found = {row.key: environment.get(row.variable) for row in OPTIONS if row.variable}
+    return {key: value for key, value in found.items() if key and value}
 
 
 def sbatch_parameters(spec: Options) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def build_spec(
     check_path(str(runs), "--runs-dir")
     run_dir = runs / name
     check_writable(run_dir)
-    values = spec_values(options, profile)
+    values = spec_values(options, profile, os.environ if cluster == "slurm" else None)
     image, runtime = _find_image(values.get("image"), values.get("container", "auto"))
     python = values.get("python", sys.executable if runtime == "none" else "python3")
     module = options.get("module") or TRAIN_MODULE

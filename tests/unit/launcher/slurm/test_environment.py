@@ -6,7 +6,12 @@ import os
 
 import pytest
 
-from launcher.slurm.environment import outer_environment, own_job, submission_environment
+from launcher.slurm.environment import (
+    describe_defaults,
+    outer_environment,
+    own_job,
+    submission_environment,
+)
 
 
 def test_a_job_is_called_by_its_id_and_a_task_by_its_arrays() -> None:
@@ -22,6 +27,10 @@ def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
         "SLURM_NTASKS": "4",
         "SLURMD_NODENAME": "n1",
         "SBATCH_PARTITION": "x",
+        "SBATCH_CPU_BIND_TYPE": "mask",
+        "SBATCH_REQUEUE": "expedite",
+        "SBATCH_WCKEY": "kept",
+        "SLURM_CLUSTERS": "kept",
         "SRUN_CPUS_PER_TASK": "1",
         "SUBMITIT_EXECUTOR": "slurm",
         "RANK": "0",
@@ -31,8 +40,18 @@ def test_outer_job_is_scrubbed_but_the_cluster_stays() -> None:
         "RANKING": "kept",
         "HOME": "/h",
     }
-    kept = {"SLURM_CONF": "/c", "RANKING": "kept", "HOME": "/h"}
+    kept = {"SBATCH_WCKEY": "kept", "SLURM_CLUSTERS": "kept"}
+    kept |= {"SLURM_CONF": "/c", "RANKING": "kept", "HOME": "/h"}
     assert outer_environment(outer) == kept
+
+
+def test_what_becomes_of_a_users_defaults_is_said() -> None:
+    own = {"SBATCH_ACCOUNT": "lab", "SLURM_CLUSTERS": "big", "SBATCH_EXPORT": "NONE"}
+    jobs = {"SLURM_JOB_ID": "7", "SBATCH_CPU_BIND": "mask", "SLURM_CLUSTER_NAME": "big"}
+    count, ignored = describe_defaults({**own, **jobs})
+    assert count.endswith("otherwise: SBATCH_ACCOUNT=lab, SLURM_CLUSTERS=big")
+    assert ignored.endswith("itself: SBATCH_EXPORT")
+    assert describe_defaults(jobs) == []
 
 
 def test_submission_environment_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

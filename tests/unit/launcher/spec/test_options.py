@@ -77,3 +77,12 @@ def test_lists_of_the_profile_and_the_command_line_are_joined() -> None:
 def test_limits_name_the_flag() -> None:
     with pytest.raises(ConfigError, match="--cpus-per-gpu 0: must be 1 or more"):
         JobSpec(name="n", run_dir="/r", workdir="/w", cpus_per_gpu=0)
+
+
+def test_a_users_own_defaults_for_sbatch_come_after_flags_and_profile() -> None:
+    own = {"SBATCH_ACCOUNT": "mine", "SBATCH_PARTITION": "mine", "SBATCH_TIMELIMIT": "1-0"}
+    values = spec_values({"account": "flag"}, {"partition": "site"}, own)
+    assert (values["account"], values["partition"]) == ("flag", "site")
+    assert values["time_minutes"] == 1440
+    assert spec_values({}, {}, own)["account"] == "mine"
+    assert "account" not in spec_values({}, {})

@@ -122,3 +122,24 @@ def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> Non
     command = rank_command(spec)
     assert command[-len(words[4:]) :] == words[4:]
     assert f"{workdir}:{workdir}" in command
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "lines"),
+    [
+        ({"t": "9"}, ["#SBATCH --time=9"]),
+        ({"cpus_per_task": 4}, ["#SBATCH --cpus-per-task=4"]),
+        ({"gpus_per_node": "a100:8"}, ["#SBATCH --gpus-per-node=a100:8"]),
+        ({"open_mode": "truncate"}, ["#SBATCH --open-mode=truncate"]),
+        ({"no-requeue": True}, ["#SBATCH --no-requeue"]),
+        ({"requeue": False}, []),
+    ],
+)
+def test_a_sites_option_replaces_ours_however_it_is_spelt(
+    sbatch: dict[str, Any], lines: list[str], make_spec: Callable[..., JobSpec]
+) -> None:
+    spec = make_spec(time_minutes=60, cpus_per_gpu=2, sbatch=sbatch)
+    option = next(iter(lines), "#SBATCH --requeue").partition("=")[0].replace("--no-", "--")
+    script = batch_script(spec).replace("--no-", "--").splitlines()
+    found = [line for line in script if line.partition("=")[0] == option]
+    assert found == [line.replace("--no-", "--") for line in lines]
