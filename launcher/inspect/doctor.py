@@ -69,14 +69,16 @@ def examine_config(config: dict[str, str]) -> list[Finding]:
     else:
         text = "JobRequeue=0: the launcher asks with --requeue; ask your site if it is refused"
         found.append(Finding(WARN, "requeue", text))
-    delay = _requeue_delay(config)
-    found.append(Finding(GOOD, "requeue delay", f"a requeued job waits about {delay} s"))
+    waits = f"a requeued job waits about {_requeue_delay(config)} s"
+    if slurm.expedites(config):
+        waits = "the launcher asks for expedited requeues: a job that stops starts again at once"
+    found.append(Finding(GOOD, "requeue delay", waits))
     if "send_user_signal" in config.get("SlurmctldParameters", "") + config.get(
         "PreemptParameters", ""
     ):
         text = "at preemption the job's --signal (USR2) comes instead of SIGTERM: both are handled"
         found.append(Finding(GOOD, "send_user_signal", text))
-    if config.get("AccountingStorageType", "").endswith("none"):
+    if config.get("AccountingStorageType", "(null)").endswith(("none", "(null)")):
         text = "no accounting: the launcher's own event log is the record"
         found.append(Finding(GOOD, "accounting", text))
     else:
@@ -93,13 +95,7 @@ def examine_partition(partition: Partition, config: dict[str, str], speed: float
     notice = max(partition.grace_time, kill_wait)
     needed = SIGNAL_TO_SAVE_SECONDS + CHECKPOINT_BYTES / 1e6 / speed
     warning = f"{notice} s from warning to SIGKILL, saving 1.25 GB takes about {needed:.0f} s"
-    mode = partition.preempt_mode
-    if mode in ("", "OFF"):
-        words = "jobs here are not preempted; time limits"
-    elif mode in ("REQUEUE", "CANCEL"):
-        words = f"preemptible ({mode}; the launcher requeues by itself where Slurm does not)"
-    else:
-        words = f"preemption by {mode}: ranks stand still, nothing is lost"
+    words = preemption_words(partition.preempt_mode, config)
     level = GOOD if needed <= notice / 2 else WARN if needed <= notice else BAD
     advice = {
         GOOD: "safe",
@@ -109,7 +105,30 @@ def examine_partition(partition: Partition, config: dict[str, str], speed: float
     return Finding(level, subject, f"{size}; {words}: {warning} — {advice}")
 
 
+def preemption_words(mode: str, config: dict[str, str]) -> str:
+    """What can happen to a job here; ``mode``: the partition's PreemptMode, a list with commas."""
+    kind = config.get("PreemptType", "")
+    if kind.endswith(("none", "(null)")):
+        return "jobs here are not preempted; time limits"
+    if kind == "preempt/qos":
+        return (
+            f"preemptible by jobs of another QOS ({config.get('PreemptMode', '')}; `sacctmgr show "
+            "qos` says which, and its GraceTime; the launcher requeues by itself where Slurm does "
+            "not)"
+        )
+    asked = set(mode.split(",")) - {"", "OFF", "PRIORITY", "WITHIN"}
+    if not asked:
+        return "jobs here are not preempted; time limits"
+    if asked <= {"SUSPEND", "GANG"}:
+        return f"preemption by {mode}: ranks stand still, nothing is lost"
+    return f"preemptible ({mode}; the launcher requeues by itself where Slurm does not)"
+
+
 def _requeue_delay(config: dict[str, str]) -> int:
+    # Since 25.11, and then it counts.
+    for entry in config.get("SchedulerParameters", "").split(","):
+        if entry.startswith("requeue_delay="):
+            return leading_number(entry.partition("=")[2], 120)
     for entry in config.get("AuthInfo", "").split(","):
         if entry.startswith("cred_expire="):
             return leading_number(entry.partition("=")[2], 120) + 1

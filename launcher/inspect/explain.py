@@ -31,15 +31,25 @@ PENDING_WORDS = {
     "ReqNodeNotAvail": "a node it needs is down, drained or reserved",
     "NodeDown": "a node it needs is down",
     "Reservation": "its reservation has not begun, or has ended",
-    "QOSMaxJobsPerUserLimit": "you run as many jobs as your QOS allows",
-    "QOSMaxGRESPerUser": "you use as many GPUs as your QOS allows",
-    "AssocGrpGRES": "your account uses as many GPUs as it may",
-    "AssocMaxJobsLimit": "your account runs as many jobs as it may",
     "JobHeldUser": "a user holds it",
     "JobHeldAdmin": "an administrator holds it",
     "JobHoldMaxRequeue": "Slurm has requeued it as often as MaxBatchRequeue allows, and holds it",
     "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
+    "job_requeued_in_held_state": "somebody, or Slurm itself, has requeued it to be held",
 }
+_LIMIT = re.compile(r"(QOS|Assoc)(?:Grp|Max|Min)([A-Z][A-Za-z]*)")
+_LIMITED = {
+    "GRES": "GPUs",
+    "Cpu": "CPUs",
+    "CPU": "CPUs",
+    "Mem": "memory",
+    "Node": "nodes",
+    "Jobs": "jobs",
+    "SubmitJobs": "jobs",
+    "Wall": "time",
+    "Billing": "billing units",
+}
+_SLURMS_WORD = re.compile(r"(?:[A-Z][a-z0-9]*){2,}|\w+_\w+")
 ERROR_PREFIX = "launcher: error: "
 TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
@@ -93,6 +103,8 @@ def explain(run: RunFolder) -> Explanation:
         found.traceback = first_error(run, bad[-1]["attempt"])
     elif not recent and now == state.INTERRUPTED and not refusal(run):
         found.traceback = start_log(run, events)
+    if now == state.RUNNING and "holds it" in reason:
+        found.advice.append(f"keep it from being held: scontrol release {run.job_id()}")
     if now in (state.PENDING, state.REQUEUED):
         found.estimated_start = estimated_start(run.job_id() or "")
         if found.estimated_start:
@@ -111,8 +123,27 @@ def refused_to_go_on(final: Final | None, recent: list[Event]) -> bool:
 def pending_words(reason: str) -> str:
     """Slurm's reason, in plain words where we have some."""
     key = reason.split(",")[0].strip("()")
-    words = PENDING_WORDS.get(key)
-    return f"{words} ({key})" if words else ("" if reason in ("None", "") else reason)
+    if words := PENDING_WORDS.get(key) or limit_words(key):
+        return f"{words} ({key})"
+    if _SLURMS_WORD.fullmatch(key):
+        return f"Slurm's reason: {reason.replace('_', ' ')}"
+    return "" if reason in ("None", "") else reason
+
+
+def limit_words(key: str) -> str:
+    """``QOSMaxGRESPerUser`` in plain words; "" for what names no limit.
+
+    It may be more than the limit all by itself: nothing else need run.
+    """
+    match = _LIMIT.match(key)
+    if match is None:
+        return ""
+    owner = {"QOS": "its QOS", "Assoc": "your account"}[match[1]]
+    names = [name for start, name in _LIMITED.items() if match[2].startswith(start)]
+    what = names[0] if names else "resources"
+    if key.endswith("PerJob"):
+        return f"it asks for more {what} than {owner} allows a job"
+    return f"with it there would be more {what} than {owner} allows"
 
 
 def attempt_line(event: Event) -> str:

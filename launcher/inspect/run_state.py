@@ -40,9 +40,6 @@ DAMAGED = "DAMAGED"
 ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
 """A job exists that will run or runs: the run must not be submitted a second time."""
 
-_HELD = ("JobHoldMaxRequeue", "launch_failed_requeued_held")
-"""Reasons of a job that waits until somebody releases it, besides JobHeldUser and JobHeldAdmin."""
-
 
 @dataclass(frozen=True)
 class RunState:
@@ -124,9 +121,11 @@ def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
     """The state of a run whose job the controller knows and whose folder has no end."""
     state, reason = job.get("JobState", ""), job.get("Reason", "")
     if state in states.QUEUED:
-        if state in states.HELD or reason.startswith("JobHeld") or reason in _HELD:
+        if states.is_held(state, reason):
             return HELD, reason, None
         return (REQUEUED if started else PENDING), reason, None
+    if states.held_later(state, reason):
+        return RUNNING, f"Slurm holds it after its next requeue ({reason})", None
     if state in states.LIVING:
         return RUNNING, "", None
     if state.startswith("CANCELLED"):
@@ -179,13 +178,15 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
     step = max(stands_at(events) or 0, newest.get("global_step", 0))
     total = newest.get("total_steps")
     restarts = Counter(e["cause"] for e in events if e["event"] in GOES_ON)
+    kept_by = suspension(run, jobs, events) if state == RUNNING else ""
+    moves = state == RUNNING and not kept_by
     return RunState(
         name=run.name,
         state=state,
         job_id=next((e["job_id"] for e in reversed(events) if e["event"] == Kind.SUBMITTED), None),
         reason=reason,
         preparing=preparing(mine) if state == RUNNING else "",
-        suspended=suspension(run, jobs, events) if state == RUNNING else "",
+        suspended=kept_by,
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
         attempt=number,
@@ -193,8 +194,8 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         step=step,
         total_steps=total,
         loss=strict(newest.get("loss")),
-        tokens_per_second=newest.get("tokens_per_second") if state == RUNNING else None,
-        eta_seconds=_eta(mine, records.points, total) if state == RUNNING else None,
+        tokens_per_second=newest.get("tokens_per_second") if moves else None,
+        eta_seconds=_eta(mine, records.points, total) if moves else None,
         restarts=dict(restarts),
         run_dir=str(run.root),
     )

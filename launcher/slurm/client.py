@@ -83,6 +83,20 @@ def show_config() -> JobInfo:
     return found
 
 
+def expedites(config: JobInfo) -> bool:
+    """Whether the site of this configuration takes ``--requeue=expedite``."""
+    return "enable_expedited_requeue" in config.get("SlurmctldParameters", "").split(",")
+
+
+def never_hold(job_id: str) -> None:
+    """Keeps Slurm from holding a job of ours that is over for good.
+
+    It does so with one of ``--requeue=expedite`` whose batch script ends with an error.
+    """
+    if (show_job(job_id) or {}).get("ExpeditedRequeue") == "Yes":
+        run("scontrol", "update", f"JobId={job_id}", "Requeue=0")
+
+
 def node_address(node: str) -> str:
     """The address that other nodes reach ``node`` by; the name itself where Slurm has no other."""
     info = parse_fields(run("scontrol", "show", "node", "--oneliner", node).stdout)
@@ -170,6 +184,8 @@ class Site:
     """What a submission has to respect here."""
 
     partitions: dict[str, Partition] = field(default_factory=dict)
+    expedites: bool = False
+    """Jobs may ask to be run again at once (``enable_expedited_requeue``, 25.11 and newer)."""
 
     def default(self) -> Partition | None:
         """The partition of a job that names none."""
@@ -211,4 +227,4 @@ def read_site() -> Site | None:
             preempt_mode=info.get("PreemptMode", ""),
             grace_time=leading_number(info.get("GraceTime", "0")),
         )
-    return Site(partitions)
+    return Site(partitions, expedites(show_config()))

@@ -81,7 +81,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
         "additional_parameters": {
             "chdir": str(run.code),
             "output": str(RunFolder(run.root / "%a").batch_log if array else run.batch_log),
-            "requeue": True,
+            "requeue": "expedite" if spec.expedite else True,
             **{name: value for name, value in others.items() if value is not None},
         },
     }

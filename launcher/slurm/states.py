@@ -6,9 +6,12 @@ still run, so nothing may take its place.
 
 from __future__ import annotations
 
+import re
+
 QUEUED = (
     "PENDING",
     "CONFIGURING",
+    "EXPEDITING",
     "POWER_UP_NODE",
     "REQUEUED",
     "REQUEUE_FED",
@@ -34,6 +37,19 @@ LIVING = (
 
 SUSPENDED = ("SUSPENDED", "STOPPED")
 """The job has nodes, and its processes are kept from running on them."""
+
+_HOLDS = re.compile("held|(?<!thres)hold", re.IGNORECASE)
+
+
+def is_held(state: str, reason: str) -> bool:
+    """True for a job that waits for a person: ``JobHeldUser``, ``job_requeued_in_held_state``."""
+    return state in HELD or (state in QUEUED and _HOLDS.search(reason) is not None)
+
+
+def held_later(state: str, reason: str) -> bool:
+    """True for a job that runs, and that Slurm holds once it is requeued."""
+    return state in LIVING and _HOLDS.search(reason) is not None
+
 
 _ENDED = (
     "BOOT_FAIL",

@@ -38,6 +38,8 @@ class JobSpec(Options):
     request_gpus: bool = True
     user: str | None = None
     host_python: str = "python3"
+    expedite: bool = False
+    """The site runs a requeued job again at once where it asks for that."""
     max_no_progress: int = 3
     max_false_starts: int = 30
     """Attempts in a row that nobody is to blame for and that ended before they began to train."""

@@ -106,6 +106,7 @@ def build_spec(
         request_gpus=not on_cpu,
         user=f"{os.getuid()}:{os.getgid()}",
         host_python=sys.executable,
+        expedite=site is not None and site.expedites,
     )
     if cluster == "slurm" and site is not None:
         check_site(spec, site)

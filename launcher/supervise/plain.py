@@ -26,8 +26,8 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.spec.trust import check_trusted, make_private
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise.local import rank_command
-from launcher.supervise.slurm import SlurmJob
-from launcher.supervise.supervisor import Supervisor, exit_status
+from launcher.supervise.slurm import SlurmJob, supervise_job
+from launcher.supervise.supervisor import exit_status
 from minimind.errors import ConfigError
 from minimind.rundir import causes
 
@@ -58,7 +58,7 @@ def supervise(run: RunFolder, train_args: list[str]) -> int:
     elif run.stopped_marker.exists():
         attempt.say(f"launcher: remove {run.stopped_marker} to let the run go on")
     command = [*container.srun_words(spec), *rank_command(spec)]
-    return Supervisor(run, spec, SlurmJob(run, spec, command, OUTPUT)).main()
+    return supervise_job(run, spec, SlurmJob(run, spec, command, OUTPUT))
 
 
 def spec_of_job(run: RunFolder, train_args: list[str], environment: Mapping[str, str]) -> JobSpec:

@@ -355,6 +355,14 @@ class SlurmJob:
         return True
 
 
+def supervise_job(run: RunFolder, spec: JobSpec, job: SlurmJob) -> int:
+    """The attempts of a run in this job. What ends the run for good is no error to Slurm."""
+    code = Supervisor(run, spec, job).main()
+    if code and run.final() is not None:
+        slurm.never_hold(job.address)
+    return code
+
+
 def main(argv: list[str]) -> int:
     """``RUN_DIR WORDS…``; in an array ``RUN_DIR`` holds one run a task, named by index."""
     if len(argv) < 2:
@@ -370,6 +378,6 @@ def main(argv: list[str]) -> int:
         spec = run.spec()
         # From the same spec as what removes its containers: in an array every task has its own.
         command = [*container.srun_command(spec), *words]
-        return Supervisor(run, spec, SlurmJob(run, spec, command, run.batch_log)).main()
+        return supervise_job(run, spec, SlurmJob(run, spec, command, run.batch_log))
 
     return exit_status(run, supervise)

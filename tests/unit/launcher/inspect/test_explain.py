@@ -114,7 +114,24 @@ def test_without_a_traceback_the_end_of_the_log_is_shown(run: RunFolder) -> None
 def test_reasons() -> None:
     assert pending_words("Resources") == "it waits for nodes to become free (Resources)"
     assert pending_words("None") == ""
-    assert pending_words("SomethingNew") == "SomethingNew"
+    assert pending_words("SomethingNew") == "Slurm's reason: SomethingNew"
+    assert pending_words("Nodes_are_DOWN") == "Slurm's reason: Nodes are DOWN"
+    assert pending_words("cancelled in Slurm") == "cancelled in Slurm"
+    assert pending_words("finished") == "finished"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("QOSMaxGRESPerUser", "with it there would be more GPUs than its QOS allows"),
+        ("QOSMaxCpuPerJob", "it asks for more CPUs than its QOS allows a job"),
+        ("AssocGrpMemLimit", "with it there would be more memory than your account allows"),
+        ("AssocMaxSomethingNew", "with it there would be more resources than your account allows"),
+    ],
+)
+def test_a_limit_is_in_plain_words_whatever_it_counts(reason: str, said: str) -> None:
+    """A single job may be beyond it: nothing is said of others that run."""
+    assert pending_words(reason) == f"{said} ({reason})"
 
 
 def test_container_is_detected_by_file_then_by_program() -> None:

@@ -53,6 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
         "secret_env": ("SWANLAB_API_KEY",),
     },
     "cpu": {"request_gpus": False, "time_minutes": 5},
+    "expedite": {"expedite": True},
 }
 
 

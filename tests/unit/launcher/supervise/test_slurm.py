@@ -270,6 +270,19 @@ def test_the_last_task_of_an_array_asks_for_itself_alone(job: Job) -> None:
     assert not [line for line in asked if line.endswith(" 1")]
 
 
+@pytest.mark.parametrize(("code", "declined"), [("2", True), ("75", False)])
+def test_a_job_that_would_be_held_for_its_exit_status_is_not(
+    job: Job, code: str, declined: bool
+) -> None:
+    """With --requeue=expedite Slurm 26.05 holds a job whose batch script ends with an error."""
+    job.fake("scontrol", 'echo "$*" >> "$HERE/asked"; echo "JobId=7 ExpeditedRequeue=Yes"')
+    job.fake("srun", f"exit {code}")
+    assert job.start().returncode == int(code)
+    asked = (job.bin / "asked").read_text().splitlines()
+    assert ("update JobId=7 Requeue=0" in asked) == declined
+    assert ("requeue 7" in asked) != declined
+
+
 def test_a_run_that_is_cancelled_while_nobody_answers_stays_cancelled(job: Job) -> None:
     notice = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
     log = f"echo '{notice}' >> '{job.run.batch_log}'"
