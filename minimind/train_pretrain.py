@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from minimind.config import TrainConfig, parse_args, take_procs
 from minimind.distributed.local_ranks import run_ranks
-from minimind.distributed.rendezvous import find_rendezvous
+from minimind.distributed.rendezvous import find_rendezvous, left_alone
 from minimind.distributed.starter import stopping_with_starter
 from minimind.errors import (
     EXIT_CRASHED,
@@ -82,6 +82,8 @@ def main(
             return start_ranks(words, flags, procs)
     except MiniMindError as error:
         return complain("minimind pretrain", error)
+    if warning := left_alone(os.environ):
+        show(sys.stderr, f"minimind pretrain: warning: {warning}\n")
     stop_flag = StopFlag()
     try:
         with stop_flag.leaving_in_time():

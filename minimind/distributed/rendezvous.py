@@ -74,6 +74,17 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
     return found
 
 
+def left_alone(environ: Mapping[str, str]) -> str:
+    """A warning where Slurm has given this job tasks that nobody starts; "" elsewhere."""
+    tasks = environ.get("SLURM_NTASKS", "")
+    if find_rendezvous(environ) is not None or not tasks.isdecimal() or int(tasks) < 2:
+        return ""
+    return (
+        f"this process trains alone, and the job has {tasks} tasks (SLURM_NTASKS); "
+        "start it with srun to train on all of them"
+    )
+
+
 def _whole(environ: Mapping[str, str], name: str, default: str | None = None) -> int:
     text = environ.get(name, default)
     if text is None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimind.distributed.rendezvous import Rendezvous, find_rendezvous, first_host
+from minimind.distributed.rendezvous import Rendezvous, find_rendezvous, first_host, left_alone
 from minimind.errors import ConfigError
 
 SLURM_STEP = {
@@ -90,3 +90,21 @@ def test_first_host(nodelist: str, host: str) -> None:
 )
 def test_the_address_as_torch_takes_it(host: str, address: str) -> None:
     assert Rendezvous(0, 2, 0, host, 29500).init_method == address
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({}, True),
+        ({"SLURM_NTASKS": "1"}, False),
+        ({"SLURM_STEP_ID": "0"}, False),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, False),
+    ],
+)
+def test_a_bare_process_in_a_job_of_several_tasks_is_warned_of(
+    changes: dict[str, str], warns: bool
+) -> None:
+    batch = {k: v for k, v in SLURM_STEP.items() if k not in ("SLURM_STEP_ID", "SLURM_NTASKS")}
+    said = left_alone({**batch, "SLURM_NTASKS": "4", **changes})
+    assert ("the job has 4 tasks" in said and "srun" in said) == warns
+    assert left_alone({}) == ""
