@@ -17,8 +17,10 @@ from launcher.slurm.environment import describe_defaults
 from launcher.slurm.sbatch import batch_script
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
+from launcher.submit.resolve import unseen_data
 from launcher.supervise import local
 from launcher.supervise.resume import asks_itself, lost_checkpoint
+from minimind.rundir.layout import label
 from minimind.system.terminal import note, print_json, short_duration
 
 STYLES = {
@@ -55,6 +57,12 @@ def print_script(spec: JobSpec, as_json: bool, *, point: JobSpec | None = None) 
             note(f"The ranks of {run.name}: {command}")
 
 
+def warn_of_unseen_data(spec: JobSpec) -> None:
+    """Says which files of a run's data are not seen from here; where the job runs they may be."""
+    for path in unseen_data(spec):
+        note(f"warning: --data_path {path}: not found on this machine; the job may see it")
+
+
 def warn_of_lost_checkpoint(run: RunFolder, spec: JobSpec, *, new_code: bool) -> None:
     """Says that a run's checkpoint is not seen from here; where the job runs it may be.
 
@@ -83,7 +91,7 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
     for run, goodput in rows:
         # As Text: a name or an answer of Slurm's may hold what rich takes for markup.
         table.add_row(
-            Text(run.name),
+            Text(label(run.name, run.varied)),
             Text(*state_text(run)),
             Text(run.job_id or "—"),
             Text(",".join(run.nodes) or "—"),

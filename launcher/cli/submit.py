@@ -25,10 +25,11 @@ def submit(train_flags: list[str] | None, **given: Any) -> int:
 
         print_script(spec, as_json)
         return 0
-    from launcher.cli.output import warn_of_lost_checkpoint
+    from launcher.cli.output import warn_of_lost_checkpoint, warn_of_unseen_data
     from launcher.spec.run_folder import RunFolder
     from launcher.submit.submission import submit as send
 
+    warn_of_unseen_data(spec)
     secrets = read_secrets(spec)
     check_name_is_free(spec, given["resume"])
     if given["resume"]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launcher.cli.options import AsJson, RunName, RunsDir
+from minimind.rundir.layout import label
 from minimind.system.terminal import print_json, visible
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def why(run: RunName, runs_dir: RunsDir = None, as_json: AsJson = False) -> int:
 
 
 def _lines(run: str, found: Explanation) -> Iterator[str]:
-    yield f"{run}: {found.state}" + (f" — {found.summary}" if found.summary else "")
+    yield f"{label(run, found.varied)}: {found.state}" + (
+        f" — {found.summary}" if found.summary else ""
+    )
     for line in found.attempts:
         yield f"  {line}"
     if found.traceback:

@@ -16,6 +16,7 @@ from launcher.containers.runtimes import programs
 from launcher.inspect.control import cancel_run
 from launcher.inspect.probe import disk_speed
 from launcher.slurm import client as slurm
+from launcher.slurm import states
 from launcher.slurm.client import Partition
 from launcher.slurm.environment import describe_defaults
 from launcher.slurm.parse import leading_number
@@ -33,6 +34,8 @@ SIGNAL_TO_SAVE_SECONDS = 3.0
 """Until all ranks have agreed on the stopping step and the save begins."""
 CLOCK_SKEW_SECONDS = 1.0
 POLL_SECONDS = 1.0
+ENDED = {"JobState": "COMPLETED"}
+"""What is known of a job that the controller has forgotten."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,22 @@ def examine_as_job(
         why = f"launcher why {name}{runs_dir_flag(run)}"
         text = f"did not end within {timeout} s and was cancelled; see {why}"
         return [Finding(BAD, "job", text)]
-    return examine_nodes(run, submitted)
+    found = examine_nodes(run, submitted)
+    if all(finding.level != BAD for finding in found):
+        _remove(run, timeout)
+    return found
+
+
+def _remove(run: RunFolder, timeout: float) -> None:
+    """Removes the run of a measurement that told all it knew, once its job writes no more."""
+    job_id = str(run.job_id())
+    deadline = time.monotonic() + timeout
+    while run.spec().cluster == "slurm" and time.monotonic() < deadline:
+        jobs = slurm.job_states(job_id)
+        if jobs is not None and states.has_ended(jobs.get(job_id, ENDED)["JobState"]):
+            break
+        time.sleep(POLL_SECONDS)
+    shutil.rmtree(run.root, ignore_errors=True)
 
 
 def _wait(run: RunFolder, timeout: float) -> bool:

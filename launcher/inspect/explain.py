@@ -50,6 +50,13 @@ _LIMITED = {
     "Billing": "billing units",
 }
 _SLURMS_WORD = re.compile(r"(?:[A-Z][a-z0-9]*){2,}|\w+_\w+")
+SEE_WHY = "; see `why`"
+"""What a reason of the restart policy ends with, for those who read it elsewhere."""
+_ONE_LINE = re.compile(r"[a-z][\w -]*: error: .+")
+"""What our programs say of a person's mistake."""
+_ONLY_THE_CODE = re.compile(
+    r"srun: error: .*: Exited with exit code \d+|srun: (?:Force )?Terminat\w+ .*|\s*"
+)
 ERROR_PREFIX = "launcher: error: "
 TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")
@@ -68,6 +75,7 @@ class Explanation:
 
     run: str
     state: str
+    varied: dict[str, str] = field(default_factory=dict)
     summary: str = ""
     attempts: list[str] = field(default_factory=list)
     traceback: str = ""
@@ -83,7 +91,8 @@ def explain(run: RunFolder) -> Explanation:
     """Looks at the run folder and asks Slurm about its job."""
     jobs = slurm.job_states() if run.spec().cluster == "slurm" and slurm.available() else None
     now, reason, _ = state.job_state(run, jobs)
-    found = Explanation(run.name, now, summary=pending_words(reason))
+    reason = reason.removesuffix(SEE_WHY)
+    found = Explanation(run.name, now, run.varied(), summary=pending_words(reason))
     events = run.events()
     if now == state.RUNNING:
         newest = max(run.attempt_numbers(), default=0)
@@ -100,7 +109,7 @@ def explain(run: RunFolder) -> Explanation:
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
     if bad and not refused_to_go_on(run.final(), recent):
-        found.traceback = first_error(run, bad[-1]["attempt"])
+        found.traceback = mistake(run, bad[-1]) or first_error(run, bad[-1]["attempt"])
     elif not recent and now == state.INTERRUPTED and not refusal(run):
         found.traceback = start_log(run, events)
     if now == state.RUNNING and "holds it" in reason:
@@ -173,6 +182,17 @@ def estimated_start(job_id: str) -> str | None:
     return text if answer.returncode == 0 and text and text != "N/A" else None
 
 
+def mistake(run: RunFolder, ended: Event) -> str:
+    """The line that a rank refused its flags or data with, if that is what ended the attempt."""
+    if ended["cause"] != causes.CONFIG:
+        return ""
+    for path in run.rank_logs(ended["attempt"]).values():
+        for line in last_lines(path, MAX_TRACEBACK_LINES).splitlines():
+            if _ONE_LINE.fullmatch(line):
+                return f"[{path}]\n{line}\n"
+    return ""
+
+
 def first_error(run: RunFolder, number: int) -> str:
     """The first traceback of an attempt; where none was written, the end of what was.
 
@@ -184,7 +204,11 @@ def first_error(run: RunFolder, number: int) -> str:
     for path in [*by_age, *trained]:
         if found := first_traceback(path):
             return f"[{path}]\n{found}"
-    for path in [run.srun_log(number), *by_age]:
+    srun = run.srun_log(number)
+    said = last_lines(srun, LOG_TAIL_LINES).splitlines() if srun.exists() else []
+    # Where srun knows only an exit code, the rank's own last words say more.
+    plain = all(_ONLY_THE_CODE.fullmatch(line) for line in said)
+    for path in [*by_age, srun] if plain else [srun, *by_age]:
         if text := last_lines(path, LOG_TAIL_LINES):
             return f"[{path}]\n{text}"
     return ""

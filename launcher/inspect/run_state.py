@@ -11,6 +11,7 @@ from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
+from launcher.supervise.classify import asked_to_cancel
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
 from minimind.rundir.events import (
@@ -66,6 +67,8 @@ class RunState:
     eta_seconds: float | None = None
     restarts: dict[str, int] = field(default_factory=dict)
     run_dir: str = ""
+    varied: dict[str, str] = field(default_factory=dict)
+    """What sets a point of a sweep apart: flag → value."""
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -112,6 +115,9 @@ def job_state(
     if jobs is None:
         return UNKNOWN, "Slurm does not answer", None
     job = jobs.get(str(submitted["job_id"]))
+    ended = job is None or states.has_ended(job.get("JobState", ""))
+    if ended and asked_to_cancel(events):
+        return CANCELLED, causes.DESCRIPTIONS[causes.CANCELLED], EXIT_CANCELLED
     if job is None:
         return INTERRUPTED, "Slurm has no record of its job", None
     return slurm_state(job, started)
@@ -198,6 +204,7 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
         eta_seconds=_eta(mine, records.points, total) if moves else None,
         restarts=dict(restarts),
         run_dir=str(run.root),
+        varied=run.varied(),
     )
 
 

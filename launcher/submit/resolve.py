@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shlex
 import sys
@@ -144,6 +145,29 @@ def job_spec(
     cluster, site = find_cluster(profile.get("cluster", "auto"))
     given = {"name": name, "module": module, "hang_timeout": 600, "max_restarts": 0, **options}
     return build_spec(given, train, profile, cluster=cluster, site=site)
+
+
+def unseen_data(spec: JobSpec) -> list[str]:
+    """The paths of ``--data_path``, as they were given, at which this machine has nothing.
+
+    Where a container has a path from nobody knows whence, nothing is said of it.
+    """
+    if spec.module != TRAIN_MODULE:
+        return []
+    from minimind.config import parse_args
+    from minimind.rundir.data_path import parse_sources
+
+    words = parse_args(spec.train_args).data_path
+    sources = parse_sources(words)
+    paths = words if sources is None else [source.path for source in sources]
+    return [path for path in paths if _is_unseen(spec, os.path.expanduser(path))]
+
+
+def _is_unseen(spec: JobSpec, path: str) -> bool:
+    here = container.host_path(spec, path)
+    if here is None or os.path.lexists(here):
+        return False
+    return not (glob.has_magic(str(here)) and glob.glob(str(here), recursive=True))
 
 
 def _interface(profile: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp, unanswered
@@ -99,14 +100,19 @@ def failed_launch(log: str) -> str:
     return ""
 
 
+def asked_to_cancel(events: Iterable[Event]) -> bool:
+    """Whether a person has asked for the end, and not taken that back."""
+    asked = [event["event"] for event in events if event.get("event") in _CANCEL_EVENTS]
+    return bool(asked) and asked[-1] == Kind.CANCEL_REQUESTED
+
+
 def classify(evidence: Evidence) -> str:
     """The cause of an attempt's end, one of :mod:`minimind.rundir.causes`."""
     named = {event.get("event") for event in evidence.events}
     code = evidence.exit_code
     if Kind.FINISHED in named or code == 0:
         return DONE
-    asked = [event["event"] for event in evidence.events if event.get("event") in _CANCEL_EVENTS]
-    if asked and asked[-1] == Kind.CANCEL_REQUESTED:
+    if asked_to_cancel(evidence.events):
         return CANCELLED
     if evidence.killed_for_hang:
         return HANG

@@ -28,7 +28,7 @@ SHOWN_SAMPLES = 6
 
 def render(runs: Sequence[RunRecord], title: str = "") -> str:
     """The whole page."""
-    title = title or " · ".join(run.name for run in runs)
+    title = title or " · ".join(run.label for run in runs)
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -64,7 +64,7 @@ def _section(title: str, body: str) -> str:
 def _header(runs: Sequence[RunRecord], title: str) -> str:
     if len(runs) > 1:
         names = "".join(
-            f'<span class="c{n % COLOURS}"><span class="swatch"></span>{text(run.name)}</span>'
+            f'<span class="c{n % COLOURS}"><span class="swatch"></span>{text(run.label)}</span>'
             for n, run in enumerate(runs)
         )
         return f'<header><h1>{text(title)}</h1><div class="keys">{names}</div></header>'
@@ -104,7 +104,7 @@ def _tiles(run: RunRecord) -> str:
 
 def _comparison(runs: Sequence[RunRecord]) -> str:
     heads = "".join(
-        f'<th class="c{n % COLOURS}">{text(run.name)}<small>{text(run.state)}</small></th>'
+        f'<th class="c{n % COLOURS}">{text(run.label)}<small>{text(run.state)}</small></th>'
         for n, run in enumerate(runs)
     )
     rows = "".join(_row(row) for row in zip(*map(figures, runs), strict=True))
@@ -175,7 +175,7 @@ def _samples(runs: Sequence[RunRecord]) -> str:
         if len(runs) > 1:
             newest = dict(found)
             body = _sample_list(
-                (f'<span class="c{n % COLOURS}">{text(runs[n].name)}</span>', record)
+                (f'<span class="c{n % COLOURS}">{text(runs[n].label)}</span>', record)
                 for n, record in newest.items()
             )
         else:
@@ -222,7 +222,7 @@ def _configuration(runs: Sequence[RunRecord]) -> str:
     unlike = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
     alike = {key: runs[0].config.get(key) for key in keys if key not in unlike}
     heads = "".join(
-        f'<th class="c{n % COLOURS}">{text(run.name)}</th>' for n, run in enumerate(runs)
+        f'<th class="c{n % COLOURS}">{text(run.label)}</th>' for n, run in enumerate(runs)
     )
     rows = "".join(
         f"<tr><th>{text(key)}</th>"
@@ -263,6 +263,6 @@ def _environment(runs: Sequence[RunRecord]) -> str:
         for file, size, written in run.checkpoints:
             facts[file] = f"{size_text(size)}, {moment(written)}"
         if facts:
-            name = f'<h3 class="head">{text(run.name)}</h3>' if len(runs) > 1 else ""
+            name = f'<h3 class="head">{text(run.label)}</h3>' if len(runs) > 1 else ""
             cards.append(f'<div class="card">{name}{_pairs(facts)}</div>')
     return _section("Environment", "".join(cards))

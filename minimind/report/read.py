@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minimind.errors import ConfigError
@@ -19,6 +19,7 @@ from minimind.rundir.layout import (
     OutputPaths,
     RunPaths,
     find_output,
+    label,
     stem_of_flags,
 )
 from minimind.rundir.metrics import each_step_once, read_lines
@@ -70,6 +71,13 @@ class RunRecord:
     environment: Record
     submission: Record
     checkpoints: list[tuple[str, int, float]]
+    varied: dict[str, str] = field(default_factory=dict)
+    """What sets a point of a sweep apart: flag → value."""
+
+    @property
+    def label(self) -> str:
+        """The name, and what sets a point of a sweep apart."""
+        return label(self.name, self.varied)
 
     @property
     def step(self) -> int:
@@ -140,13 +148,18 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
         environment=read_object(out.environment),
         submission={key: spec[key] for key in SUBMISSION if spec.get(key) not in (None, "", [])},
         checkpoints=_checkpoint_files(checkpoints, config),
+        varied=_paths(path).varied(),
     )
 
 
 def _name(path: Path) -> str:
     """As the launcher calls it; an output folder ``out`` is called after the folder it is in."""
+    return _paths(path).name
+
+
+def _paths(path: Path) -> RunPaths:
     path = path.resolve()
-    return RunPaths(path.parent if path.name == OUTPUT else path).name
+    return RunPaths(path.parent if path.name == OUTPUT else path)
 
 
 def _output_folder(path: Path) -> OutputPaths:

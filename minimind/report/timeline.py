@@ -40,7 +40,7 @@ def _time_card(run: RunRecord, named: bool) -> str:
     books = run.account
     if not books.spans:
         return ""
-    head = f'<h3 class="head">{text(run.name)}</h3>' if named else ""
+    head = f'<h3 class="head">{text(run.label)}</h3>' if named else ""
     start = books.spans[0].start
     end = books.spans[-1].end
     parts = []

@@ -5,6 +5,8 @@ Whoever reads or writes a file of a run asks here for its path. Standard library
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -48,6 +50,14 @@ class RunPaths:
         is_point = RunPaths(folder).sweep_file.exists()
         return f"{folder.name}/{self.root.name}" if is_point else self.root.name
 
+    def varied(self) -> dict[str, str]:
+        """Flag → value, of those that set a point of a sweep apart; empty for any other run."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            points = json.loads(RunPaths(self.root.parent).sweep_file.read_text())
+            (mine,) = (p for p in points if Path(p["run_dir"]).name == self.root.name)
+            return {str(flag): str(value) for flag, value in mine["flags"].items()}
+        return {}
+
     def attempt_numbers(self) -> list[int]:
         """The numbers of all attempts so far, ascending."""
         if not self.attempts.is_dir():
@@ -81,6 +91,11 @@ class RunPaths:
         """The logs of all that started attempts: the batch script's, the local executor's."""
         logs = [self.batch_log, *self.submitit.glob("*_log.err")]
         return [log for log in logs if log.is_file()]
+
+
+def label(name: str, varied: Mapping[str, str]) -> str:
+    """A run's name and what sets it apart: ``grid/0 learning_rate=1e-3``."""
+    return " ".join([name, *(f"{flag}={value}" for flag, value in varied.items())])
 
 
 class OutputPaths:

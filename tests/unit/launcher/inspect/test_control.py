@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.inspect import run_state as state
 from launcher.inspect.control import cancel_run, requeue_run
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -21,6 +22,7 @@ AT = "CANCELLED AT 2026-01-01T12:00:00"
 @pytest.fixture
 def run(tmp_path: Path, submitted: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     submitted.append("attempt_started", attempt=submitted.new_attempt(), nodes=["n1"])
+    submitted.append("started", step=0)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return submitted
 
@@ -101,3 +103,26 @@ def test_a_run_whose_submission_was_interrupted_is_submitted_again(
     submitted.submitit.mkdir()
     with pytest.raises(ConfigError, match="--name demo --resume makes it again"):
         requeue_run(submitted)
+
+
+def test_a_run_that_has_not_begun_to_train_promises_no_checkpoint(submitted: RunFolder) -> None:
+    bin_folder = submitted.root.parent
+    submitted.append("attempt_started", attempt=submitted.new_attempt(), nodes=["n1"])
+    fake(submitted, "scontrol", "echo JobId=5 JobState=RUNNING")
+    fake(submitted, "scancel", "exit 0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
+        assert "nothing new to save" in cancel_run(submitted)
+
+
+@pytest.mark.parametrize("job", [None, {"JobState": "NODE_FAIL"}, {"JobState": "FAILED"}])
+def test_a_cancelled_run_whose_batch_script_died_is_cancelled(
+    run: RunFolder, job: dict[str, str] | None
+) -> None:
+    jobs = {} if job is None else {"5": job}
+    assert state.job_state(run, jobs)[0] == state.INTERRUPTED
+    run.append("cancel_requested")
+    assert state.job_state(run, jobs)[0] == state.CANCELLED
+    assert state.job_state(run, {"5": {"JobState": "COMPLETING"}})[0] == state.RUNNING
+    run.append("submitted", job_id="5", cluster="slurm")
+    assert state.job_state(run, jobs)[0] == state.INTERRUPTED

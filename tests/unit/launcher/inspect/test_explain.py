@@ -111,6 +111,32 @@ def test_without_a_traceback_the_end_of_the_log_is_shown(run: RunFolder) -> None
     assert "task 3: Killed" in first_error(run, number)
 
 
+def test_a_ranks_own_words_say_more_than_the_exit_code_that_srun_has_seen(run: RunFolder) -> None:
+    number = run.new_attempt()
+    srun = run.attempt_dir(number) / "srun.log"
+    srun.write_text("srun: error: n1: tasks 0-1: Exited with exit code 255\n")
+    assert "exit code 255" in first_error(run, number)
+    run.rank_log(number, 0).write_text("FATAL: stat /shared/image.sif: no such file\n")
+    said = first_error(run, number)
+    assert "FATAL: stat /shared/image.sif" in said
+    assert "exit code 255" not in said
+    srun.write_text("srun: error: n1: task 0: Out Of Memory\n")
+    assert "Out Of Memory" in first_error(run, number)
+
+
+def test_a_mistake_is_one_line(run: RunFolder) -> None:
+    number = run.new_attempt()
+    run.append("attempt_started", attempt=number)
+    log = "minimind pretrain: error: /x.jsonl: no such file; check --data_path\nTraceback (most "
+    log += 'recent call last):\n  File "x.py", line 1, in f\nSystemExit: 2\n'
+    run.rank_log(number, 0).write_text("starting\n" + log)
+    run.append("attempt_ended", attempt=number, cause="config", exit_code=2)
+    run.finish(Final("config", 2, "the training refused its flags or data; see `why`"))
+    found = explain(run)
+    assert found.summary == "the training refused its flags or data"
+    assert found.traceback.splitlines()[1:] == [log.splitlines()[0]]
+
+
 def test_reasons() -> None:
     assert pending_words("Resources") == "it waits for nodes to become free (Resources)"
     assert pending_words("None") == ""

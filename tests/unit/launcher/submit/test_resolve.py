@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ import pytest
 from launcher.containers.runtimes import srun_command
 from launcher.slurm.client import Partition, Site
 from launcher.spec.job_spec import JobSpec
-from launcher.submit.resolve import build_spec, complete_train_args, read_secrets, runs_folder
+from launcher.submit.resolve import (
+    build_spec,
+    complete_train_args,
+    read_secrets,
+    runs_folder,
+    unseen_data,
+)
 from launcher.submit.submission import prepare
 from minimind.config import TrainConfig, parse_args, write_config_file
 from minimind.errors import ConfigError
@@ -287,3 +294,21 @@ def test_python_of_the_path_or_the_image_is_taken_as_it_is(tmp_path: Path) -> No
     assert inside == str(tmp_path / "here" / "built" / "python")
     with pytest.raises(ConfigError, match="--python venv/bin/pythom: no such file"):
         build(tmp_path, python="venv/bin/pythom")
+
+
+def test_data_that_this_machine_does_not_have_is_named(
+    tmp_path: Path, make_spec: Callable[..., JobSpec]
+) -> None:
+    here, gone = tmp_path / "here.jsonl", tmp_path / "gone.jsonl"
+    here.touch()
+
+    def unseen(*words: object) -> list[str]:
+        return unseen_data(make_spec(train_args=("--data_path", *map(str, words))))
+
+    assert unseen(here, f"{tmp_path}/h*.jsonl") == []
+    assert unseen(here, gone) == [str(gone)]
+    assert unseen(f"{here}:0.7", f"{gone}:0.3") == [str(gone)]
+    assert unseen(f"{tmp_path}/*.parquet") == [f"{tmp_path}/*.parquet"]
+    docker = {"container": "docker", "image": "mm:1"}
+    train = ("--data_path", str(gone))
+    assert unseen_data(make_spec(train_args=train, **docker)) == [], "the image may have it"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 from launcher.cli import main
 from launcher.slurm.parse import array_indices
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import parse_vary, point_specs, points, read_grid
 from minimind.config import parse_args, write_config_file
 from minimind.errors import ConfigError
+from minimind.rundir.layout import label
 
 
 def test_every_combination_in_order() -> None:
@@ -89,3 +92,16 @@ def test_config_of_a_run_is_swept_in_folders_of_their_own(
     assert [parse_args(point.train_args).epochs for point in specs] == [3, 3]
     # The sweep's own spec has said it once.
     assert capsys.readouterr().err == ""
+
+
+def test_a_point_says_what_sets_it_apart(tmp_path: Path) -> None:
+    point = RunFolder(tmp_path / "grid" / "1")
+    point.root.mkdir(parents=True)
+    assert point.varied() == {}
+    flags = [{"learning_rate": "1e-3"}, {"learning_rate": "5e-4"}]
+    found = [{"run_dir": str(tmp_path / "grid" / str(i)), "flags": f} for i, f in enumerate(flags)]
+    (tmp_path / "grid" / "sweep.json").write_text(json.dumps(found))
+    assert point.varied() == {"learning_rate": "5e-4"}
+    assert label(point.name, point.varied()) == "grid/1 learning_rate=5e-4"
+    (tmp_path / "grid" / "sweep.json").write_text('[{"run_dir": 7}]')
+    assert point.varied() == {}
