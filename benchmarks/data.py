@@ -5,9 +5,10 @@ library's own `encode_batch_fast` over texts that are in memory already, on as m
 what the library can do at best. Both in a fresh process, after its imports; the runs alternate.
 
 Memory is the sum over all processes of the build (proportional set size, so that shared pages
-count once), polled, on a file of --big_gb made from real text. The warm start opens that
-file's store and row plan in a fresh process. Starvation is the share of a real training run's
-time that its steps wait for data.
+count once), polled, on a file of --big_gb made from real text, and on the same text in each
+of --formats. Their speed is that of our build beside that of jsonl, in turns. The warm start
+opens the jsonl file's store and row plan in a fresh process. Starvation is the share of a real
+training run's time that its steps wait for data.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from benchmarks.common import (
     work_folder,
 )
 from benchmarks.corpus import benchmark_corpus
+from benchmarks.formats import WRITERS, rewritten
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import available_cores
 
@@ -172,6 +174,9 @@ def run() -> None:
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="of the starvation test; 0: skip"
     )
+    parser.add_argument(
+        "--formats", nargs="*", choices=list(WRITERS), default=["parquet"], help="besides jsonl"
+    )
     parser.add_argument("--ours_flags", default="", help="more flags for our trainer, in one word")
     parser.add_argument("--child", nargs="+", help="(what this program calls itself with)")
     args = parser.parse_args()
@@ -228,12 +233,38 @@ def measure_all(args: Any) -> None:
             f"- ours / library alone on {cores} cores: {verdict(ours / library, SPEED_TARGET)}"
         )
         report.data["speed"] = runs
+        if args.formats:
+            lines += formats(speed_file, cache, args, report)
         if args.big_gb:
             lines += big_file(work, sample, args, report)
         if args.seconds:
             lines.append(starvation(work, sample, args, report))
         report.add("\n".join(lines))
     report.publish(args)
+
+
+def formats(jsonl: Path, cache: Path, args: Any, report: Report) -> list[str]:
+    """The same text in other formats, beside jsonl."""
+    files = {"jsonl": jsonl, **{name: rewritten(jsonl, name) for name in args.formats}}
+
+    def measure(name: str) -> Mapping[str, Any]:
+        shutil.rmtree(cache, ignore_errors=True)
+        words = child("build", files[name], cache, available_cores())
+        return read_result(run_process(words, env=environment())[0])
+
+    runs = alternate(list(files), measure, args.repeats)
+    report.data["formats"] = runs
+    speeds = {name: spread(found, "mb_per_second") for name, found in runs.items()}
+    report.add(
+        table(
+            ["format", "MB/s of text: median (min–max)"],
+            [[name, str(speed)] for name, speed in speeds.items()],
+        )
+    )
+    return [
+        f"- {name} / jsonl: {verdict(speeds[name].median / speeds['jsonl'].median, SPEED_TARGET)}"
+        for name in args.formats
+    ]
 
 
 def starvation(work: Path, sample: Path, args: Any, report: Report) -> str:
@@ -269,11 +300,24 @@ def big_file(work: Path, sample: Path, args: Any, report: Report) -> list[str]:
     report.data["big"] = {"memory_mb": memory, "build": built, "warm": warm}
     memory_line = verdict(memory, MEMORY_TARGET, at_most=True, unit=" MB")
     start_line = verdict(start.median, START_TARGET, at_most=True, unit=" s")
+    others = [big_format(rewritten(big, name), name, cache, report) for name in args.formats]
     return [
         f"- building a store of {args.big_gb:g} GB: {built['seconds']:.0f} s, "
         f"{built['mb_per_second']:.1f} MB/s of text; peak memory of all processes {memory_line}",
         f"- opening that store and its {warm[0]['rows']:,} rows: {start} s, {start_line}",
+        *others,
     ]
+
+
+def big_format(big: Path, name: str, cache: Path, report: Report) -> str:
+    """Memory of the build of a large file of another format."""
+    shutil.rmtree(cache, ignore_errors=True)
+    say(f"tokenising it as {name}")
+    output, memory = peak_memory(child("build", big, cache, available_cores()), environment())
+    report.data.setdefault("big formats", {})[name] = {"memory_mb": memory}
+    memory_line = verdict(memory, MEMORY_TARGET, at_most=True, unit=" MB")
+    speed = read_result(output)["mb_per_second"]
+    return f"- the same as {name}: {speed:.1f} MB/s of text; peak memory {memory_line}"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
+import io
 import json
+import lzma
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,14 +23,14 @@ from minimind.charts.loss_curve import plot_loss_curve
 from minimind.data.chunks import BadRow, Place
 from minimind.data.inputs import find_files
 from minimind.data.packing import plan_rows
-from minimind.data.rows import read_texts
+from minimind.data.rows import read_rows, read_texts
 from minimind.data.token_store import DamagedStoreError, TokenStore
 from minimind.data.tokenize.build import StoreWriter, open_corpus
 from minimind.data.tokenize.cache import Mark
 from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from minimind.errors import DataError
 from minimind.rundir.metrics import read_metrics
-from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_lines, fuzz
+from tests.fuzz.damage import damaged_bytes, damaged_json, damaged_lines, fuzz, in_one_line
 
 ROWS = [{"text": "The harbour was quiet."}, {"text": "清晨的港口很安静。"}, {"text": "x" * 300}]
 
@@ -57,6 +60,72 @@ def test_jsonl(data: bytes, packed: str, late: bool) -> None:
                 assert len(row.preview) <= 80
             else:
                 assert row.encode("utf-8")
+
+
+JSON_FORMS = [
+    json.dumps(ROWS).encode(),
+    b"\n".join(json.dumps(row, indent=1).encode() for row in ROWS),
+]
+
+
+def tables() -> dict[str, bytes]:
+    """The rows as Parquet, as an Arrow file and as a stream."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": [row["text"] for row in ROWS], "n": [{"a": 1}] * len(ROWS)})
+    found = {}
+    for name, write in {
+        "parquet": lambda out: pq.write_table(table, out, row_group_size=2),
+        "arrow": lambda out: pa.ipc.new_file(out, table.schema),
+        "stream": lambda out: pa.ipc.new_stream(out, table.schema),
+    }.items():
+        out = io.BytesIO()
+        writer = write(out)
+        if writer is not None:
+            writer.write_table(table)
+            writer.close()
+        found[name] = out.getvalue()
+    return found
+
+
+def read_all(name: str, data: bytes) -> None:
+    """Rows come, good and bad, or one line says what is wrong with the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(data)
+        for whole in (False, True):
+            try:
+                for row in read_rows(path, whole=whole):
+                    assert row.reason if isinstance(row, BadRow) else row.text.encode("utf-8")
+            except DataError as error:
+                in_one_line(error)
+                assert str(path) in str(error)  # noqa: PT017
+
+
+@fuzz(data=st.sampled_from(JSON_FORMS).flatmap(damaged_bytes))
+@example(data=b"[{" + b"[" * 200_000)
+@example(data=b'[{"a": "' + b"\\" * 100_001)
+def test_json(data: bytes) -> None:
+    read_all("a.json", data)
+
+
+@fuzz(data=damaged_bytes(b'id,text\n1,"two\nlines"\n2,"a ""b"""\n3,\xe6\xb8\x85\n'))
+def test_csv(data: bytes) -> None:
+    read_all("a.csv", data)
+
+
+@fuzz(data=st.data(), kind=st.sampled_from(["parquet", "arrow", "stream"]))
+def test_tables(data: st.DataObject, kind: str) -> None:
+    pytest.importorskip("pyarrow")
+    read_all("a", data.draw(damaged_bytes(tables()[kind])))
+
+
+@fuzz(data=damaged_lines(ROWS), press=st.sampled_from([bz2.compress, lzma.compress]))
+def test_compressed(data: bytes, press: Any) -> None:
+    blob = press(data)
+    read_all("a", blob)
+    read_all("a", blob[: len(blob) // 2] + b"\0" + blob[len(blob) // 2 :])
 
 
 def test_a_compressed_file_of_a_thousandth_of_its_size(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from minimind.data.chunks import Chunk, Place, Record, pack_records
 from minimind.data.fields import unknown_field
-from minimind.data.formats.rows_to_json import to_line
+from minimind.data.formats.rows_to_json import text_line, to_line
 from minimind.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -215,11 +215,27 @@ def _options(schema: Any, field: str | None) -> Any:
 def _numbered(batches: Iterator[Any], field: str | None, raw: Any) -> Iterator[_Batch]:
     first = 1
     for batch in batches:
+        _check_offsets(batch)
         n_rows = max(1, int(BATCH_BYTES * batch.num_rows / max(batch.nbytes, 1)))
         for begin in range(0, batch.num_rows, n_rows):
             part = batch.slice(begin, n_rows)
             yield _Batch(first, _values(part, field), raw.tell())
             first += part.num_rows
+
+
+def _check_offsets(batch: Any) -> None:
+    """Where texts begin and end is taken from the file: a damaged one would read foreign memory.
+
+    Raises:
+        ArrowInvalid: it is damaged.
+    """
+    pa = pyarrow()
+    for column in batch.columns:
+        if pa.types.is_string(column.type):
+            column = column.view(pa.binary())  # whether it is UTF-8, each row says
+        elif pa.types.is_large_string(column.type):
+            column = column.view(pa.large_binary())
+        column.validate(full=True)
 
 
 def _column(schema: Any, field: str) -> str:
@@ -248,7 +264,7 @@ def _values(batch: Any, field: str | None) -> Any:
 def _lines(values: Any, field: str | None) -> Iterator[bytes]:
     if field is None:
         return (to_line(row) for row in _to_python(values))
-    return (to_line({field: value}) for value in _to_python(values))
+    return (text_line(field, value) for value in _to_python(values))
 
 
 def _to_python(values: Any) -> list[Any]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from minimind.data import chunks
 from minimind.data.chunks import Chunk, Place, Record, pack_records
-from minimind.data.compression import reading
+from minimind.data.compression import Content, reading
 from minimind.data.formats.head import BOM
 from minimind.data.formats.rows_to_json import to_line
 
-PART_BYTES = 4_000_000
+PART_BYTES = 1_000_000
 """A file that is longer than a document may be is cut into such parts, each after a line's end."""
 
 
@@ -25,19 +25,21 @@ def read_plain_text(path: Path, start: Place, field: str | None) -> Iterator[Chu
         yield from pack_records(records, start)
 
 
-def _documents(content) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
+def _documents(content: Content) -> Iterator[bytes]:
     # JSON may need two bytes for one.
     longest = chunks.MAX_LINE_BYTES // 2
     text = content.read(longest + 1).removeprefix(BOM)
     if len(text) <= longest:
         yield text
         return
-    while text:
-        end = text.rfind(b"\n", 0, PART_BYTES) + 1 or _whole_characters(text, PART_BYTES)
-        yield text[:end]
-        text = text[end:]
-        if len(text) < PART_BYTES:
-            text += content.read(longest)
+    begin = 0
+    while begin < len(text):
+        if len(text) - begin < PART_BYTES and (more := content.read(PART_BYTES)):
+            text, begin = text[begin:] + more, 0
+        end = text.rfind(b"\n", begin, begin + PART_BYTES) + 1
+        end = end or _whole_characters(text, begin + PART_BYTES)
+        yield text[begin:end]
+        begin = end
 
 
 def _whole_characters(text: bytes, end: int) -> int:

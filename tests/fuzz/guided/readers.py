@@ -4,8 +4,10 @@ from. An error that is meant for the user is an answer; any other exception is a
 from __future__ import annotations
 
 import atexit
+import bz2
 import functools
 import gzip
+import lzma
 import os
 import shutil
 import subprocess
@@ -45,7 +47,7 @@ from tests.fuzz import test_settings as given
 from tests.fuzz.damage import in_one_line, say, to_json, weights_taken
 from tests.fuzz.test_slurm_output import FILES as SLURM_ANSWERS
 from tests.fuzz.test_slurm_output import read_answers
-from tests.fuzz.test_text import ROWS
+from tests.fuzz.test_text import JSON_FORMS, ROWS, tables
 from tests.unit.export.helpers import make_model, write_checkpoint
 
 FOLDER = Path(tempfile.mkdtemp(prefix="minimind-fuzz-"))
@@ -167,11 +169,16 @@ def slurm_answer(data: bytes) -> bool:
     return True
 
 
-@reader(lambda: [plain := runs.lines(ROWS), gzip.compress(plain), zstandard.compress(plain)])
+def _corpora() -> list[bytes]:
+    plain = runs.lines(ROWS)
+    pressed = [press(plain) for press in (gzip.compress, zstandard.compress, lzma.compress)]
+    return [plain, *pressed, bz2.compress(plain), *JSON_FORMS, *tables().values()]
+
+
+@reader(_corpora, 1 << 14)
 def rows(data: bytes) -> bool:
-    """A corpus; what it begins with says how it is compressed."""
-    suffix = {b"\x1f\x8b": ".gz", b"\x28\xb5": ".zst"}.get(data[:2], "")
-    path = written(f"rows.jsonl{suffix}", data)
+    """A corpus; what it begins with says what it is."""
+    path = written("rows", data)
     try:
         for row in read_texts(path):
             assert row.reason if isinstance(row, BadRow) else row.encode("utf-8") is not None

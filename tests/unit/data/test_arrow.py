@@ -133,6 +133,15 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, part: float)
         list(read_texts(path))
 
 
+@pytest.mark.parametrize("kind", ["arrow", "arrow stream"])
+def test_values_that_cannot_be_are_damage(tmp_path: Path, kind: str) -> None:
+    """A time of day of 27 hours: what pyarrow's own check finds is never looked at."""
+    time = pa.array([100_000], pa.int32()).view(pa.time32("s"))
+    path = WRITERS[kind](tmp_path / "a", pa.table({"text": ["one"], "time": time}))
+    with pytest.raises(DataError, match=r"a: damaged or incomplete Arrow file \(.*100000"):
+        list(read_rows(path, whole=True))
+
+
 def test_a_stream_without_an_end_mark_is_noted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
