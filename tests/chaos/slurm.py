@@ -38,7 +38,8 @@ class SlurmRun(LaunchedRun):
     def rest(self) -> None:
         """A job that is stopped is started again by Slurm: only a cancelled one is not."""
         self.lab.launcher("cancel", self.name)
-        ended = ("CANCELLED", "DONE", "FAILED")
+        # A supervisor that is struck just now puts no end on record.
+        ended = ("CANCELLED", "DONE", "FAILED", "INTERRUPTED")
         wait_for(lambda: self.state() in ended, "the cancelled end", self.gives_up_seconds)
         wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 

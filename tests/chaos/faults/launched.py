@@ -93,13 +93,13 @@ def strike_command(run: Any, rng: Random, numbers: Sequence[int]) -> str:
 LAUNCHER_ENDS = ("cancelled", "lost", "crash")
 
 
-@fault("local", "slurm", causes=LAUNCHER_ENDS, weight=3)
+@fault("local", causes=LAUNCHER_ENDS, weight=3)
 def command_killed_at_a_file_call(run: Any, rng: Random) -> str:
     """SIGKILL to submit, requeue, submit --resume or cancel."""
     return strike_command(run, rng, [signal.SIGKILL])
 
 
-@fault("local", "slurm", causes=LAUNCHER_ENDS, weight=2)
+@fault("local", causes=LAUNCHER_ENDS, weight=2)
 def command_stopped_at_a_file_call(run: Any, rng: Random) -> str:
     """A stop signal to one of them, as Ctrl-C at the terminal is."""
     return strike_command(run, rng, STOPS)
@@ -126,13 +126,13 @@ def strike_supervisor(run: Any, rng: Random, numbers: Sequence[int]) -> str:
     return done
 
 
-@fault("local", "slurm", causes=LAUNCHER_ENDS, weight=3)
+@fault("local", causes=LAUNCHER_ENDS, weight=3)
 def supervisor_killed_at_a_file_call(run: Any, rng: Random) -> str:
     """SIGKILL to the process that watches the ranks."""
     return strike_supervisor(run, rng, [signal.SIGKILL])
 
 
-@fault("local", "slurm", causes=LAUNCHER_ENDS, weight=2)
+@fault("local", causes=LAUNCHER_ENDS, weight=2)
 def supervisor_stopped_at_a_file_call(run: Any, rng: Random) -> str:
     """A stop signal to it."""
     return strike_supervisor(run, rng, STOPS)
