@@ -123,6 +123,9 @@ def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:
     assert "RuntimeError: boom at step 7" in said
     assert "rank-3.log" in said
     assert "--max-restarts allows 1" in said
+    job = slurm.events("crash-loop", "submitted")[0]["job_id"]
+    shown = ("scontrol", "show", "job", job)
+    poll(lambda: "JobState=FAILED" in slurm.command(*shown).stdout, "Slurm to let go of the job")
 
 
 def test_hang_dumps_stacks_and_restarts(slurm: Lab) -> None:

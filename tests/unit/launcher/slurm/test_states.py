@@ -1,6 +1,7 @@
 """States and reasons as real controllers gave them, of jobs to which each thing was done.
 
-The job's name says what. Slurm 22.05.8 (Debian bookworm), 24.11.5 (trixie) and 26.05.5 (sid), November 2026.
+The job's name says what. Slurm 22.05.8 (Debian bookworm), 24.11.5 (trixie), 26.05.5 (sid), in
+November 2026.
 """
 
 from __future__ import annotations
