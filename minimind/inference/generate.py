@@ -92,7 +92,7 @@ def read_prompts(file: Path, flag: str = "prompts_file") -> list[str]:
             len(data) <= MAX_PROMPT_BYTES,
             f"--{flag} {file}: longer than {MAX_PROMPT_BYTES} bytes; split it",
         )
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigError(f"--{flag} {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:

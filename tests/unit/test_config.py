@@ -195,3 +195,9 @@ def test_a_bad_flag_ends_every_entry_point_with_2_and_one_line(command: list[str
     )
     assert out.returncode == 2
     assert out.stderr == ("minimind pretrain: error: --epochs must be greater than 0, but is 0\n")
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("epochs = 3\n", encoding="utf-8-sig")
+    assert parse_args(["--config", str(path)]).epochs == 3

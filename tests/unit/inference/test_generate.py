@@ -254,3 +254,9 @@ def test_half_precision_weights_keep_the_rotary_tables(tokenizer_folder, tmp_pat
     with torch.inference_mode():
         difference = loaded(input_ids=ids).logits.float() - model(input_ids=ids).logits
     assert 0 < difference.abs().max() < 0.5
+
+
+def test_a_byte_order_mark_is_no_prompt(tmp_path):
+    for name, line in (("p.txt", "hello"), ("p.jsonl", '{"prompt": "hello"}')):
+        (tmp_path / name).write_text(line + "\n", encoding="utf-8-sig")
+        assert read_prompts(tmp_path / name) == ["hello"]
