@@ -1,6 +1,7 @@
 """This machine: its GPUs, and which processes of a run live on it.
 
-Standard library only.
+Standard library only. As a program, ``python -m launcher.supervise.host EVENTS_FILE`` tells who
+suspends the run of that event log on this machine.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -130,3 +132,7 @@ def _session(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
     except OSError:
         return None
+
+
+if __name__ == "__main__" and (reason := suspended(Path(sys.argv[1]))):
+    print(f"{socket.gethostname()}: {reason}")

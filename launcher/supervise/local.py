@@ -69,7 +69,7 @@ class AttemptRanks(LocalRanks):
     def broken(self) -> bool:
         return any(self.codes())
 
-    def suspended(self) -> str:
+    def suspended(self, *, on_all_nodes: bool) -> str:
         return host.suspended(self._run.events_file) or host.paused(self._spec)
 
     def dump_stacks(self) -> None:

@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -113,11 +114,22 @@ class StepRanks:
         ended = _TASK_ENDED.finditer(self._log.read_text(errors="replace"))
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
-    def suspended(self) -> str:
+    def suspended(self, *, on_all_nodes: bool) -> str:
         job = slurm.show_job(own_job(os.environ)) or {}
         if job.get("JobState") in states.SUSPENDED:
             return f"Slurm says that its job is {job['JobState']}"
-        return host.suspended(self._events)
+        here = host.suspended(self._events)
+        return here or (self._suspended_elsewhere() if on_all_nodes else "")
+
+    def _suspended_elsewhere(self) -> str:
+        """As every node of the job sees it, in a step beside that of the ranks."""
+        nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+        if nodes == "1":
+            return ""
+        look = (sys.executable, "-m", "launcher.supervise.host", str(self._events))
+        step = ("--overlap", "--mem=0", f"--nodes={nodes}", f"--ntasks={nodes}")
+        answer = slurm.run("srun", *step, "--ntasks-per-node=1", "--quiet", *look, timeout=60)
+        return next((line for line in answer.stdout.splitlines() if line), "")
 
     def dump_stacks(self) -> None:
         self._signal(STACKS_SIGNAL)

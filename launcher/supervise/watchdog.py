@@ -32,10 +32,11 @@ class Ranks(Protocol):
         One that is asked to stop leaves alone only before training; later all go together.
         """
 
-    def suspended(self) -> str:
+    def suspended(self, *, on_all_nodes: bool) -> str:
         """Who keeps ranks from running, such as SIGSTOP or a frozen container; else "".
 
-        What cannot be seen from here, such as a process of another node, is not known to be.
+        ``on_all_nodes``: look at other nodes too, which takes seconds. What cannot be seen is not
+        known to be suspended.
         """
 
     def dump_stacks(self) -> None:
@@ -125,7 +126,8 @@ class HangWatch:
         if not wanted or (now - self._looked_at < pause and idle <= self._timeout):
             return False
         self._looked_at = now
-        before, self._suspended = self._suspended, self._ranks.suspended()
+        before, thorough = self._suspended, bool(self._suspended) or idle > self._timeout
+        self._suspended = self._ranks.suspended(on_all_nodes=thorough)
         # A controller that is slow to answer is nobody's suspension.
         self._asked_at = self._clock()
         if bool(before) != bool(self._suspended):

@@ -117,12 +117,14 @@ def test_a_paused_container_is_known_and_goes_on_to_be_stopped(
     machine.spec = replace(run.spec(), nodes=1, gpus=1, container="docker", image="minimind")
     machine.ranks = AttemptRanks(run, machine.spec, 1, port=1)
     try:
-        assert machine.ranks.suspended() == ""
+        assert machine.ranks.suspended(on_all_nodes=False) == ""
         paused.write_text("c0ffee\n")
-        assert machine.ranks.suspended().startswith("container c0ffee is paused (docker unpause")
+        assert machine.ranks.suspended(on_all_nodes=False).startswith(
+            "container c0ffee is paused (docker unpause"
+        )
         machine.stop_signal = signal.SIGTERM
         machine.tick()
-        assert machine.ranks.suspended() == ""
+        assert machine.ranks.suspended(on_all_nodes=False) == ""
         poll(lambda: machine.ranks.poll() is not None, "the rank's client to get the signal")
     finally:
         machine.ranks.kill()

@@ -19,6 +19,7 @@ from launcher.inspect.run_state import Records, read_state
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
+from launcher.supervise import host
 from launcher.supervise.slurm import StepRanks
 from tests.e2e.lab import REPOSITORY, poll
 from tests.slurm_answers import UNREACHABLE_ONCE
@@ -54,13 +55,52 @@ def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
     ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log", tmp_path / "step")
     try:
         if state in ("SUSPENDED", "STOPPED"):
-            assert ranks.suspended() == f"Slurm says that its job is {state}"
+            assert ranks.suspended(on_all_nodes=False) == f"Slurm says that its job is {state}"
             return
-        assert ranks.suspended() == ""
+        assert ranks.suspended(on_all_nodes=False) == ""
         os.kill(ranks._process.pid, signal.SIGSTOP)
-        poll(lambda: "is stopped" in ranks.suspended(), "the stop")
+        poll(lambda: "is stopped" in ranks.suspended(on_all_nodes=False), "the stop")
     finally:
         ranks._process.kill()
+
+
+SRUN = """#!/bin/sh
+# Runs a program as a step of one task a node would: on this machine.
+while [ "${1#-}" != "$1" ]; do echo "$1" >> "$(dirname "$0")/asked"; shift; done
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize("nodes", ["1", "2"])
+def test_a_rank_that_is_stopped_on_another_node_is_suspended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: str
+) -> None:
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", nodes)
+    environment = {"PATH": os.environ["PATH"], "MINIMIND_EVENTS": str(tmp_path / "events.jsonl")}
+    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log", tmp_path / "step")
+    # What this process does not see, the one that srun starts does.
+    monkeypatch.setattr(host, "suspended", lambda events: "")
+    try:
+        os.kill(ranks._process.pid, signal.SIGSTOP)
+        poll(lambda: process_state(ranks._process.pid) == "T", "the stop")
+        assert ranks.suspended(on_all_nodes=False) == ""
+        found = ranks.suspended(on_all_nodes=True)
+        assert found.endswith(
+            f"process {ranks._process.pid} is stopped (kill -CONT lets it go on)"
+            if nodes == "2"
+            else ""
+        )
+        assert (tmp_path / "asked").exists() == (nodes == "2")
+    finally:
+        ranks._process.kill()
+
+
+def process_state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 SIGNALLED = """#!/bin/sh

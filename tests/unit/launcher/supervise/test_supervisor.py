@@ -27,7 +27,7 @@ class EndedRanks:
     def broken(self) -> bool:
         return False
 
-    def suspended(self) -> str:
+    def suspended(self, *, on_all_nodes: bool) -> str:
         return ""
 
     def dump_stacks(self) -> None: ...

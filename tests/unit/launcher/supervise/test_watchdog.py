@@ -30,6 +30,7 @@ class ScriptedRanks:
     def __init__(self, clock: Clock, ends: float = 1e9, leaves: float = 1e9, code: int = 0) -> None:
         self.clock, self.ends, self.leaves, self.code = clock, ends, leaves, code
         self.stops, self.continues = 1e9, 0.0
+        self.elsewhere = False
         self.calls: list[tuple[str, float]] = []
 
     def poll(self) -> int | None:
@@ -38,7 +39,9 @@ class ScriptedRanks:
     def broken(self) -> bool:
         return self.clock.now >= self.leaves
 
-    def suspended(self) -> str:
+    def suspended(self, *, on_all_nodes: bool) -> str:
+        if self.elsewhere and not on_all_nodes:
+            return ""
         return "stopped" if self.stops <= self.clock.now < self.continues else ""
 
     def dump_stacks(self) -> None:
@@ -147,6 +150,15 @@ def test_suspended_ranks_are_no_hang_and_a_hang_after_them_is_one(
     assert 1000 <= dumped - until <= 1001, "the clock starts anew"
 
 
+def test_other_nodes_are_looked_at_before_a_hang_ends_the_ranks(watched: Run) -> None:
+    watched.ranks.stops, watched.ranks.continues, watched.ranks.elsewhere = 10, 50_000, True
+    assert watched.watch().hung
+    (suspended, since), (continued, until) = watched.said
+    assert (suspended, continued) == ("stopped", "")
+    assert 1000 <= since <= 1001
+    assert 50_000 <= until <= 50_000 + LOOK_SECONDS + 1
+
+
 def test_ranks_that_go_on_after_a_suspension_end_by_themselves(watched: Run) -> None:
     watched.ranks.stops, watched.ranks.continues, watched.ranks.ends = 10, 5000, 5900
     assert watched.watch() == Outcome(0, hung=False)
@@ -169,7 +181,7 @@ def test_ranks_that_one_has_left_get_their_time_after_a_suspension(watched: Run)
 
 
 def test_a_controller_that_is_slow_to_answer_hides_no_hang(watched: Run) -> None:
-    def asks_a_dead_controller() -> str:
+    def asks_a_dead_controller(*, on_all_nodes: bool) -> str:
         watched.clock.now += 60
         return ""
 
