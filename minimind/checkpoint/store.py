@@ -357,7 +357,7 @@ def keep_replaced_weights(file: Path) -> None:
     again when the run is killed before its first save. Of those whose steps are known the latest
     and the furthest are kept, as of checkpoints; others, of unknown worth, all.
     """
-    if not file.exists():
+    if not file.is_file():
         return
     latest = file.with_suffix(".replaced.pth")
     if latest.exists():
