@@ -154,11 +154,11 @@ def without_stragglers(events: list[Event]) -> list[Event]:
     A rank on a lost node can live on for a while. What it saves then has no effect, and must not
     be taken for the newest word on what there is to go on from.
     """
-    found, current = [], None
+    found, current = [], 0
     for event in events:
         if event["event"] == Kind.ATTEMPT_STARTED:
             current = event["attempt"]
-        elif event["event"] in OF_TRAINING and event.get("attempt", current) != current:
+        elif event["event"] in OF_TRAINING and event.get("attempt", current) < current:
             continue
         found.append(event)
     return found
