@@ -22,7 +22,7 @@ READ_BYTES = 1 << 18
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _STRUCTURE = re.compile(rb'["\[\]{}]')
-_SCALAR = re.compile(rb"[^,\[\]{}\s]+")
+_SCALAR = re.compile(rb"[^,\[\]{} \t\r\n]+")
 _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.S)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def test_an_array_that_is_cut_off_is_named(tmp_path: Path, text: str) -> None:
     path = written(tmp_path / "a.json", text)
     with pytest.raises(DataError, match=r"a\.json: damaged or incomplete JSON: .* item 1|2"):
         list(read_texts(path))
+
+
+@pytest.mark.parametrize("between", ["\f", "\v", "\0"])
+def test_a_control_character_between_objects_is_passed(tmp_path: Path, between: str) -> None:
+    path = written(tmp_path / "a.json", f'{{\n"text": "a"\n}}\n{between}\n{{\n"text": "b"\n}}\n')
+    assert len(list(itertools.islice(read_chunks(path), 2))) == 1
+    assert good(path) == ["a", "b"]
 
 
 def test_an_item_that_is_too_long_is_skipped_alone(
