@@ -43,7 +43,9 @@ def _documents(content: Content) -> Iterator[bytes]:
 
 
 def _whole_characters(text: bytes, end: int) -> int:
-    """The last place up to ``end`` that is not inside of a character."""
-    while 0 < end < len(text) and text[end] & 0xC0 == 0x80:
-        end -= 1
-    return min(end, len(text))
+    """The last place up to ``end`` that is not inside of a character; ``end`` if none is near."""
+    if end >= len(text):
+        return len(text)
+    # No character has more bytes: what goes on for longer is no UTF-8.
+    places = range(end, end - 4, -1)
+    return next((place for place in places if text[place] & 0xC0 != 0x80), end)

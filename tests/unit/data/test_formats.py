@@ -205,6 +205,15 @@ def test_a_text_file_longer_than_a_document_is_cut_after_lines(
         assert all(len(str(part).encode()) <= 50 for part in parts)
 
 
+def test_a_long_file_that_is_no_utf8_comes_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(plain_text, "PART_BYTES", 50)
+    documents = plain_text._documents(io.BytesIO(b"\x80" * 210))
+    assert [len(part) for part in itertools.islice(documents, 6)] == [50, 50, 50, 50, 10]
+
+
 FILES = {
     "a.json": JSON_FORMS["pretty array"],
     "b.json": JSON_FORMS["pretty objects"],
