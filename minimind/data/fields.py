@@ -9,6 +9,8 @@ CONVERSATIONS = ("conversations", "messages", "conversation")
 """What data sets for chat call their lists of messages."""
 
 MOST_NAMED = 30
+LONGEST_NAMED = 80
+"""Where a csv has no header, its first text is taken for a name."""
 
 
 def value_of(row: Mapping[str, Any], field: str) -> Any:
@@ -48,13 +50,18 @@ def names_of(row: Mapping[str, Any]) -> list[str]:
 def unknown_field(field: str, found: Iterable[str]) -> str:
     """What to say of rows without ``field``."""
     names = list(dict.fromkeys(found))
-    listed = ", ".join(repr(name) for name in names[:MOST_NAMED])
+    listed = ", ".join(map(_quoted, names[:MOST_NAMED]))
     more = ", …" if len(names) > MOST_NAMED else ""
     text = f"no field {field!r}; there are {listed or 'none'}{more}; --text_field names the text's"
     for name in names:
         if name.partition(".")[0] in CONVERSATIONS:
             return f"{text} ({name!r} looks like conversations: {how_to_render(name)})"
     return text
+
+
+def _quoted(name: str) -> str:
+    more = "…" if len(name) > LONGEST_NAMED else ""
+    return repr(name[:LONGEST_NAMED] + more)
 
 
 def is_conversation(value: Any) -> bool:

@@ -18,7 +18,7 @@ DELIMITERS = ",\t;|"
 def read_delimited(path: Path, start: Place, field: str | None) -> Iterator[Chunk]:
     """Yield the rows of a file with a header, numbered by the lines on which they begin."""
     with reading(path) as (raw, content), _text(content) as text:
-        names, delimiter = _header(text.readline(), field)
+        names, delimiter = _header(text, field)
         records = _records(text, names, delimiter)
         yield from pack_records((Record(n, line, raw.tell()) for n, line in records), start)
 
@@ -26,7 +26,7 @@ def read_delimited(path: Path, start: Place, field: str | None) -> Iterator[Chun
 def columns_of(path: Path, field: str) -> list[str]:
     """The names in a file's first row."""
     with reading(path) as (_, content), _text(content) as text:
-        return _header(text.readline(), field)[0]
+        return _header(text, field)[0]
 
 
 def _text(content: Content) -> io.TextIOWrapper:
@@ -34,8 +34,11 @@ def _text(content: Content) -> io.TextIOWrapper:
     return io.TextIOWrapper(content, "utf-8-sig", "surrogateescape", newline="")  # type: ignore[arg-type]
 
 
-def _header(line: str, field: str | None) -> tuple[list[str], str]:
+def _header(text: io.TextIOWrapper, field: str | None) -> tuple[list[str], str]:
     """The names of the columns, and what is between them: what finds the field, or most names."""
+    # Its own limit is 131,072 characters, for the whole process.
+    csv.field_size_limit(chunks.MAX_LINE_BYTES)
+    line = text.readline(chunks.MAX_LINE_BYTES)
     found = [(next(csv.reader([line], delimiter=d), []), d) for d in DELIMITERS]
     return max(found, key=lambda each: (field in each[0], len(each[0])))
 
@@ -43,8 +46,6 @@ def _header(line: str, field: str | None) -> tuple[list[str], str]:
 def _records(
     text: io.TextIOWrapper, names: list[str], delimiter: str
 ) -> Iterator[tuple[int, bytes | BadRow]]:
-    # Its own limit is 131,072 characters, for the whole process.
-    csv.field_size_limit(chunks.MAX_LINE_BYTES)
     lines = _Lines(text)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:

@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 from minimind.data import chunks
 from minimind.data.chunks import BadRow
 from minimind.data.formats import json_values, plain_text
+from minimind.data.formats.delimited import columns_of
 from minimind.data.formats.registry import FORMATS, format_of
-from minimind.data.rows import parse_rows, read_chunks, read_rows, read_texts
+from minimind.data.rows import (
+    parse_rows,
+    read_chunks,
+    read_rows,
+    read_texts,
+    refuse_unknown_field,
+)
 from minimind.errors import DataError
 from tests.unit.data.helpers import TEXTS
 
@@ -180,6 +187,26 @@ def test_an_open_quote_does_not_swallow_the_rest_quietly(tmp_path: Path) -> None
 def test_a_field_longer_than_csv_takes_by_itself(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", as_csv([["text"], ["x " * 150_000], ["b"]]))
     assert [len(text) for text in good(path)] == [300_000, 1]
+
+
+def test_a_csv_without_a_header_is_refused_in_one_short_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit belongs to the process: an earlier test may have raised it.
+    monkeypatch.setattr(chunks, "MAX_LINE_BYTES", 300_000)
+    csv.field_size_limit(1 << 17)
+    path = written(tmp_path / "a.csv", as_csv([["1", "x " * 100_000], ["2", "b"]]))
+    with pytest.raises(DataError, match=r"a\.csv: no field 'text'; there are '1', 'x x ") as raised:
+        refuse_unknown_field([path], "text")
+    assert len(str(raised.value)) < 500
+
+
+def test_a_csv_that_is_one_endless_line_is_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MAX_LINE_BYTES", 50)
+    (name,) = columns_of(written(tmp_path / "a.csv", "x" * 500), "text")
+    assert len(name) == 50
 
 
 def test_a_text_file_is_one_document(tmp_path: Path) -> None:
