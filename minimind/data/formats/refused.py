@@ -23,6 +23,11 @@ def _begins(*magic: bytes) -> Callable[[Head], bool]:
     return lambda head: head.content.startswith(magic)
 
 
+def _is_binary(magic: bytes) -> Callable[[Head], bool]:
+    """A file that begins with letters, as a text could: ``ORCID,abstract`` is the head of a csv."""
+    return lambda head: head.content.startswith(magic) and not head.is_text
+
+
 def _is_web_page(head: Head) -> bool:
     return re.match(rb"<(!doctype html|html|head|body|\?xml|Error>)", head.text, re.I) is not None
 
@@ -57,10 +62,10 @@ REFUSED = (
         _begins(b"\xff\xfe", b"\xfe\xff"),
         "convert it with 'iconv -f UTF-16 -t UTF-8'",
     ),
-    Refused("an encrypted Parquet file", _begins(b"PARE"), "decrypt it first"),
-    Refused("an ORC file", _begins(b"ORC"), "convert it to Parquet"),
+    Refused("an encrypted Parquet file", _is_binary(b"PARE"), "decrypt it first"),
+    Refused("an ORC file", _is_binary(b"ORC"), "convert it to Parquet"),
     Refused("an Avro file", _begins(b"Obj\x01"), "convert it to Parquet"),
-    Refused("a Feather file of version 1", _begins(b"FEA1"), "convert it to Parquet"),
+    Refused("a Feather file of version 1", _is_binary(b"FEA1"), "convert it to Parquet"),
     Refused("a SQLite database", _begins(b"SQLite format 3\0"), "export its text as jsonl"),
     Refused("an HDF5 file", _begins(b"\x89HDF\r\n"), "export its text as jsonl"),
     Refused("a PDF", _begins(b"%PDF-"), "extract its text first"),

@@ -121,6 +121,7 @@ def packed(data: bytes) -> bytes:
         ('{"text": "a"}'.encode("utf-16"), "UTF-16.*iconv"),
         (b"PK\x03\x04rest", "zip archive"),
         (b"ORC\0", "ORC file"),
+        (b"PARE\x15\0", "encrypted Parquet"),
         (b"\x04\x22\x4d\x18xx", "lz4"),
         (b"x" * 257 + b"ustar\0", "tar archive"),
         (packed(b"x" * 257 + b"ustar\0"), "tar archive"),
@@ -135,3 +136,8 @@ def test_what_is_no_text_is_named_in_one_line(tmp_path: Path, data: bytes, what:
     with pytest.raises(DataError, match=rf"train\.jsonl\.gz: is .*{what}") as raised:
         list(read_texts(path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["ORCHIDS of the islands", "PARENTS and children", "FEA1 sheet"])
+def test_a_text_that_begins_as_a_binary_file_is_text(tmp_path: Path, text: str) -> None:
+    assert list(read_texts(written(tmp_path / "a.txt", text.encode()))) == [text]
