@@ -20,10 +20,15 @@ log = logging.getLogger(__name__)
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """What ``save_to_disk`` writes beside the text."""
 
-NO_TEXT = (
-    *(SAVED, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json"),
-    *("license.txt", "readme.txt", "requirements.txt"),
-)
+NO_TEXT = {
+    SAVED,
+    SAVED_SPLITS,
+    "dataset_info.json",
+    "dataset_infos.json",
+    "license.txt",
+    "readme.txt",
+    "requirements.txt",
+}
 """Names of files that describe a data set."""
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|test|validation|valid|val|dev|eval)(?=$|[-_./])")

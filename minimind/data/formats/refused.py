@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minimind.data.compression import named_compression
+from minimind.data.compression import compression_of, named_compression
 from minimind.data.formats.head import Head
 
 
@@ -35,6 +35,10 @@ def _is_web_page(head: Head) -> bool:
 def _is_not_what_its_name_says(head: Head) -> bool:
     named = named_compression(head.path.name)
     return named is not None and head.compression is None and not head.is_text
+
+
+def _is_compressed_twice(head: Head) -> bool:
+    return head.compression is not None and compression_of(head.content) is not None
 
 
 def _is_packed_parquet(head: Head) -> bool:
@@ -77,7 +81,7 @@ REFUSED = (
     Refused(
         "compressed by snappy", _begins(b"\xff\x06\0\0sNaPpY"), "decompress it, or use gzip or zstd"
     ),
-    Refused("compressed twice", lambda head: _is_compressed_twice(head), "decompress it once"),
+    Refused("compressed twice", _is_compressed_twice, "decompress it once"),
     Refused("a compressed Parquet or Arrow file", _is_packed_parquet, "decompress it first"),
     Refused(
         "not compressed as its name says, and no text",
@@ -86,9 +90,3 @@ REFUSED = (
     ),
 )
 """In the order to look."""
-
-
-def _is_compressed_twice(head: Head) -> bool:
-    from minimind.data.compression import compression_of
-
-    return head.compression is not None and compression_of(head.content) is not None

@@ -39,7 +39,7 @@ class Format:
         recognised: whether a file is of this format, by its beginning and its name.
         read: yields a file's rows as chunks, from a place on; each with the field of that name at
             least, or (None) with all that it has. Raises DataError.
-        columns: the fields that all rows have; ``()`` where each row has its own.
+        columns: reads the fields that all rows have; None where each row has its own.
     """
 
     name: str

@@ -11,7 +11,7 @@ import numpy as np
 
 from minimind.data.chunks import BadRow
 from minimind.data.conversations import ChatTemplate
-from minimind.data.rows import read_rows
+from minimind.data.rows import read_rows, row_place
 from minimind.data.tools.digests import DigestTable
 from minimind.data.tools.scripts import script_of
 
@@ -131,7 +131,6 @@ def _texts(
 
 
 def _rejected(store: TokenStore) -> dict[str, Any]:
-    from minimind.data.rows import row_place
     from minimind.data.token_store import REJECTED
 
     first = next(store.rejected(), None)
