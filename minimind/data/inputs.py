@@ -47,7 +47,10 @@ class Source:
 
     def refuse_change(self) -> None:
         """Raise DataError if the file is no longer as it was."""
-        found = self.path.stat()
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror}") from None
         now = (found.st_size, found.st_mtime_ns, self.path.resolve())
         if now != (self.size, self.mtime_ns, self.real):
             raise DataError(f"{self.path}: changed while it was being read; start again")

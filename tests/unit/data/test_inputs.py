@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from minimind.data.inputs import find_files
+from minimind.data.inputs import Source, find_files
 from minimind.data.rows import parse_rows, read_texts
 from minimind.errors import DataError
 from tests.unit.data.helpers import TEXTS, write_jsonl
@@ -68,3 +68,10 @@ def test_empty_compressed_file_has_no_rows(tmp_path: Path) -> None:
     for name in ("a.jsonl.zst", "a.jsonl.gz"):
         (tmp_path / name).write_bytes(b"")
         assert list(read_texts(tmp_path / name)) == []
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_is_named(tmp_path: Path) -> None:
+    source = Source.of(Path(write_jsonl(tmp_path / "a.jsonl", TEXTS)))
+    source.path.unlink()
+    with pytest.raises(DataError, match=r"a\.jsonl: cannot be read: No such file"):
+        source.refuse_change()
