@@ -82,7 +82,7 @@ def find_files(paths: Sequence[str]) -> list[Path]:
 def _matches(given: str) -> list[str]:
     """The files behind one name. What exists wins over what its name could mean otherwise."""
     path = given if os.path.lexists(given) else os.path.expanduser(given)
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and not any(glob.iglob(path, recursive=True)):
         path = cached_dataset(given) or path
     if os.path.isdir(path):
         _check_name(path)

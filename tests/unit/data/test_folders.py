@@ -95,6 +95,12 @@ def test_a_file_wins_over_a_data_set(hub: Path, tmp_path: Path) -> None:
     assert names("owner/stories") == ["own.jsonl"]
 
 
+def test_files_that_a_glob_finds_win_over_a_data_set(hub: Path, tmp_path: Path) -> None:
+    make(tmp_path, "owner/stories/data/train-own.jsonl")
+    assert names("owner/stories/data/train-*") == ["train-own.jsonl"]
+    assert names("owner/stories/extra/*") == ["more.jsonl"]
+
+
 def test_a_data_set_that_is_not_cached(hub: Path) -> None:
     with pytest.raises(
         DataError, match=r"other/set: no such file; nor is a data set .* in .*/hub;"
