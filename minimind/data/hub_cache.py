@@ -14,15 +14,19 @@ def hub_cache() -> Path:
     """Where ``huggingface_hub`` keeps what it has downloaded."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if given := os.environ.get(name):
-            return Path(given).expanduser()
+            return _expanded(given)
     return _home() / "hub"
 
 
 def _home() -> Path:
     if given := os.environ.get("HF_HOME"):
-        return Path(given).expanduser()
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "huggingface"
+        return _expanded(given)
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+
+
+def _expanded(path: str) -> Path:
+    # Path.expanduser raises where a user has no home, as in some containers.
+    return Path(os.path.expanduser(path))
 
 
 def cached_dataset(name: str) -> str | None:

@@ -101,6 +101,17 @@ def test_files_that_a_glob_finds_win_over_a_data_set(hub: Path, tmp_path: Path) 
     assert names("owner/stories/extra/*") == ["more.jsonl"]
 
 
+def test_a_user_without_a_home_has_no_data_sets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="other/set: no such file; nor is a data set"):
+        find_files(["other/set"])
+
+
 def test_a_data_set_that_is_not_cached(hub: Path) -> None:
     with pytest.raises(
         DataError, match=r"other/set: no such file; nor is a data set .* in .*/hub;"
