@@ -71,7 +71,11 @@ def _only_split(folder: Path) -> str:
 def _saved_files(folder: Path) -> list[Path]:
     """What ``save_to_disk`` has written, in its order."""
     entries = _read_json(folder / SAVED, "_data_files", list)
-    files = [folder / str(dict(entry).get("filename")) for entry in entries]
+    try:
+        # Text is looked for in this folder alone, whatever a file from elsewhere says.
+        files = [folder / Path(str(entry["filename"])).name for entry in entries]
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{folder / SAVED}: is damaged: {error}") from None
     for file in files:
         if not file.is_file():
             raise DataError(f"{file}: is missing; {folder / SAVED} names it")

@@ -112,6 +112,21 @@ def test_a_user_without_a_home_has_no_data_sets(
         find_files(["other/set"])
 
 
+@pytest.mark.parametrize("entry", ['"a.arrow"', "{}", "3"])
+def test_a_list_of_saved_files_that_is_damaged(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "state.json").write_text(f'{{"_data_files": [{entry}]}}')
+    with pytest.raises(DataError, match=r"state\.json: is damaged"):
+        find_files([str(tmp_path)])
+
+
+def test_saved_files_are_those_of_the_folder(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere.jsonl", "saved/a.jsonl")
+    state = tmp_path / "saved/state.json"
+    state.write_text('{"_data_files": [{"filename": "../elsewhere.jsonl"}]}')
+    with pytest.raises(DataError, match=r"saved/elsewhere\.jsonl: is missing"):
+        find_files([str(tmp_path / "saved")])
+
+
 def test_a_data_set_that_is_not_cached(hub: Path) -> None:
     with pytest.raises(
         DataError, match=r"other/set: no such file; nor is a data set .* in .*/hub;"
