@@ -80,10 +80,10 @@ def main(
         config = parse_args(flags)
         if procs > 1:
             return start_ranks(words, flags, procs)
+        if warning := left_alone(os.environ):
+            show(sys.stderr, f"minimind pretrain: warning: {warning}\n")
     except MiniMindError as error:
         return complain("minimind pretrain", error)
-    if warning := left_alone(os.environ):
-        show(sys.stderr, f"minimind pretrain: warning: {warning}\n")
     stop_flag = StopFlag()
     try:
         with stop_flag.leaving_in_time():

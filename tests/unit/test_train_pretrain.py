@@ -86,6 +86,17 @@ def test_a_rank_starts_no_ranks(
     assert train_pretrain.main(["--procs", "2"]) == 75
 
 
+def test_a_place_that_makes_no_sense_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "first")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train_pretrain.main([]) == 2
+    assert capsys.readouterr().err == (
+        "minimind pretrain: error: environment variable RANK must be a number: 'first'\n"
+    )
+
+
 def test_a_machine_without_room_for_a_rank_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
