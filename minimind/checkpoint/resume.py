@@ -14,7 +14,7 @@ import torch
 
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError, WeightsError
-from minimind.rundir.layout import checkpoints_of
+from minimind.rundir.layout import checkpoints_of, flags_of_checkpoint, stem_of_flags
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,6 @@ def check_config(config: TrainConfig, saved: dict[str, Any]) -> None:
             )
 
 
-_NEAR = re.compile(r"(?P<prefix>.+)_(?P<size>[0-9]+)(?P<moe>_moe)?(\.step[0-9]{10})?\.pt")
 _UPSTREAMS = re.compile(r"(?P<prefix>.+)_[0-9]+(_moe)?_resume\.pth")
 
 
@@ -99,37 +98,36 @@ def check_near_misses(config: TrainConfig) -> None:
     Whoever asks to go on, and has one flag wrong, would lose the old weights to the new run.
 
     Raises:
-        ConfigError: so it is; the message names what is there, and how to go on from it.
+        ConfigError: it does; the message names what is there, and how to go on from it.
         OSError: the folder cannot be read.
     """
     wanted = config.checkpoint_file
     if config.from_resume != "1" or checkpoints_of(wanted):
         return
     names = sorted(os.listdir(wanted.parent)) if wanted.parent.is_dir() else []
-    ours = [match for match in map(_NEAR.fullmatch, names) if match and _is_near(match, config)]
-    if ours:
-        found = ours[0]
-        raise ConfigError(
-            f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {found[0]}, of "
-            f"--save_weight {found['prefix']} --hidden_size {found['size']} "
-            f"--use_moe {int(bool(found['moe']))}: correct these to go on from it, or begin anew "
-            "with --from_resume 0"
-        )
-    theirs = [match for match in map(_UPSTREAMS.fullmatch, names) if match]
-    theirs = [match for match in theirs if match["prefix"] == config.save_weight]
-    if theirs:
-        raise ConfigError(
-            f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {theirs[0][0]}, which "
-            "upstream MiniMind wrote and only it can go on from: start from its weights with "
-            f"--from_weight {wanted.parent / theirs[0][0]} --from_resume 0"
-        )
+    for name in names:
+        flags = flags_of_checkpoint(name)
+        if flags is not None and _is_near(flags, config):
+            raise ConfigError(
+                f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {name}, of "
+                f"--save_weight {flags['save_weight']} --hidden_size {flags['hidden_size']} "
+                f"--use_moe {flags['use_moe']}: correct these to go on from it, or begin anew "
+                "with --from_resume 0"
+            )
+    for name in names:
+        theirs = _UPSTREAMS.fullmatch(name)
+        if theirs is not None and theirs["prefix"] == config.save_weight:
+            raise ConfigError(
+                f"--from_resume 1: {wanted.parent} holds no {wanted.name}, but {name}, which "
+                "upstream MiniMind wrote and only it can go on from: start from its weights with "
+                f"--from_weight {wanted.parent / name} --from_resume 0"
+            )
 
 
-def _is_near(found: re.Match[str], config: TrainConfig) -> bool:
+def _is_near(flags: dict[str, Any], config: TrainConfig) -> bool:
     """The same prefix with another size or kind, or the whole name where a prefix is asked for."""
-    stem = f"{found['prefix']}_{found['size']}{found['moe'] or ''}"
-    name = config.save_weight.casefold()
-    return name in (found["prefix"].casefold(), stem.casefold())
+    wanted = config.save_weight.casefold()
+    return wanted in (flags["save_weight"].casefold(), stem_of_flags(flags).casefold())
 
 
 def check_data(fingerprint: str, saved: str) -> None:

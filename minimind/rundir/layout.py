@@ -20,6 +20,7 @@ OUTPUT, CHECKPOINTS = "out", "checkpoints"
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _RANK_LOG = re.compile(r"rank-([0-9]{1,9})\.log")
+_CHECKPOINT = re.compile(r"(.+)_([0-9]+)(_moe)?(?:\.step[0-9]{10})?\.pt")
 
 
 class RunPaths:
@@ -146,6 +147,14 @@ def stem_of(save_weight: object, hidden_size: object, use_moe: object) -> str:
 def stem_of_flags(flags: Mapping[str, Any]) -> str:
     """The :func:`stem_of` a run with these flags."""
     return stem_of(flags.get("save_weight"), flags.get("hidden_size"), flags.get("use_moe"))
+
+
+def flags_of_checkpoint(name: str) -> dict[str, Any] | None:
+    """The flags that a checkpoint is named after (:func:`stem_of`); None: it is another file."""
+    match = _CHECKPOINT.fullmatch(name)
+    if match is None:
+        return None
+    return {"save_weight": match[1], "hidden_size": int(match[2]), "use_moe": int(bool(match[3]))}
 
 
 def checkpoint_file(folder: Path | str, stem: str) -> Path:

@@ -12,6 +12,7 @@ from minimind.rundir.layout import (
     earlier_checkpoint,
     earlier_step,
     find_output,
+    flags_of_checkpoint,
     stem_of_flags,
 )
 
@@ -63,6 +64,12 @@ def test_the_flags_of_a_run_name_its_files() -> None:
     assert config.weight_file.name == "a.b_64_moe.pth"
     assert config.checkpoint_file.name == "a.b_64_moe.pt"
     assert stem_of_flags(config.to_dict()) == config.run_stem
+    flags = {"save_weight": "a.b", "hidden_size": 64, "use_moe": 1}
+    newest = config.checkpoint_file
+    for name in (newest.name, earlier_checkpoint(newest, 70).name):
+        assert flags_of_checkpoint(name) == flags
+    for name in (config.weight_file.name, newest.with_suffix(".replaced.pt").name, "a.pt"):
+        assert flags_of_checkpoint(name) is None
 
 
 def test_earlier_checkpoints_are_known_by_their_names() -> None:
