@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minimind.data.chunks import Chunk
+from minimind.data.rows import read_chunks
 from minimind.data.token_store import TokenStore
 from tests.corpus import train_tokenizer
 
@@ -38,6 +40,14 @@ def write_jsonl(path: Path, texts: Sequence[str], field: str = "text") -> str:
         encoding="utf-8",
     )
     return str(path)
+
+
+def chunks_from_anywhere(path: Path) -> list[Chunk]:
+    """A file's chunks, once reading is seen to go on behind each of them with the next."""
+    found = list(read_chunks(path, text_field="text"))
+    for number, chunk in enumerate(found, 1):
+        assert list(read_chunks(path, chunk.end, "text")) == found[number:]
+    return found
 
 
 def make_store(

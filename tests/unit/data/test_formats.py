@@ -26,7 +26,7 @@ from minimind.data.rows import (
     refuse_unknown_field,
 )
 from minimind.errors import DataError
-from tests.unit.data.helpers import TEXTS
+from tests.unit.data.helpers import TEXTS, chunks_from_anywhere
 
 ROWS = [{"id": i, "text": text, "meta": {"n": [i, {"x": "]}"}]}} for i, text in enumerate(TEXTS)]
 
@@ -257,10 +257,7 @@ def test_reading_goes_on_where_a_chunk_ended(
     monkeypatch.setattr(chunks, "MAX_LINE_BYTES", 200)
     monkeypatch.setattr(plain_text, "PART_BYTES", 50)
     path = written(tmp_path / name, FILES[name])
-    found = list(read_chunks(path, text_field="text"))
-    assert len(found) > 3
-    for number, chunk in enumerate(found, 1):
-        assert list(read_chunks(path, chunk.end, "text")) == found[number:]
+    assert len(chunks_from_anywhere(path)) > 3
 
 
 def test_the_table_of_formats_is_the_registry() -> None:
