@@ -29,7 +29,7 @@ def stand_back(run: RunFolder, *, local: bool) -> None:
 
     ``local``: the run may be over and this rank live on. Slurm itself ends the ranks of its jobs.
     """
-    attempt = int(os.environ.get(env.ATTEMPT, "0"))
+    attempt = env.attempt()
 
     def fence() -> None:
         over_at: float | None = None

@@ -46,7 +46,7 @@ def this_owner() -> dict[str, Any]:
         "job": os.environ.get("SLURM_JOB_ID", ""),
         # A run may go through several jobs, and on one machine through none.
         "run": os.environ.get(env.EVENTS, ""),
-        "attempt": int(os.environ.get(env.ATTEMPT) or os.environ.get("SLURM_RESTART_COUNT") or 0),
+        "attempt": env.attempt() or int(os.environ.get("SLURM_RESTART_COUNT") or 0),
     }
 
 

@@ -226,7 +226,7 @@ class EventLog:
     def __init__(self, path: str | Path | None, attempt: int | None = None) -> None:
         """``attempt``: the number under which the launcher started this training."""
         self.path = Path(path) if path else None
-        self._mark = {} if attempt is None else {"attempt": attempt}
+        self._attempt = attempt
         self._file: JsonLog | None = None
         self._beaten_at = float("-inf")
 
@@ -243,8 +243,8 @@ class EventLog:
             return
         try:
             if self._file is None:
-                self._file = JsonLog(self.path, shared=True)
-            self._file.write(new_event(event, **{**self._mark, **fields}))
+                self._file = JsonLog(self.path, {"attempt": self._attempt}, shared=True)
+            self._file.write(new_event(event, **fields))
         except OSError as error:
             log.warning("cannot record the event %r in %s: %s", event, self.path, error)
 

@@ -169,7 +169,7 @@ class JsonLog:
     """Appends records to a file; while the disk refuses, they wait in memory.
 
     Args:
-        mark: what every record of this writer has besides its own fields.
+        mark: what every record of this writer has besides its own fields; None is left out.
         shared: others append, too. The file is then opened for each record: a network file system
             tells its end to who opens it, and lets who has it open write over others' lines.
     """
@@ -182,7 +182,7 @@ class JsonLog:
         shared: bool = False,
     ) -> None:
         path = Path(path)
-        self._mark = dict(mark or {})
+        self._mark = {key: value for key, value in (mark or {}).items() if value is not None}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._shared = shared

@@ -125,9 +125,8 @@ class Reporter:
         self._clock = time.perf_counter()
 
     def _open_files(self, out: OutputPaths) -> None:
-        attempt = env.attempt()
-        mark = {} if attempt is None else {"attempt": attempt}
-        self.metrics = self._closing.enter_context(contextlib.closing(JsonLog(out.metrics, mark)))
+        metrics = JsonLog(out.metrics, {"attempt": env.attempt()})
+        self.metrics = self._closing.enter_context(contextlib.closing(metrics))
         write_config_file(self.config, out.config)
         parameters = count_parameters(self.model)
         write_environment(out.environment, self.world, parameters=parameters)
