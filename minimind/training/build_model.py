@@ -92,8 +92,9 @@ def _shape(config: TrainConfig, **settings: Any) -> MiniMindConfig:
 
 
 def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
-    """See before the text is tokenised, which can take hours, that ``--from_weight`` has the
-    shape that the flags describe; the vocabulary is left out.
+    """Check that ``--from_weight`` has the shape that the flags describe, whatever its vocabulary.
+
+    Before the text is tokenised, which can take hours, and says how large the vocabulary is.
 
     Raises:
         WeightsError: it has not; the message names the tensors.
