@@ -33,7 +33,7 @@ from minimind.rundir.events import Event, Kind
 SIGNAL_SLACK = 65
 """Seconds by which Slurm may send ``--signal`` too early, and a little more."""
 
-_CANCEL_EVENTS = (Kind.CANCEL_REQUESTED, Kind.CANCEL_WITHDRAWN, Kind.SUBMITTED)
+CANCEL_EVENTS = (Kind.CANCEL_REQUESTED, Kind.CANCEL_WITHDRAWN, Kind.SUBMITTED)
 """The newest counts: who submits a run again takes the cancel back."""
 
 _CANCELLED_AT = re.compile(
@@ -102,7 +102,7 @@ def failed_launch(log: str) -> str:
 
 def asked_to_cancel(events: Iterable[Event]) -> bool:
     """Whether a person has asked for the end, and not taken that back."""
-    asked = [event["event"] for event in events if event.get("event") in _CANCEL_EVENTS]
+    asked = [event["event"] for event in events if event.get("event") in CANCEL_EVENTS]
     return bool(asked) and asked[-1] == Kind.CANCEL_REQUESTED
 
 

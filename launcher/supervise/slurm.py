@@ -34,7 +34,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import host
-from launcher.supervise.classify import SIGNAL_SLACK, Evidence, classify
+from launcher.supervise.classify import CANCEL_EVENTS, SIGNAL_SLACK, Evidence, classify
 from launcher.supervise.restart_policy import (
     may_stay,
     pause_in_place,
@@ -45,7 +45,7 @@ from launcher.supervise.supervisor import Supervisor, exit_status
 from launcher.supervise.watchdog import POLL_SECONDS
 from minimind.errors import EXIT_CANCELLED, as_shell_code
 from minimind.rundir import causes, env
-from minimind.rundir.events import Kind, of_attempt
+from minimind.rundir.events import Event, Kind, of_attempt
 from minimind.system.process import free_port
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.tail import Tail
@@ -178,6 +178,7 @@ class SlurmJob:
         self.kill_wait = leading_number(slurm.show_config().get("KillWait", ""), 30)
         self.warned_at: float | None = None
         self.number = 0
+        self._before = 0
         self._log_offset = 0
         self._handed_over = False
 
@@ -205,7 +206,7 @@ class SlurmJob:
             slurm.run(*srun, "--output=none", "--error=none", *sweep, timeout=120)
 
     def start(self, number: int) -> StepRanks:
-        self.number = number
+        self._before, self.number = self.number, number
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
         signal.signal(signal.SIGTERM, self._on_warning)
@@ -237,7 +238,7 @@ class SlurmJob:
             exit_code=exit_code,
             log=self._slurm_log(self._log_offset, self.number),
             job_id=self.job_id,
-            events=tuple(of_attempt(self.run.events(), self.number)),
+            events=self._events(),
             job=slurm.show_job(self.address),
             down_nodes=tuple(slurm.down_nodes(self.where)),
             killed_for_hang=hung,
@@ -333,6 +334,16 @@ class SlurmJob:
             environment.setdefault("OMP_NUM_THREADS", str(self.spec.cpus_per_gpu))
         return environment
 
+    def _events(self) -> tuple[Event, ...]:
+        """The attempt's own; and a cancel between the one before in this job and it.
+
+        Slurm may have put that down before the attempt's part of the log begins.
+        """
+        events = self.run.events()
+        before = of_attempt(events, self._before)
+        asked = (event for event in before if event["event"] in CANCEL_EVENTS)
+        return (*asked, *of_attempt(events, self.number))
+
     def _slurm_log(self, offset: int, number: int) -> str:
         """What slurmstepd and srun wrote about an attempt."""
         output = Tail(self.output, offset).read() if self.output.is_file() else ""
@@ -359,7 +370,7 @@ class SlurmJob:
             exit_code=None,
             log=self._slurm_log(self._log_offset, self.number),
             job_id=self.job_id,
-            events=tuple(of_attempt(self.run.events(), self.number)),
+            events=self._events(),
         )
         if classify(evidence) != causes.CANCELLED:
             return False

@@ -446,6 +446,21 @@ exit 1""",
     assert final.cause == "cancelled"
 
 
+def test_a_cancel_just_before_another_attempt_begins_ends_that_one(job: Job) -> None:
+    """It may come after the last look, and Slurm's word of it before the attempt's log begins."""
+    asked = '{"time": 1, "event": "cancel_requested"}'
+    hostnames = f"""
+if [ "$1 $2" = "show hostnames" ]; then
+  echo n1
+  [ ! -e "$HERE/starts" ] || echo '{asked}' >> '{job.run.events_file}'
+fi"""
+    job.fake("scontrol", answering() + hostnames)
+    job.fake("srun", 'echo "$*" >> "$HERE/starts"; exit 1')
+    assert job.start().returncode == 130
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["crash", "cancelled"]
+    assert job.requeues() == 0
+
+
 # The ranks' last act: from now on the supervisor cannot write past ROOM bytes of any file.
 FULL_DISK = """exec python3 -c '
 import os, resource
