@@ -19,6 +19,7 @@ from launcher.slurm.parse import (
     leading_number,
     limit_seconds,
     parse_fields,
+    unanswered,
 )
 
 _NUMBERED_STEP = re.compile(r"^StepId=(\S+\.[0-9]+)(?=\s|$)", re.MULTILINE)
@@ -136,12 +137,14 @@ def signal_step(job_id: str, step: str | None, number: signal.Signals) -> None:
         run("scancel", signalled, *listed)
 
 
-def numbered_steps(job_id: str) -> list[str]:
-    """The steps of a job that srun has started, as ``7.0`` or ``5_2.0``.
+def numbered_steps(job_id: str) -> list[str] | None:
+    """The steps of a job that srun has started, as ``7.0`` or ``5_2.0``; None: no answer.
 
     Where the site lets each job manage its own steps (``enable_stepmgr``) squeue lists none.
     """
     answer = run("scontrol", "show", "step", "--oneliner", job_id)
+    if answer.returncode != 0 and unanswered(answer.stderr):
+        return None
     return _NUMBERED_STEP.findall(answer.stdout)
 
 

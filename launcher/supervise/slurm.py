@@ -277,19 +277,19 @@ class SlurmJob:
         if self.warned_at is not None:
             return False
         job = slurm.show_job(self.address) or {}
-        if job.get("JobState") != "RUNNING" or self._ranks_live_on():
+        if job.get("JobState") != "RUNNING" or self._ranks_may_live():
             return False
         warning = warning_seconds(self.spec)
         early = warning + SIGNAL_SLACK if warning else 0
         usable = seconds_left(job, time.time()) - early
         return worth_staying(usable, startup_seconds(self.run.events()))
 
-    def _ranks_live_on(self) -> bool:
-        """Whether Slurm still lists the ended attempt's step: its srun may have been killed."""
+    def _ranks_may_live(self) -> bool:
+        """Whether the ended attempt's step may still be there: its srun may have been killed."""
         step = reported_step(self.run.step_file(self.number))
         deadline = time.monotonic() + STEP_END_SECONDS
-        while listed := slurm.numbered_steps(self.address):
-            if step is not None and f"{self.address}.{step}" not in listed:
+        while (listed := slurm.numbered_steps(self.address)) != []:
+            if listed and step is not None and f"{self.address}.{step}" not in listed:
                 return False
             if time.monotonic() > deadline:
                 return True

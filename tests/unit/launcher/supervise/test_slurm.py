@@ -366,11 +366,15 @@ def test_a_crash_is_tried_again_in_the_same_job(job: Job) -> None:
     assert read_state(job.run, {}, Records.read(job.run)).restarts == {"crash": 1}
 
 
-def test_ranks_that_outlive_their_srun_end_with_the_job(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = '[ "$1 $2" != "show step" ] || echo "StepId=7.0 State=RUNNING Name=python"'
-    job.fake("scontrol", f"{answering()}\n{steps}")
+@pytest.mark.parametrize(
+    "steps",
+    [
+        'echo "StepId=7.0 State=RUNNING Name=python"',
+        '{ echo "slurm_get_job_steps: Unable to contact slurm controller" >&2; exit 1; }',
+    ],
+)
+def test_ranks_that_may_outlive_their_srun_end_with_the_job(job: Job, steps: str) -> None:
+    job.fake("scontrol", f'{answering()}\n[ "$1 $2" != "show step" ] || {steps}')
     job.fake("srun", CRASH_ONCE)
     assert job.start().returncode == 1
     assert job.requeues() == 1
