@@ -263,8 +263,10 @@ class SlurmJob:
         """In this job where that can work; else Slurm runs the job again, which has a queue."""
         ended = attempt.endings(self.run.events())
         # A full disk may not have taken the newest one.
-        if ended and ended[-1]["attempt"] == self.number and may_stay(ended) and self._can_stay():
-            self._rest(max(pause, pause_in_place(ended)))
+        on_record = bool(ended) and ended[-1]["attempt"] == self.number
+        pause = max(pause, pause_in_place(ended))
+        if on_record and may_stay(ended) and self._can_stay(pause):
+            self._rest(pause)
             if self._cancelled_meanwhile():
                 return EXIT_CANCELLED
             if self.warned_at is None and not self.run.superseded(self.number):
@@ -272,8 +274,8 @@ class SlurmJob:
                 return None
         return self._hand_back(cause, exit_code)
 
-    def _can_stay(self) -> bool:
-        """Whether this job has the nodes and the time for another attempt, as far as is known."""
+    def _can_stay(self, pause: float) -> bool:
+        """Whether this job has nodes and time for another attempt after ``pause`` seconds."""
         if self.warned_at is not None:
             return False
         job = slurm.show_job(self.address) or {}
@@ -281,7 +283,7 @@ class SlurmJob:
             return False
         warning = warning_seconds(self.spec)
         early = warning + SIGNAL_SLACK if warning else 0
-        usable = seconds_left(job, time.time()) - early
+        usable = seconds_left(job, time.time()) - pause - early
         return worth_staying(usable, startup_seconds(self.run.events()))
 
     def _ranks_may_live(self) -> bool:

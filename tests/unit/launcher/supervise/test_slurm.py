@@ -416,6 +416,19 @@ def test_a_crash_goes_back_to_slurm_where_the_job_may_not_last(
     assert not job.events("restarted")
 
 
+def test_the_pause_before_an_attempt_counts_as_time_of_the_job(job: Job) -> None:
+    """Else the attempt begins after the warning of the time limit, with nobody there to heed it."""
+    job.run.write_spec(replace(job.run.spec(), max_restarts=20))
+    for number in range(1, 8):
+        job.run.append("attempt_started", attempt=number)
+        job.run.append("attempt_ended", attempt=number, cause="crash", exit_code=1)
+    job.fake("scontrol", answering(**ends_in(400)))
+    job.fake("srun", "exit 1")
+    assert job.start().returncode == 1
+    assert job.requeues() == 1
+    assert not job.events("restarted")
+
+
 def test_crashes_in_a_row_spend_the_budget_in_the_same_job(job: Job) -> None:
     job.run.write_spec(replace(job.run.spec(), max_restarts=1))
     job.fake("scontrol", answering())
