@@ -37,7 +37,7 @@ PENDING_WORDS = {
     "launch_failed_requeued_held": "it could not be launched, and Slurm holds it",
     "job_requeued_in_held_state": "somebody, or Slurm itself, has requeued it to be held",
 }
-_LIMIT = re.compile(r"(QOS|Assoc)(?:Grp|Max|Min)([A-Z][A-Za-z]*)")
+_LIMIT = re.compile(r"(QOS|Assoc)(Grp|Max|Min)([A-Z][A-Za-z]*)")
 _LIMITED = {
     "GRES": "GPUs",
     "Cpu": "CPUs",
@@ -45,7 +45,7 @@ _LIMITED = {
     "Mem": "memory",
     "Node": "nodes",
     "Jobs": "jobs",
-    "SubmitJobs": "jobs",
+    "SubmitJob": "jobs",
     "Wall": "time",
     "Billing": "billing units",
 }
@@ -148,9 +148,13 @@ def limit_words(key: str) -> str:
     if match is None:
         return ""
     owner = {"QOS": "its QOS", "Assoc": "your account"}[match[1]]
-    names = [name for start, name in _LIMITED.items() if match[2].startswith(start)]
+    names = [name for start, name in _LIMITED.items() if match[3].startswith(start)]
     what = names[0] if names else "resources"
-    if key.endswith("PerJob"):
+    if "Minutes" in key:
+        what = f"time on {what}"
+    if match[2] == "Min":
+        return f"it asks for less than the minimum of {what} that {owner} sets"
+    if "PerJob" in key:
         return f"it asks for more {what} than {owner} allows a job"
     return f"with it there would be more {what} than {owner} allows"
 

@@ -151,6 +151,13 @@ def test_reasons() -> None:
     [
         ("QOSMaxGRESPerUser", "with it there would be more GPUs than its QOS allows"),
         ("QOSMaxCpuPerJob", "it asks for more CPUs than its QOS allows a job"),
+        ("AssocMaxNodePerJobLimit", "it asks for more nodes than your account allows a job"),
+        ("QOSMinGRES", "it asks for less than the minimum of GPUs that its QOS sets"),
+        ("QOSMaxSubmitJobPerUserLimit", "with it there would be more jobs than its QOS allows"),
+        (
+            "AssocGrpCPUMinutesLimit",
+            "with it there would be more time on CPUs than your account allows",
+        ),
         ("AssocGrpMemLimit", "with it there would be more memory than your account allows"),
         ("AssocMaxSomethingNew", "with it there would be more resources than your account allows"),
     ],
