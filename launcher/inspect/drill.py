@@ -21,7 +21,6 @@ from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import submit
 from launcher.supervise import host
-from launcher.supervise.slurm import reported_step
 from minimind.errors import SubmissionError
 from minimind.rundir import causes
 from minimind.rundir.events import Kind, of_attempt
@@ -201,7 +200,7 @@ def _lost_steps(run: RunFolder) -> int:
 def _signal(run: RunFolder, number: signal.Signals) -> None:
     spec = run.spec()
     if spec.cluster == "slurm":
-        step = reported_step(run.step_file(max(run.attempt_numbers())))
+        step = run.reported_step(max(run.attempt_numbers()))
         slurm.signal_step(str(run.job_id()), step, number)
         return
     pid = host.supervisor_pid(run.events())

@@ -22,7 +22,6 @@ from launcher.spec.trust import check_unshared
 from minimind.errors import MiniMindError
 from minimind.rundir import env
 from minimind.system import redact
-from minimind.system.durable import write_text_durably
 from minimind.system.signals import STACKS_SIGNAL
 from minimind.system.terminal import complain
 
@@ -82,7 +81,7 @@ def report_step(run: RunFolder) -> None:
     if os.environ.get("SLURM_PROCID") != "0" or not (step.isdecimal() and attempt.isdecimal()):
         return
     with contextlib.suppress(OSError):
-        write_text_durably(run.step_file(int(attempt)), f"{step}\n")
+        run.report_step(int(attempt), step)
 
 
 def main(argv: list[str]) -> int:

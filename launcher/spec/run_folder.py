@@ -117,6 +117,18 @@ class RunFolder(RunPaths):
         """True once an attempt after ``number`` has begun, here or elsewhere."""
         return (self.current_attempt() or number) > number
 
+    def report_step(self, attempt: int, step: str) -> None:
+        """Stores the number by which Slurm knows the step of an attempt's ranks."""
+        write_text_durably(self.step_file(attempt), f"{step}\n")
+
+    def reported_step(self, attempt: int) -> str | None:
+        """What ``report_step`` stored; None: nothing yet."""
+        try:
+            text = self.step_file(attempt).read_text(errors="replace").strip()
+        except OSError:
+            return None
+        return text if text.isdecimal() else None
+
     def final(self) -> Final | None:
         """How the run ended, or None while it may run on.
 

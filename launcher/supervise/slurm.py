@@ -72,29 +72,16 @@ _TASK_ENDED = re.compile(
 )
 
 
-def reported_step(file: Path) -> str | None:
-    """The number of the ranks' step as they have written it down; None: they have not."""
-    try:
-        text = file.read_text(errors="replace").strip()
-    except OSError:
-        return None
-    return text if text.isdecimal() else None
-
-
 class StepRanks:
     """The ranks as one Slurm step behind an srun process."""
 
     def __init__(
-        self, command: list[str], environment: dict[str, str], log: Path, step_file: Path
+        self, run: RunFolder, number: int, command: list[str], environment: dict[str, str]
     ) -> None:
-        """``step_file``: where the ranks report the number of their step."""
-        self._log = log
-        self._step_file = step_file
+        """Starts attempt ``number`` with ``command``: srun, and what each rank runs."""
+        self._run, self._number = run, number
         self._killed_at: float | None = None
-        # That of an earlier start must not be taken for this one's.
-        step_file.unlink(missing_ok=True)
-        self._events = Path(environment.get(env.EVENTS, ""))
-        with log.open("ab") as output:
+        with run.srun_log(number).open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -111,14 +98,15 @@ class StepRanks:
         return as_shell_code(code)
 
     def broken(self) -> bool:
-        ended = _TASK_ENDED.finditer(self._log.read_text(errors="replace"))
+        log = self._run.srun_log(self._number).read_text(errors="replace")
+        ended = _TASK_ENDED.finditer(log)
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
     def suspended(self, *, on_all_nodes: bool) -> str:
         job = slurm.show_job(own_job(os.environ)) or {}
         if job.get("JobState") in states.SUSPENDED:
             return f"Slurm says that its job is {job['JobState']}"
-        here = host.suspended(self._events)
+        here = host.suspended(self._run.events_file)
         return here or (self._suspended_elsewhere() if on_all_nodes else "")
 
     def _suspended_elsewhere(self) -> str:
@@ -126,7 +114,7 @@ class StepRanks:
         nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
         if nodes == "1":
             return ""
-        look = (sys.executable, "-m", "launcher.supervise.host", str(self._events))
+        look = (sys.executable, "-m", "launcher.supervise.host", str(self._run.events_file))
         step = ("--overlap", "--mem=0", f"--nodes={nodes}", f"--ntasks={nodes}")
         answer = slurm.run("srun", *step, "--ntasks-per-node=1", "--quiet", *look, timeout=60)
         return next((line for line in answer.stdout.splitlines() if line), "")
@@ -140,7 +128,8 @@ class StepRanks:
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        slurm.signal_step(own_job(os.environ), reported_step(self._step_file), number)
+        step = self._run.reported_step(self._number)
+        slurm.signal_step(own_job(os.environ), step, number)
 
     def _escalate(self, seconds: float) -> None:
         if seconds > KILL_SECONDS:
@@ -152,7 +141,7 @@ class StepRanks:
 
 
 def _outlive_the_ranks() -> None:
-    """srun must live until its ranks have saved, and this process has a handler by now."""
+    """srun must live until its ranks have saved; it would not inherit this process's handler."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -210,9 +199,7 @@ class SlurmJob:
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
         signal.signal(signal.SIGTERM, self._on_warning)
-        return StepRanks(
-            command, self._environment(), self.run.srun_log(number), self.run.step_file(number)
-        )
+        return StepRanks(self.run, number, command, self._environment())
 
     def tick(self) -> None:
         """Asks for the next attempt while the ranks still save, if this process is about to die.
@@ -288,7 +275,7 @@ class SlurmJob:
 
     def _ranks_may_live(self) -> bool:
         """Whether the ended attempt's step may still be there: its srun may have been killed."""
-        step = reported_step(self.run.step_file(self.number))
+        step = self.run.reported_step(self.number)
         deadline = time.monotonic() + STEP_END_SECONDS
         while (listed := slurm.numbered_steps(self.address)) != []:
             if listed and step is not None and f"{self.address}.{step}" not in listed:

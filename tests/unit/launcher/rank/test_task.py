@@ -8,7 +8,6 @@ import pytest
 
 from launcher.rank.task import report_step
 from launcher.spec.run_folder import RunFolder
-from launcher.supervise.slurm import reported_step
 
 
 @pytest.mark.parametrize(("rank", "reported"), [("0", "3"), ("1", None)])
@@ -20,10 +19,10 @@ def test_the_first_rank_reports_its_step(
     monkeypatch.setenv("SLURM_STEP_ID", "3")
     monkeypatch.setenv("LAUNCHER_ATTEMPT", "2")
     report_step(run)
-    assert reported_step(run.step_file(2)) is None, "there is no such attempt"
+    assert run.reported_step(2) is None, "there is no such attempt"
     run.attempt_dir(2).mkdir(parents=True)
     report_step(run)
-    assert reported_step(run.step_file(2)) == reported
+    assert run.reported_step(2) == reported
 
 
 def test_a_rank_outside_slurm_reports_nothing(

@@ -25,6 +25,14 @@ from tests.e2e.lab import REPOSITORY, poll
 from tests.slurm_answers import UNREACHABLE_ONCE
 
 
+def start_ranks(folder: Path, *command: str) -> StepRanks:
+    """The ranks of a first attempt, whatever ``command`` does in srun's place."""
+    run = RunFolder(folder)
+    run.attempt_dir(1).mkdir(parents=True)
+    environment = {"PATH": os.environ["PATH"], "MINIMIND_EVENTS": str(run.events_file)}
+    return StepRanks(run, 1, [*command], environment)
+
+
 @pytest.mark.parametrize(
     ("said", "broken"),
     [
@@ -35,8 +43,7 @@ from tests.slurm_answers import UNREACHABLE_ONCE
     ],
 )
 def test_a_rank_that_has_left_is_seen(tmp_path: Path, said: str, broken: bool) -> None:
-    log = tmp_path / "srun.log"
-    ranks = StepRanks(["echo", said], {"PATH": "/usr/bin:/bin"}, log, tmp_path / "step")
+    ranks = start_ranks(tmp_path, "echo", said)
     poll(lambda: ranks.poll() is not None, "the end of echo")
     assert ranks.broken() is broken
 
@@ -51,8 +58,7 @@ def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
     path = f"{tmp_path}:{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    environment = {"PATH": path, "MINIMIND_EVENTS": str(tmp_path / "events.jsonl")}
-    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log", tmp_path / "step")
+    ranks = start_ranks(tmp_path, "sleep", "600")
     try:
         if state in ("SUSPENDED", "STOPPED"):
             assert ranks.suspended(on_all_nodes=False) == f"Slurm says that its job is {state}"
@@ -80,8 +86,7 @@ def test_a_rank_that_is_stopped_on_another_node_is_suspended(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", nodes)
-    environment = {"PATH": os.environ["PATH"], "MINIMIND_EVENTS": str(tmp_path / "events.jsonl")}
-    ranks = StepRanks(["sleep", "600"], environment, tmp_path / "srun.log", tmp_path / "step")
+    ranks = start_ranks(tmp_path, "sleep", "600")
     # What this process does not see, the one that srun starts does.
     monkeypatch.setattr(host, "suspended", lambda events: "")
     try:
@@ -125,18 +130,11 @@ def array_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "signals"
 
 
-def start_ranks(folder: Path, *command: str) -> StepRanks:
-    environment = {"PATH": "/usr/bin:/bin"}
-    return StepRanks([*command], environment, folder / "srun.log", folder / "step")
-
-
 def test_ranks_are_signalled_by_the_step_that_they_report(array_task: Path) -> None:
     folder = array_task.parent
-    (folder / "step").write_text("0\n")
     ranks = start_ranks(folder, "sleep", "600")
     try:
-        assert not (folder / "step").exists(), "an earlier start's step may be another's now"
-        (folder / "step").write_text("3\n")
+        RunFolder(folder).report_step(1, "3")
         ranks.dump_stacks()
         ranks.kill()
         ranks.kill()
