@@ -56,20 +56,24 @@ REQUEUE_PATIENCE = 300.0
 A restart takes less, and a backup takes over after SlurmctldTimeout, 120 s by default. Where Slurm
 ends this job before that, the attempts cost nothing.
 """
+REQUEUE_PAUSES = (1.0, 15.0)
+"""The first and the longest pause between two of these questions."""
 KILL_SECONDS = 30.0
 """How long ranks get to go once they are killed; then srun is, and the job's end takes them along.
 
 What keeps them may be a file server, or a site where the signal reaches nobody.
 """
-REQUEUE_PAUSES = (1.0, 15.0)
-"""The first and the longest pause between two of them."""
-
 STEP_END_SECONDS = 5.0
 """How long Slurm may list a step whose srun has ended."""
 
 _TASK_ENDED = re.compile(
     r"srun: error: .*tasks? [\d,\- ]+: (?:Exited with exit code (?P<code>\d+)|(?P<signal>\S.*))"
 )
+
+
+def once_a_node(nodes: str) -> list[str]:
+    """srun's words for a step that runs one process on each of the job's ``nodes`` nodes."""
+    return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
 
 
 class StepRanks:
@@ -115,8 +119,8 @@ class StepRanks:
         if nodes == "1":
             return ""
         look = (sys.executable, "-m", "launcher.supervise.host", str(self._run.events_file))
-        step = ("--overlap", "--mem=0", f"--nodes={nodes}", f"--ntasks={nodes}")
-        answer = slurm.run("srun", *step, "--ntasks-per-node=1", "--quiet", *look, timeout=60)
+        beside = ("--overlap", "--mem=0", "--quiet")
+        answer = slurm.run(*once_a_node(nodes), *beside, *look, timeout=60)
         return next((line for line in answer.stdout.splitlines() if line), "")
 
     def dump_stacks(self) -> None:
@@ -190,9 +194,8 @@ class SlurmJob:
     def sweep(self) -> None:
         sweep = container.sweep_command(self.spec)
         if sweep:
-            nodes = str(self.spec.nodes)
-            srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-            slurm.run(*srun, "--output=none", "--error=none", *sweep, timeout=120)
+            silent = ("--output=none", "--error=none")
+            slurm.run(*once_a_node(str(self.spec.nodes)), *silent, *sweep, timeout=120)
 
     def start(self, number: int) -> StepRanks:
         self._before, self.number = self.number, number
