@@ -17,7 +17,7 @@ from launcher.supervise import host
 from launcher.supervise.resume import keep_going
 from minimind.errors import ConfigError, SubmissionError
 from minimind.rundir import causes
-from minimind.rundir.events import Kind, of_attempt
+from minimind.rundir.events import Kind, has_begun, of_attempt
 
 
 def cancel_run(run: RunFolder) -> str:
@@ -33,10 +33,8 @@ def cancel_run(run: RunFolder) -> str:
     stops = _cancel_here(run) if run.spec().cluster == "local" else _cancel_on_slurm(run)
     if not stops:
         return f"{run.name} is cancelled"
-    begun = [
-        event["event"] for event in of_attempt(run.events(), max(run.attempt_numbers(), default=0))
-    ]
-    if not {Kind.STARTED, Kind.RESUMED} & set(begun):
+    newest = max(run.attempt_numbers(), default=0)
+    if not has_begun(of_attempt(run.events(), newest)):
         return f"{run.name} stops; its training has not begun, so there is nothing new to save"
     return f"{run.name} saves a checkpoint and stops"
 

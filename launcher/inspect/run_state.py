@@ -15,6 +15,7 @@ from launcher.supervise.classify import asked_to_cancel
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
 from minimind.rundir.events import (
+    BEGUN,
     GOES_ON,
     Event,
     Kind,
@@ -215,7 +216,7 @@ def damaged(run: RunFolder, error: ConfigError) -> RunState:
 
 def _eta(mine: list[Event], metrics: list[Point], total: int | None) -> float | None:
     """Seconds to the last step at this attempt's pace."""
-    began = next((e for e in mine if e["event"] in (Kind.STARTED, Kind.RESUMED)), None)
+    began = next((e for e in mine if e["event"] in BEGUN), None)
     points = [p for p in metrics if "time" in p and "global_step" in p]
     if began is None or total is None or not points:
         return None

@@ -11,7 +11,7 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise.restart_policy import Decision, decide
 from minimind.errors import EXIT_CANCELLED, EXIT_USER_ERROR
 from minimind.rundir import causes
-from minimind.rundir.events import SAVED, Event, Kind, of_attempt, stands_at
+from minimind.rundir.events import BEGUN, SAVED, Event, Kind, has_begun, of_attempt, stands_at
 
 
 def record_submission(run: RunFolder, spec: JobSpec, job_id: str, **values: Any) -> None:
@@ -72,7 +72,7 @@ def end(
         "exit_code": exit_code,
         "step": stands_at(events) or 0,
         "progressed": _progressed(events, mine),
-        "trained": any(event["event"] in (Kind.STARTED, Kind.RESUMED) for event in mine),
+        "trained": has_begun(mine),
         "prepared": any(event["event"] == Kind.PREPARING for event in mine),
     }
     if reason:
@@ -90,7 +90,7 @@ def _progressed(events: list[Event], mine: list[Event]) -> bool:
 
     The furthest step of the run's life is no measure: a run may have begun anew on purpose.
     """
-    began = [e["step"] for e in mine if e["event"] in (Kind.STARTED, Kind.RESUMED) and "step" in e]
+    began = [e["step"] for e in mine if e["event"] in BEGUN and "step" in e]
     saved = [e["step"] for e in mine if e["event"] in SAVED and "step" in e]
     if not saved:
         return False

@@ -28,7 +28,7 @@ from minimind.rundir.causes import (
     STOP_REQUESTED,
     TIME_LIMIT,
 )
-from minimind.rundir.events import Event, Kind
+from minimind.rundir.events import Event, Kind, has_begun
 
 SIGNAL_SLACK = 65
 """Seconds by which Slurm may send ``--signal`` too early, and a little more."""
@@ -119,9 +119,10 @@ def classify(evidence: Evidence) -> str:
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:
         return by_slurm
-    if not named & {Kind.STARTED, Kind.RESUMED} and failed_launch(evidence.log):
+    begun = has_begun(evidence.events)
+    if not begun and failed_launch(evidence.log):
         return LAUNCH_FAILED
-    if code == EXIT_USER_ERROR and not named & {Kind.STARTED, Kind.RESUMED}:
+    if not begun and code == EXIT_USER_ERROR:
         return CONFIG
     if code == EXIT_RUN_ME_AGAIN or Kind.PREEMPTED in named:
         return TIME_LIMIT if evidence.time_up else STOP_REQUESTED

@@ -9,7 +9,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
 from minimind.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind
+from minimind.rundir.events import BEGUN, Event, Kind
 
 LONGEST_PAUSE = 300.0
 """Between two attempts, in seconds."""
@@ -103,7 +103,7 @@ def startup_seconds(events: list[Event]) -> float:
     for event in events:
         if event["event"] == Kind.ATTEMPT_STARTED:
             began = float(event["time"])
-        elif event["event"] in (Kind.STARTED, Kind.RESUMED) and began is not None:
+        elif event["event"] in BEGUN and began is not None:
             found.append(float(event["time"]) - began)
             began = None
     return max(min(found, default=LEAST_STARTUP), LEAST_STARTUP)

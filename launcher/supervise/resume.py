@@ -15,7 +15,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.train_flags import continuing, start_wish
 from minimind.errors import ConfigError
 from minimind.rundir import saved
-from minimind.rundir.events import Event, Kind
+from minimind.rundir.events import BEGUN, Event, Kind
 from minimind.rundir.saved import check_still_there, saved_by_events
 
 
@@ -51,7 +51,7 @@ def has_begun(events: list[Event], job_id: str | None) -> bool:
             begun = begun and job_id is not None
         elif event["event"] == Kind.ATTEMPT_STARTED:
             mine = job_id in (None, event.get("job_id"))
-        elif event["event"] in (Kind.STARTED, Kind.RESUMED):
+        elif event["event"] in BEGUN:
             begun = begun or mine
     return begun
 

@@ -76,6 +76,9 @@ OF_TRAINING = (
 )
 """What the training writes, with the number of its ``attempt`` under the launcher."""
 
+BEGUN = (Kind.STARTED, Kind.RESUMED)
+"""Events that tell that an attempt has begun to train, at ``step``."""
+
 SAVED = (Kind.CHECKPOINTED, Kind.PREEMPTED, Kind.FINISHED)
 """Events that tell of a durable checkpoint, of ``step``."""
 
@@ -206,6 +209,11 @@ def of_attempt(events: list[Event], attempt: int) -> list[Event]:
         if inside:
             found.append(event)
     return found
+
+
+def has_begun(events: Iterable[Event]) -> bool:
+    """Whether an attempt came to train, by its own ``events``."""
+    return any(event.get("event") in BEGUN for event in events)
 
 
 def preparing(events: list[Event]) -> str:

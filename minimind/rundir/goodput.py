@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minimind.rundir.events import Kind
+from minimind.rundir.events import BEGUN, Kind
 
 Event = Mapping[str, Any]
 
@@ -158,7 +158,7 @@ class _Book:
             )
             self.account.attempts.append(self.attempt)
             self.open("startup", time)
-        elif name in (Kind.STARTED, Kind.RESUMED) and self.phase == "startup":
+        elif name in BEGUN and self.phase == "startup":
             self.close(time)
             assert self.attempt is not None
             step = int(event.get("step", self.saved))
