@@ -12,6 +12,7 @@ from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
+from launcher.supervise.restart_policy import SEE_WHY
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
 from minimind.rundir.events import Event, Kind, of_attempt, preparing
@@ -50,8 +51,6 @@ _LIMITED = {
     "Billing": "billing units",
 }
 _SLURMS_WORD = re.compile(r"(?:[A-Z][a-z0-9]*){2,}|\w+_\w+")
-SEE_WHY = "; see `why`"
-"""What a reason of the restart policy ends with, for those who read it elsewhere."""
 _ONE_LINE = re.compile(r"[a-z][\w -]*: error: .+")
 """What our programs say of a person's mistake."""
 _ONLY_THE_CODE = re.compile(
@@ -91,7 +90,7 @@ def explain(run: RunFolder) -> Explanation:
     """Looks at the run folder and asks Slurm about its job."""
     jobs = slurm.job_states() if run.spec().cluster == "slurm" and slurm.available() else None
     now, reason, _ = state.job_state(run, jobs)
-    reason = reason.removesuffix(SEE_WHY)
+    reason = reason.removesuffix(f"; {SEE_WHY}")
     found = Explanation(run.name, now, run.varied(), summary=pending_words(reason))
     events = run.events()
     if now == state.RUNNING:
@@ -112,7 +111,7 @@ def explain(run: RunFolder) -> Explanation:
         found.traceback = mistake(run, bad[-1]) or first_error(run, bad[-1]["attempt"])
     elif not recent and now == state.INTERRUPTED and not refusal(run):
         found.traceback = start_log(run, events)
-    if now == state.RUNNING and "holds it" in reason:
+    if now == state.RUNNING and reason.startswith(state.HELD_LATER):
         found.advice.append(f"keep it from being held: scontrol release {run.job_id()}")
     if now in (state.PENDING, state.REQUEUED):
         found.estimated_start = estimated_start(run.job_id() or "")

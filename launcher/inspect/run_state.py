@@ -39,6 +39,9 @@ INTERRUPTED = "INTERRUPTED"
 UNKNOWN = "UNKNOWN"
 DAMAGED = "DAMAGED"
 
+HELD_LATER = "Slurm holds it after its next requeue"
+"""How the reason of a run begins that runs, and waits for a person once it is requeued."""
+
 ACTIVE = (PENDING, RUNNING, REQUEUED, HELD)
 """A job exists that will run or runs: the run must not be submitted a second time."""
 
@@ -132,7 +135,7 @@ def slurm_state(job: JobInfo, started: bool) -> tuple[str, str, int | None]:
             return HELD, reason, None
         return (REQUEUED if started else PENDING), reason, None
     if states.held_later(state, reason):
-        return RUNNING, f"Slurm holds it after its next requeue ({reason})", None
+        return RUNNING, f"{HELD_LATER} ({reason})", None
     if state in states.LIVING:
         return RUNNING, "", None
     if state.startswith("CANCELLED"):

@@ -17,6 +17,8 @@ MOST_LAUNCHES = 6
 """Launches that fail in a row before the nodes go back to Slurm: about a minute of pauses."""
 SECOND_PAUSE = 15.0
 """Before the second restart in a row in the same job, in seconds; later ones wait twice as long."""
+SEE_WHY = "see `why`"
+"""What a reason ends with that `why` has more to say about; it leaves that out itself."""
 LEAST_STARTUP = 30.0
 """What an attempt is taken to need at least before it trains, in seconds."""
 
@@ -47,7 +49,8 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     if cause == causes.DONE:
         return _stop(cause, EXIT_DONE, words)
     if cause == causes.CONFIG:
-        return _stop(cause, EXIT_USER_ERROR, "the training refused its flags or data; see `why`")
+        reason = f"the training refused its flags or data; {SEE_WHY}"
+        return _stop(cause, EXIT_USER_ERROR, reason)
     if cause == causes.CANCELLED:
         return _stop(cause, EXIT_CANCELLED, words)
     counts = Counter(event["cause"] for event in ended)
