@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def supervise(run: RunFolder, train_args: list[str]) -> int:
-    """One attempt of the run in the job that this process belongs to.
+    """The attempts of the run in the job that this process belongs to.
 
     Raises:
         ConfigError: there is no such job, or the folder is not one that it may use.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import takewhile
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
@@ -37,10 +38,9 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
 
     Preemptions, time limits and requested stops are free. Crashes and hangs share
     ``max_restarts``, lost nodes have ``max_node_failures``. Launches that Slurm itself failed are
-    free, too. Of the free causes,
-    ``max_no_progress`` attempts in a row that began to train and saved no new step stop the run.
-    So do ``max_false_starts`` in a row that did not even begin. They come after growing pauses:
-    what ended one of them at once may end the next.
+    free, too. Of the free causes, ``max_no_progress`` attempts in a row that began to train and
+    saved no new step stop the run. So do ``max_false_starts`` in a row that did not even begin.
+    They come after growing pauses: what ended one of them at once may end the next.
     """
     newest = ended[-1]
     cause, code = newest["cause"], newest.get("exit_code")
@@ -74,7 +74,7 @@ def decide(spec: JobSpec, ended: list[Event]) -> Decision:
     if early >= spec.max_false_starts:
         reason = f"{early} attempts in a row ended before training began; the last one {words}"
         return _stop(causes.NO_PROGRESS, failed, reason)
-    return Decision(None, words, _pause(early))
+    return Decision(None, words, _growing(1.0, early))
 
 
 def pause_in_place(ended: list[Event]) -> float:
@@ -87,17 +87,15 @@ def pause_in_place(ended: list[Event]) -> float:
         if event["cause"] not in causes.FAILURES or event.get("progressed"):
             break
         failures += 1
-    return min(SECOND_PAUSE * 2.0 ** min(failures - 2, 30), LONGEST_PAUSE) if failures > 1 else 0.0
+    return _growing(SECOND_PAUSE, failures - 1)
 
 
 def may_stay(ended: list[Event]) -> bool:
     """Whether the newest end leaves hope in the same job: launches may fail there for ever."""
-    launches = 0
-    for event in reversed(ended):
-        if event["cause"] != causes.LAUNCH_FAILED:
-            break
-        launches += 1
-    return ended[-1]["cause"] in causes.IN_PLACE and (not launches or launches % MOST_LAUNCHES > 0)
+    if ended[-1]["cause"] != causes.LAUNCH_FAILED:
+        return ended[-1]["cause"] in causes.IN_PLACE
+    launches = takewhile(lambda event: event["cause"] == causes.LAUNCH_FAILED, reversed(ended))
+    return len(list(launches)) % MOST_LAUNCHES > 0
 
 
 def startup_seconds(events: list[Event]) -> float:
@@ -117,8 +115,9 @@ def worth_staying(seconds_left: float, startup: float) -> bool:
     return seconds_left >= 2 * startup
 
 
-def _pause(false_starts: int) -> float:
-    return min(2.0 ** min(false_starts - 1, 30), LONGEST_PAUSE) if false_starts else 0.0
+def _growing(first: float, count: int) -> float:
+    """The ``count``-th pause of a row that begins with ``first`` and doubles; 0 before it."""
+    return min(first * 2.0 ** min(count - 1, 30), LONGEST_PAUSE) if count > 0 else 0.0
 
 
 def _false_starts(ended: list[Event]) -> int:

@@ -1,8 +1,8 @@
 """The supervisor: attempt after attempt of a run, until the run is over.
 
 What an attempt goes through is here, once for all places. A :class:`Backend` knows one place: a
-Slurm job, in which the next attempt is another process, or this machine, where it begins in the
-same one. Standard library only.
+Slurm job, which Slurm may have to run again for the next attempt, or this machine. Standard
+library only.
 """
 
 from __future__ import annotations
