@@ -232,7 +232,7 @@ class SlurmJob:
             job=slurm.show_job(self.address),
             down_nodes=tuple(slurm.down_nodes(self.where)),
             killed_for_hang=hung,
-            signal_lead=self.spec.signal_lead,
+            signal_lead=warning_seconds(self.spec),
             now=time.time(),
         )
 

@@ -427,6 +427,16 @@ def test_the_pause_before_an_attempt_counts_as_time_of_the_job(job: Job) -> None
     assert not job.events("restarted")
 
 
+def test_a_short_job_that_is_told_to_stop_is_not_at_its_limit(job: Job) -> None:
+    """It has asked for no warning, so what comes two minutes early is none."""
+    job.run.write_spec(replace(job.run.spec(), time_minutes=9))
+    start = datetime.fromtimestamp(time.time() - 400).isoformat(timespec="seconds")
+    job.fake("scontrol", answering(StartTime=start, TimeLimit="00:09:00"))
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["stop_requested"]
+
+
 def test_crashes_in_a_row_spend_the_budget_in_the_same_job(job: Job) -> None:
     job.run.write_spec(replace(job.run.spec(), max_restarts=1))
     job.fake("scontrol", answering())
