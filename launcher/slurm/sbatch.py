@@ -17,8 +17,7 @@ SUBMITIT = ("-u", "-m", "submitit.core._submit")
 SHORT_LIMIT_MINUTES = 10
 """Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
 
-
-SHORT = {
+LETTERS = {
     "A": "account",
     "C": "constraint",
     "D": "chdir",
@@ -33,6 +32,7 @@ SHORT = {
 }
 """sbatch's one-letter names for options that we set."""
 OPPOSITE = {"no-requeue": "requeue"}
+"""An option → the one of ours that it takes back."""
 
 
 def batch_script(spec: JobSpec, *, array: bool = False) -> str:
@@ -89,15 +89,15 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
 
 
 def with_site_options(ours: dict[str, Any], sbatch: dict[str, Any]) -> dict[str, Any]:
-    """What executor is given, with a profile's own options of sbatch in the place of ours.
+    """What submitit's executor is given, with a profile's own options of sbatch in place of ours.
 
-    However they are spelt: ``t``, ``time``, ``cpus-per-task`` or ``cpus_per_task``. False leaves
-    an option out.
+    They may be spelt ``t``, ``time``, ``cpus-per-task`` or ``cpus_per_task``. False leaves an
+    option out.
     """
     more = {name.replace("_", "-"): value for name, value in ours["additional_parameters"].items()}
     merged = dict(ours)
     for given, value in sbatch.items():
-        name = SHORT.get(given, given).replace("_", "-")
+        name = LETTERS.get(given, given).replace("_", "-")
         if name.replace("-", "_") in merged:
             merged[name.replace("-", "_")] = None
         for replaced in (name, OPPOSITE.get(name, "")):
