@@ -95,12 +95,12 @@ e2e-clusters: $(STAMP)
 	$(BIN)/python -m pytest --timeout 1500 -n 3 --dist loadfile --ignore tests/e2e/docker tests/e2e
 
 # Other releases than this machine's, and other sites: Debian's packages in chroots. Outside CI.
-SITES := --release=trixie,--release=trixie+--stepmgr,--release=trixie+--accounting,--release=sid,--release=sid+--stepmgr,--release=sid+--accounting+--expedite
-comma := ,
+SITES := '--release trixie' '--release trixie --stepmgr' '--release trixie --accounting' \
+	'--release sid' '--release sid --stepmgr' '--release sid --accounting --expedite'
 
 e2e-slurms: $(STAMP) ## the survival tests on Slurm 24.11 and 26.05 in chroots, as root: about an hour
-	for site in $(subst $(comma), ,$(SITES)); do echo "== $$site"; \
-		MINIMIND_E2E_SITE="$$(echo $$site | tr '+=' '  ')" $(BIN)/python -m pytest --timeout 1500 \
+	for site in $(SITES); do echo "== $$site"; \
+		MINIMIND_E2E_SITE="$$site" $(BIN)/python -m pytest --timeout 1500 \
 			tests/e2e/test_survival.py tests/e2e/test_queue.py tests/e2e/test_site.py || exit 1; \
 	done
 
