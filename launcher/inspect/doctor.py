@@ -34,8 +34,6 @@ SIGNAL_TO_SAVE_SECONDS = 3.0
 """Until all ranks have agreed on the stopping step and the save begins."""
 CLOCK_SKEW_SECONDS = 1.0
 POLL_SECONDS = 1.0
-ENDED = {"JobState": "COMPLETED"}
-"""What is known of a job that the controller has forgotten."""
 
 
 @dataclass(frozen=True)
@@ -235,14 +233,19 @@ def examine_as_job(
 
 def _remove(run: RunFolder, timeout: float) -> None:
     """Removes the run of a measurement that told all it knew, once its job writes no more."""
-    job_id = str(run.job_id())
     deadline = time.monotonic() + timeout
-    while run.spec().cluster == "slurm" and time.monotonic() < deadline:
-        jobs = slurm.job_states(job_id)
-        if jobs is not None and states.has_ended(jobs.get(job_id, ENDED)["JobState"]):
-            break
+    while run.spec().cluster == "slurm" and not _has_left(str(run.job_id())):
+        if time.monotonic() > deadline:
+            return
         time.sleep(POLL_SECONDS)
     shutil.rmtree(run.root, ignore_errors=True)
+
+
+def _has_left(job_id: str) -> bool:
+    jobs = slurm.job_states(job_id)
+    if jobs is None:
+        return False
+    return job_id not in jobs or states.has_ended(jobs[job_id].get("JobState", ""))
 
 
 def _wait(run: RunFolder, timeout: float) -> bool:

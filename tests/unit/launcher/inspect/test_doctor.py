@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.inspect import doctor
 from launcher.inspect.doctor import examine_config, preemption_words
+from launcher.slurm import client as slurm
+from launcher.spec.run_folder import RunFolder
 
 BY_PARTITION = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
 BY_QOS = {"PreemptType": "preempt/qos", "PreemptMode": "REQUEUE"}
@@ -49,3 +52,23 @@ def test_the_delay_of_a_requeue(config: dict[str, str], said: str) -> None:
 def test_no_accounting_is_said(kind: str) -> None:
     found = {f.subject: f.text for f in examine_config({"AccountingStorageType": kind})}
     assert found["accounting"].startswith("no accounting")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "removed"),
+    [
+        ({}, True),
+        ({"5": {"JobState": "COMPLETED"}}, True),
+        ({"5": {"JobState": "COMPLETING"}}, False),
+        (None, False),
+    ],
+)
+def test_a_measurement_stays_while_its_job_may_write(
+    submitted: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    jobs: dict[str, dict[str, str]] | None,
+    removed: bool,
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", lambda job_id: jobs)
+    doctor._remove(submitted, timeout=0.0)
+    assert submitted.root.exists() != removed
