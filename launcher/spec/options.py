@@ -325,7 +325,7 @@ def spec_values(
     profile: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Field of the spec → its value, for what was given, or else lies in the profile.
+    """Field of the spec → its value, for what was given, or else is in the profile.
 
     Args:
         environment: where a user's own defaults for sbatch are looked for, after the profile.
@@ -333,9 +333,9 @@ def spec_values(
     Raises:
         ConfigError: a text that means no such value.
     """
-    own = user_defaults(environment or {})
+    defaults = {**user_defaults(environment or {}), **profile}
     values = {
-        row.field_name: row.value({**own, **profile}.get(row.key or ""), given.get(row.name))
+        row.field_name: row.value(defaults.get(row.key or ""), given.get(row.name))
         for row in OPTIONS
         if row.field_name
     }
