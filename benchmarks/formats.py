@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROWS_A_GROUP = 50_000
 ROWS_A_BATCH = 1_000
@@ -39,17 +39,20 @@ def write_parquet(path: Path, texts: Iterable[str]) -> None:
 def write_arrow_stream(path: Path, texts: Iterable[str]) -> None:
     import pyarrow as pa
 
-    schema = pa.schema([("text", pa.string())])
-    with pa.ipc.new_stream(str(path), schema) as writer:
-        for group in groups(texts, ROWS_A_BATCH):
-            writer.write_batch(pa.record_batch([group], schema=schema))
+    _write_arrow(path, texts, pa.ipc.new_stream)
 
 
 def write_arrow_file(path: Path, texts: Iterable[str]) -> None:
     import pyarrow as pa
 
+    _write_arrow(path, texts, pa.ipc.new_file)
+
+
+def _write_arrow(path: Path, texts: Iterable[str], opened: Callable[..., Any]) -> None:
+    import pyarrow as pa
+
     schema = pa.schema([("text", pa.string())])
-    with pa.ipc.new_file(str(path), schema) as writer:
+    with opened(str(path), schema) as writer:
         for group in groups(texts, ROWS_A_BATCH):
             writer.write_batch(pa.record_batch([group], schema=schema))
 
@@ -90,8 +93,6 @@ def rewritten(jsonl: Path, name: str) -> Path:
     path = jsonl.with_suffix(suffix)
     if not path.exists():
         part = path.with_name(f"part-{path.name}")
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
         write(part, texts_of(jsonl))
         part.rename(path)
     return path

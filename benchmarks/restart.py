@@ -9,7 +9,6 @@ one, through a Python that imports it. The caches are warm: each version has had
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -36,6 +35,7 @@ from benchmarks.common import (
 )
 from benchmarks.corpus import benchmark_corpus
 from benchmarks.startup import SIZES
+from minimind.rundir.metrics import read_lines
 
 FLAGS = {**SIZES["256x4"], "device": "cpu", "batch_size": 4, "log_interval": 1, "max_steps": 100000}
 SAVE_EVERY = 10
@@ -99,7 +99,7 @@ def measure(place: Cluster, python: str, name: str) -> dict[str, float]:
         _wait(lambda: _last_step(points) >= SAVE_EVERY + SAVE_EVERY // 2, "the first steps")
         load = os.getloadavg()[0]
         died_at = time.time()
-        os.kill(_rank(run, 1), signal.SIGKILL)
+        os.kill(rank_process(run, 1), signal.SIGKILL)
         _wait(lambda: _first_point(points, events), "a step after it")
         return {**_parts(points, events, died_at), "load": load}
     finally:
@@ -134,10 +134,7 @@ def _parts(points: Path, events: Path, died_at: float) -> dict[str, float]:
 
 
 def _losses(points: Path) -> list[dict[str, Any]]:
-    if not points.exists():
-        return []
-    whole = [line for line in points.read_text().splitlines() if line.endswith("}")]
-    return [point for point in map(json.loads, whole) if "loss" in point]
+    return [point for point in read_lines(points) if "loss" in point]
 
 
 def _last_step(points: Path, before: float = float("inf")) -> int:
@@ -152,7 +149,8 @@ def _first_point(points: Path, events: Path) -> dict[str, Any] | None:
     return next((p for p in _losses(points) if p["time"] > begun[1]), None)
 
 
-def _rank(run: Path, rank: int) -> int:
+def rank_process(run: Path, rank: int) -> int:
+    """The process of a rank of ``run`` on this machine, which all nodes are."""
     wanted = {f"MINIMIND_EVENTS={run}/events.jsonl", f"SLURM_PROCID={rank}"}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -162,7 +160,7 @@ def _rank(run: Path, rank: int) -> int:
 
 
 def _is_queued(place: Cluster, job: str) -> bool:
-    return bool(place.command("squeue", "--noheader", "--format=%i").split().count(job))
+    return job in place.command("squeue", "--noheader", "--format=%i").split()
 
 
 def _wait(condition: Callable[[], Any], what: str) -> None:

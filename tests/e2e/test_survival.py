@@ -6,16 +6,15 @@ real one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
+from benchmarks.restart import rank_process
 from tests.e2e.lab import FAKE, Lab, poll
 
 SMALL = ("--nodes", "2", "--gpus", "2", *FAKE)
@@ -99,16 +98,6 @@ def test_rank_that_is_killed_is_restarted_in_the_same_job(slurm: Lab) -> None:
     assert second["time"] - killed_at < 10
     assert not slurm.events("killed", "requeued")
     assert slurm.state("killed")["restarts"] == {"crash": 1}
-
-
-def rank_process(run: Path, rank: int) -> int:
-    """The process of a rank of ``run`` on this machine, which all nodes are."""
-    wanted = {f"MINIMIND_EVENTS={run}/events.jsonl", f"SLURM_PROCID={rank}"}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted <= set((folder / "environ").read_text().split("\0")):
-                return int(folder.name)
-    raise AssertionError(f"rank {rank} of {run.name} does not live")
 
 
 def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:

@@ -65,10 +65,13 @@ def at_a_call(
     return striking(run.folder, call, rng.randint(1, calls[call]), when, number, only)
 
 
-def told(run: Any, faults: dict[str, str], what: str) -> str:
-    """What was struck, for the report; that a call never came does not count."""
+def after_the_strike(run: Any, faults: dict[str, str], what: str) -> str:
+    """Ends the strikes; what was struck, for the report. A call that never came does not count."""
     call, _, when, _ = faults["SHIM_STRIKE"].split(":")
-    return f"{what} {when} {call}" if run.launching.struck() else f"({what}: never came)"
+    done = f"{what} {when} {call}" if run.launching.struck() else f"({what}: never came)"
+    run.launching.write({})
+    run.insist_consistent()
+    return done
 
 
 def strike_command(run: Any, rng: Random, numbers: Sequence[int]) -> str:
@@ -84,10 +87,7 @@ def strike_command(run: Any, rng: Random, numbers: Sequence[int]) -> str:
     word = command.replace("resume", "submit")
     faults = at_a_call(run, rng, numbers, f"launcher {word}", calls)
     run.struck(faults, command)
-    done = told(run, faults, command)
-    run.launching.write({})
-    run.insist_consistent()
-    return done
+    return after_the_strike(run, faults, command)
 
 
 LAUNCHER_ENDS = ("cancelled", "lost", "crash")
@@ -120,10 +120,7 @@ def strike_supervisor(run: Any, rng: Random, numbers: Sequence[int]) -> str:
             send(pid, signal.SIGKILL)
         wait_for(lambda: not run.ranks() or run.launching.struck(), "the ranks' end")
     happens(run.launching.struck, run.start_seconds)
-    done = told(run, faults, "supervisor")
-    run.launching.write({})
-    run.insist_consistent()
-    return done
+    return after_the_strike(run, faults, "supervisor")
 
 
 @fault("local", causes=LAUNCHER_ENDS, weight=3)
