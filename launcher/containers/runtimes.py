@@ -30,7 +30,7 @@ RANK_VARIABLES = (
     "SLURM_PROCID",
     "SLURM_LOCALID",
     "SLURM_NODEID",
-    # It reports by which number the supervisor can signal it.
+    # The first rank reports it: by this number the supervisor signals them all.
     "SLURM_STEP_ID",
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",

@@ -93,8 +93,10 @@ def _up(arguments: argparse.Namespace) -> int:
     cluster = Cluster(arguments.folder, options)
     if cluster.options_file.exists():
         before = Options.load(cluster.options_file)
-        fixed = ("nodes", "gpus", "cpus", "netns", "subnet", "base_port", "release")
-        fixed += ("accounting", "stepmgr", "qos_preempt")
+        fixed = (
+            *("nodes", "gpus", "cpus", "netns", "subnet", "base_port"),
+            *("release", "accounting", "stepmgr", "qos_preempt"),
+        )
         if any(getattr(before, name) != getattr(options, name) for name in fixed):
             Cluster(arguments.folder, before).down()
     try:
