@@ -6,6 +6,7 @@ import inspect
 import shlex
 from typing import Any
 
+from launcher.slurm.parse import leading_number
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import sbatch_parameters
 from launcher.spec.run_folder import RunFolder
@@ -13,6 +14,9 @@ from minimind.system.signals import IGNORED_BY_BATCH_SHELL
 
 SUBMITIT = ("-u", "-m", "submitit.core._submit")
 """What submitit puts behind a Python; the folder of its pickles follows."""
+
+DEFAULT_WARNING_SECONDS = 60
+"""Slurm's, where an option names a signal alone."""
 
 SHORT_LIMIT_MINUTES = 10
 """Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
@@ -46,7 +50,12 @@ def batch_script(spec: JobSpec, *, array: bool = False) -> str:
 
 
 def warning_seconds(spec: JobSpec) -> int:
-    """How long before its time limit the job asks to be warned; 0: not at all."""
+    """How long before its time limit the job asks to be warned; 0: not at all.
+
+    A profile's own option counts, as sbatch(1) has it: ``[{R|B}:]SIGNAL[@SECONDS]``.
+    """
+    if site := spec.sbatch.get("signal"):
+        return leading_number(str(site).partition("@")[2], DEFAULT_WARNING_SECONDS)
     short = spec.time_minutes is not None and spec.time_minutes < SHORT_LIMIT_MINUTES
     return 0 if short else spec.signal_lead
 

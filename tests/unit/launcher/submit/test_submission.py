@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher.containers.runtimes import rank_command
-from launcher.slurm.sbatch import batch_script, supervised
+from launcher.slurm.sbatch import batch_script, supervised, warning_seconds
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
 from minimind.system.signals import STOP_SIGNALS
@@ -123,6 +123,15 @@ def test_paths_reach_the_commands_as_they_are(run_dir: str, workdir: str) -> Non
     command = rank_command(spec)
     assert command[-len(words[4:]) :] == words[4:]
     assert f"{workdir}:{workdir}" in command
+
+
+@pytest.mark.parametrize(
+    ("site", "seconds"), [(None, 120), ("B:TERM@600", 600), ("USR1", 60), ("R:10@5", 5)]
+)
+def test_a_sites_own_signal_says_how_early_it_warns(
+    site: str | None, seconds: int, make_spec: Callable[..., JobSpec]
+) -> None:
+    assert warning_seconds(make_spec(sbatch={"signal": site} if site else {})) == seconds
 
 
 @pytest.mark.parametrize(
