@@ -29,6 +29,9 @@ def sweep(train_flags: list[str] | None, **given: Any) -> int:
             note(f"{spec.name}/{Path(point.run_dir).name}: {' '.join(point.train_args)}")
         print_script(spec, given["as_json"], point=specs[0])
         return 0
+    from launcher.cli.output import warn_of_unseen_data
+
+    warn_of_unseen_data(spec)
     secrets = read_secrets(spec)
     check_new(spec)
     found = submit_sweep(spec, train, flags, secrets)

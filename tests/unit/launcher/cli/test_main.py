@@ -164,6 +164,16 @@ def test_dry_run_of_a_sweep_shows_a_points_command(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_sweep_warns_of_data_that_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.submit.sweep.submit_sweep", lambda *given: [])
+    command = ["sweep", "--name", "sw", "--cluster", "local", "--vary", "epochs=1,2"]
+    assert main([*command, "--", "--device", "cpu", "--data_path", "nosuch.jsonl"]) == 0
+    assert "--data_path nosuch.jsonl: not found on this machine" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
 def test_unknown_run_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("why", "logs", "cancel", "requeue", "status"):
         assert main([command, "nope"]) == 2
