@@ -134,5 +134,11 @@ def _session(pid: int) -> int | None:
         return None
 
 
-if __name__ == "__main__" and (reason := suspended(Path(sys.argv[1]))):
-    print(f"{socket.gethostname()}: {reason}")
+def main() -> None:
+    """``EVENTS_FILE``: prints who suspends the run on this machine, if anybody does."""
+    if reason := suspended(Path(sys.argv[1])):
+        print(f"{socket.gethostname()}: {reason}")
+
+
+if __name__ == "__main__":
+    main()
