@@ -112,6 +112,12 @@ class TrainConfig:
     tokenizer_path: str = option(
         "", "data", "a Hugging Face tokenizer folder (default: the tokenizer shipped with MiniMind)"
     )
+    bos_token: str = option(
+        "", "data", "token that begins each document (default: the one that the tokenizer names)"
+    )
+    eos_token: str = option(
+        "", "data", "token that ends each document (default: the one that the tokenizer names)"
+    )
     max_seq_len: int = option(
         512,
         "data",
@@ -161,6 +167,12 @@ class TrainConfig:
         "none",
         "model",
         "start from these weights: a name in save_dir, a .pth, .pt, .gguf or .onnx file, or a model folder",
+    )
+
+    allow_other_tokenizer: bool = option(
+        False,
+        "model",
+        "start from weights although they were trained with another tokenizer",
     )
 
     epochs: int = option(1, "optimisation", "passes over the data", POSITIVE)

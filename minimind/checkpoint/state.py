@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,6 +83,8 @@ class TrainState:
     model_config: dict[str, Any]
     data: str
     """Fingerprint of the rows."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """What the weights say of themselves: as ``minimind.weights.origin``; {}: older versions'."""
 
     def to_dict(self) -> dict[str, Any]:
         """What is written."""
@@ -100,6 +102,7 @@ class TrainState:
             "execution": asdict(self.execution) if self.execution else None,
             "model_config": self.model_config,
             "data": self.data,
+            "origin": self.origin,
         }
 
     @classmethod
@@ -129,6 +132,7 @@ class TrainState:
             execution=_pick(Execution, found["execution"]) if "execution" in found else None,
             model_config=found["model_config"],
             data=found["data"],
+            origin=dict(found["origin"]) if isinstance(found.get("origin"), Mapping) else {},
         )
 
 
@@ -202,6 +206,8 @@ class SavedModel:
     config: dict[str, Any]
     """The run's flags; empty where they are not on record."""
     progress: Progress | None
+    origin: Any = None
+    """What the weights say of themselves, unchecked."""
 
     @classmethod
     def of(cls, found: Any) -> SavedModel:
@@ -217,4 +223,5 @@ class SavedModel:
             model_config=dict(model_config) if isinstance(model_config, Mapping) else None,
             config=dict(config) if isinstance(config, Mapping) else {},
             progress=Progress(**counts) if "global_step" in counts else None,
+            origin=found.get("origin"),
         )

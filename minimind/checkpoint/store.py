@@ -75,8 +75,6 @@ class Checkpointer:
         self.keep = keep
         self.may_write = may_write
         self.each_block = each_block
-        self.origin = Origin()
-        """What the weight file says of itself; the step is added."""
         self.newest_step: int | None = None
         """Optimiser steps in the newest durable checkpoint."""
         self.written_step: int | None = None
@@ -176,7 +174,8 @@ class Checkpointer:
                 return
             self.newest_step = step
             self._prune()
-            weights = with_origin(half_precision(state.model), replace(self.origin, step=step))
+            origin = replace(Origin.from_dict(state.origin), step=step)
+            weights = with_origin(half_precision(state.model), origin)
             if self._try_to_write(
                 self.weight_file, weights, f"weights of step {step}", self.may_write
             ):

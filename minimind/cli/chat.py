@@ -52,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
     from minimind.weights.pretrained import open_pretrained
 
     device = find_device(args.device)
-    source = open_pretrained(args.weight, args.tokenizer_path, args.num_experts_per_tok)
+    source = open_pretrained(
+        args.weight, args.tokenizer_path, args.num_experts_per_tok, args.allow_other_tokenizer
+    )
     require(
         args.plain or bool(source.tokenizer.chat_template),
         f"the tokenizer {source.tokenizer_folder} has no chat template; use --plain",

@@ -14,6 +14,11 @@ def add_weight_flags(parser: Parser, weight: bool = True) -> None:
         parser.flag("weight", required=True, help="a .pth, a .pt, a .gguf or a model folder")
     parser.flag("tokenizer_path", default="", help="a tokenizer folder (default: the weights' own)")
     parser.flag(
+        "allow_other_tokenizer",
+        action="store_true",
+        help="use a tokenizer that differs from the one that the weights were trained with",
+    )
+    parser.flag(
         "num_experts_per_tok",
         type=int,
         metavar="N",

@@ -10,7 +10,7 @@ from minimind.errors import EXIT_DONE, require
 from minimind.system.command_line import Parser
 from minimind.system.terminal import print_json
 
-_OF_WEIGHT = ("tokenizer_path", "num_experts_per_tok")
+_OF_WEIGHT = ("tokenizer_path", "num_experts_per_tok", "allow_other_tokenizer")
 
 EXAMPLES = """\
 Examples:

@@ -146,7 +146,9 @@ def _files(out: Path) -> dict[str, int]:
 def _open(args: argparse.Namespace) -> tuple[Any, Any]:
     from minimind.weights.pretrained import open_pretrained
 
-    source = open_pretrained(args.weight, args.tokenizer_path, args.num_experts_per_tok)
+    source = open_pretrained(
+        args.weight, args.tokenizer_path, args.num_experts_per_tok, args.allow_other_tokenizer
+    )
     if args.yarn:
         source.config.inference_rope_scaling = True
     return source, source.build()
@@ -196,9 +198,9 @@ def _export_pth(args: argparse.Namespace) -> dict[str, Any]:
 
     from minimind.export.pth import write_pth
 
-    _, model = _open(args)
+    source, model = _open(args)
     dtype = _dtype(args, torch.float16)
-    write_pth(model, args.out, dtype)
+    write_pth(model, args.out, dtype, source.origin)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "dtype": str(dtype).removeprefix("torch."),
@@ -219,7 +221,7 @@ def _export_onnx(args: argparse.Namespace) -> dict[str, Any]:
     difference = None
     with new_folder(args.out, args.force) as folder:
         graph = folder / onnx.FILE
-        onnx.write_onnx(model, graph, kv_cache)
+        onnx.write_onnx(model, graph, kv_cache, source.origin)
         write_qwen3_config(model.config, folder, torch.float32)
         write_companions(source, model, folder, args.format)
         if not args.no_check:

@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         args.tokenizer_path,
         args.num_experts_per_tok,
         getattr(torch, args.dtype),
+        args.allow_other_tokenizer,
     )
     settings = {**vars(sampling), "seed": args.seed, "device": device}
     if len(prompts) == 1 and not args.json:

@@ -25,6 +25,7 @@ from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SourceRows
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize.build import open_corpus
+from minimind.data.tokenizer import OWN_TOKENS, SpecialTokens
 from minimind.errors import DataError, MiniMindError
 from minimind.rundir.data_path import parse_sources
 
@@ -156,6 +157,7 @@ def open_plan(
     max_bad_rows: int = -1,
     progress: bool = False,
     report: Callable[[str], None] | None = None,
+    special: SpecialTokens = OWN_TOKENS,
 ) -> Plan:
     """Return the rows of ``--data_path``, tokenising what is not yet.
 
@@ -177,6 +179,7 @@ def open_plan(
             max_bad_rows=max_bad_rows,
             progress=progress,
             report=report,
+            special=special,
         )
         return plan_rows(store, max_seq_len, pack)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from minimind.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from minimind.config import TrainConfig
 
 SHIPPED = Path(__file__).parent / "tokenizer"
 """The folder of the tokenizer that comes with MiniMind."""
@@ -48,6 +51,41 @@ _HARMLESS_SETTINGS = {
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What begins and ends a document, where the tokenizer itself does not say or says otherwise.
+
+    Attributes:
+        bos, eos: tokens of the vocabulary; "": what the tokenizer says, if it does.
+    """
+
+    bos: str = ""
+    eos: str = ""
+
+    def put_on(self, tokenizer: Any, folder: Path) -> None:
+        """Let ``tokenizer``, which is from ``folder``, have them.
+
+        Raises:
+            DataError: its vocabulary has no such token.
+        """
+        vocabulary = tokenizer.get_vocab() if self.bos or self.eos else {}
+        for role, token in (("bos", self.bos), ("eos", self.eos)):
+            if not token:
+                continue
+            if token not in vocabulary:
+                raise DataError(f"--{role}_token {token}: the tokenizer {folder} has no such token")
+            setattr(tokenizer, f"{role}_token", token)
+
+
+OWN_TOKENS = SpecialTokens()
+"""The tokenizer's own."""
+
+
+def special_tokens(config: TrainConfig) -> SpecialTokens:
+    """What ``--bos_token`` and ``--eos_token`` say."""
+    return SpecialTokens(config.bos_token, config.eos_token)
+
+
 def tokenizer_folder(path: str = "") -> Path:
     """Return the folder that ``--tokenizer_path`` means (empty: the shipped one).
 
@@ -68,11 +106,12 @@ def tokenizer_folder(path: str = "") -> Path:
     return folder
 
 
-def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
+def load_tokenizer(path: str = "", special: SpecialTokens = OWN_TOKENS) -> PreTrainedTokenizerFast:
     """Load a tokenizer from a folder, never from the network.
 
     Raises:
-        DataError: the folder is missing, or what it holds is no usable tokenizer.
+        DataError: the folder is missing, or what it holds is no usable tokenizer, or one without
+            the tokens that ``special`` names.
     """
     folder = tokenizer_folder(path)
     try:
@@ -91,6 +130,7 @@ def load_tokenizer(path: str = "") -> PreTrainedTokenizerFast:
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if not 0 <= largest < MOST_IDS:
         raise DataError(f"tokenizer {folder}: its ids go up to {largest}; 0 to {MOST_IDS} can be")
+    special.put_on(tokenizer, folder)
     return tokenizer
 
 
@@ -120,12 +160,33 @@ def _names_plain_class(folder: Path) -> bool:
         return False
 
 
-def tokenizer_fingerprint(tokenizer: Any = "") -> str:
+PROBE = (
+    "The harbour was quiet. I don't, I'LL, WE'VE. 清晨的港口很安静。\n\n\tdef f(x):\r\n"
+    "    return x**2 + 3.14159  # 2026-11-30 １２３ Ünïcödé cafe\u0301 カタカナ 한국어 Привет 🙂 "
+    '{"a": [1, 2]} <tag/> https://example.org/?q=1&r=2   '
+)
+"""Text that two ways of cutting, normalising or merging are likely to treat differently."""
+
+
+def tokenizer_identity(tokenizer: Any) -> str:
+    """SHA-256 (hex) of what a model knows of a tokenizer: which token each id is, and which ids a
+    text becomes.
+
+    Unlike :func:`tokenizer_fingerprint` it says the same of a tokenizer that another version has
+    saved anew. Begin and end tokens are left out: they are stored beside it.
+    """
+    ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    known = json.dumps([sorted(tokenizer.get_vocab().items()), ids])
+    return hashlib.sha256(known.encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any = "", special: SpecialTokens = OWN_TOKENS) -> str:
     """Return a SHA-256 (hex) over all that decides which ids a text becomes.
 
     Args:
         tokenizer: a folder (``""``: the shipped one), which is hashed without being loaded,
             or a loaded tokenizer, which is hashed as it would be saved.
+        special: with which a folder's tokenizer is used.
 
     Raises:
         DataError: the folder is missing or cannot be read.
@@ -150,6 +211,8 @@ def tokenizer_fingerprint(tokenizer: Any = "") -> str:
     if str(kept.get("tokenizer_class")) in _PLAIN_CLASSES:
         del kept["tokenizer_class"]
     _add(digest, "settings", json.dumps(kept, sort_keys=True).encode())
+    if special != OWN_TOKENS:
+        _add(digest, "special", json.dumps(asdict(special)).encode())
     return digest.hexdigest()
 
 

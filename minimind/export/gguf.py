@@ -12,7 +12,7 @@ from torch import Tensor
 from minimind.errors import ConfigError, MiniMindError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.system.packages import require_package
-from minimind.weights.foreign import ARCHITECTURES, gguf_layout, yarn_magnitude
+from minimind.weights.foreign import ARCHITECTURES, ORIGIN, gguf_layout, yarn_magnitude
 from minimind.weights.pretrained import Pretrained
 from minimind.weights.state_dict import HEAD
 
@@ -163,6 +163,8 @@ def _add_tokenizer(writer: Any, gguf: Any, source: Pretrained) -> None:
     writer.add_tokenizer_pre(pre_tokenizer_name(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
+    # Others do not look at it; two tokenizers of one size are told apart by nothing else.
+    writer.add_string(ORIGIN, source.origin.to_json())
     special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=len(tokens))
     # In pretraining every document begins with this token, and so should every prompt.
     special.add_special_token = {"bos": source.tokenizer.bos_token_id is not None, "eos": False}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3MoeConfig
 
+from minimind.data.tokenizer import OWN_TOKENS, SpecialTokens
 from minimind.export.card import model_card
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.weights.pretrained import Pretrained
@@ -142,7 +143,7 @@ def write_companions(
     source: Pretrained, model: MiniMindForCausalLM, folder: Path, form: str
 ) -> None:
     """Write what goes with weights in a folder: tokenizer, generation settings, model card."""
-    copy_tokenizer(source.tokenizer_folder, folder)
+    copy_tokenizer(source.tokenizer_folder, folder, source.special)
     GenerationConfig(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=model.config.eos_token_id,
@@ -154,17 +155,28 @@ def write_companions(
     (folder / "README.md").write_text(model_card(source, model, form), encoding="utf-8")
 
 
-def copy_tokenizer(tokenizer_folder: Path, folder: Path) -> None:
-    """Copy a tokenizer's files, under a class name that transformers 4 and 5 both know."""
+def copy_tokenizer(
+    tokenizer_folder: Path, folder: Path, special: SpecialTokens = OWN_TOKENS
+) -> None:
+    """Copy a tokenizer's files, under a class name that transformers 4 and 5 both know.
+
+    Args:
+        special: the begin and end tokens that it is used with, which the copy names.
+    """
     for name in _TOKENIZER_FILES:
         if (tokenizer_folder / name).is_file():
             shutil.copyfile(tokenizer_folder / name, folder / name)
     file = folder / "tokenizer_config.json"
-    if file.is_file():
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        if settings.get("tokenizer_class") == "TokenizersBackend":
-            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-            file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings = dict(found)
+    if special != OWN_TOKENS and not settings:
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    named = {"bos_token": special.bos, "eos_token": special.eos}
+    settings |= {role: token for role, token in named.items() if token}
+    if settings != found:
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def load_exported(folder: Path) -> Any:

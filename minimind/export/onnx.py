@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from minimind.model import MiniMindForCausalLM
 from minimind.model.modeling_minimind import MiniMindSparseMoeBlock
 from minimind.system.packages import require_package
+from minimind.weights.foreign import ORIGIN
+from minimind.weights.origin import UNKNOWN, Origin
 
 FILE = "model.onnx"
 
@@ -135,14 +137,16 @@ def check_packages(run: bool) -> None:
         require_package(name)
 
 
-def write_onnx(model: MiniMindForCausalLM, file: Path, kv_cache: bool) -> None:
+def write_onnx(
+    model: MiniMindForCausalLM, file: Path, kv_cache: bool, origin: Origin = UNKNOWN
+) -> None:
     """Write the graph to ``file``, in float32; beside it ``FILE.data``, should it exceed 2 GB.
 
     Inputs: ``input_ids`` and ``position_ids`` int64 [batch, length], ``attention_mask`` int64
     [batch, total] (0 for padding, total = past + length), and with the cache
     ``past_key_values.N.key`` and ``.value`` [batch, heads, past, head_dim], past ≥ 0.
     Outputs: ``logits`` [batch, length, vocabulary], and ``present.N.key`` and ``.value``.
-    The weights are initialisers under MiniMind's names.
+    The weights are initialisers under MiniMind's names; ``origin`` is in the metadata.
 
     Raises:
         ConfigError: as :func:`check_packages`.
@@ -171,6 +175,7 @@ def write_onnx(model: MiniMindForCausalLM, file: Path, kv_cache: bool) -> None:
         )
         _simplify(program.model)
         _name_axes(program.model.graph)
+        program.model.metadata_props[ORIGIN] = origin.to_json()
         program.save(file)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from minimind.inference.generate import filler
 from minimind.inference.sampling import Sampling, TextStream
 
 
@@ -87,7 +88,7 @@ class Conversation:
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
             past_key_values=self._cache,
-            pad_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=filler(self.tokenizer),
             eos_token_id=self.tokenizer.eos_token_id,
             streamer=stream,
             **self.sampling.settings(),

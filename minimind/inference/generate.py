@@ -40,13 +40,15 @@ def generate(
         device: where the model is (default: asked of the model).
         stream: is given each token of the one prompt as it comes.
         goes_on: asked at each token; False ends all continuations there.
+
+    Raises:
+        ConfigError: a prompt is empty, and nothing comes before it either.
     """
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = tokenizer.eos_token_id
+    pad = filler(tokenizer)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     rows = [start + tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    require(all(rows), "an empty prompt: this tokenizer names no token that begins a text")
     width = max(map(len, rows))
     input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -70,6 +72,12 @@ def generate(
     finally:
         model.train(was_training)
     return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+
+
+def filler(tokenizer: Any) -> int:
+    """A token id to fill places with that the mask hides: any will do where none is named."""
+    named = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in named if token is not None)
 
 
 def _while(goes_on: Callable[[], bool]) -> Callable[..., torch.Tensor]:

@@ -27,7 +27,7 @@ def add_gguf_facts(path: Path, finding: Finding) -> None:
     finding.facts["architecture"] = f"{architecture}, named {values.get('general.name')}"
     matrices = Counter(t.tensor_type.name for t in reader.tensors if len(t.shape) > 1)
     precision = ", ".join(kind for kind, _ in matrices.most_common())
-    state, settings = read_gguf(path, dequantise=True)
+    state, settings, _ = read_gguf(path, dequantise=True)
     finding.checked.append("header and sizes")
     add_model_facts(state, settings, finding, precision)
     finding.facts["context"] = f"{values.get(f'{architecture}.context_length')} tokens"

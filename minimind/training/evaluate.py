@@ -90,6 +90,7 @@ def score(
     cache_dir: str = "",
     tokenizer_path: str = "",
     num_experts_per_tok: int | None = None,
+    allow_other_tokenizer: bool = False,
 ) -> dict[str, Any]:
     """Score every token of the text once, in rows as in training.
 
@@ -101,7 +102,7 @@ def score(
         ConfigError, DataError, WeightsError: the device, text or weights cannot be used.
     """
     autocast = autocast_context(device, dtype)
-    source = open_pretrained(weight, tokenizer_path, num_experts_per_tok)
+    source = open_pretrained(weight, tokenizer_path, num_experts_per_tok, allow_other_tokenizer)
     length = max_seq_len or int(source.flags.get("max_seq_len", 512))
     store = open_corpus(
         data_path,
@@ -109,6 +110,7 @@ def score(
         text_field=text_field,
         render_chat=render_chat,
         cache_dir=cache_dir,
+        special=source.special,
     )
     plan = plan_rows(store, length)
     result = evaluate(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,20 @@ import torch
 import minimind
 from minimind.config import TrainConfig
 from minimind.data.mixture import MixedPlan, Plan
-from minimind.data.tokenizer import tokenizer_fingerprint
+from minimind.data.tokenizer import (
+    load_tokenizer,
+    special_tokens,
+    tokenizer_fingerprint,
+    tokenizer_folder,
+)
 from minimind.distributed.alike import Reading, look_anew, read_alike
 from minimind.distributed.world import World
 from minimind.errors import MiniMindError, WeightsError
 from minimind.rundir.layout import OutputPaths, stem_of
+from minimind.weights.origin import Origin, check_tokenizer
 from minimind.weights.state_dict import StoredWeights, read_weights
+
+log = logging.getLogger(__name__)
 
 OF_THE_HOST = {"device", "log_level", "num_workers", "save_dir", "checkpoint_dir", "cache_dir"}
 """Flags that may differ between ranks."""
@@ -131,6 +140,40 @@ def find_weight(config: TrainConfig) -> Path:
             f"--from_weight {config.from_weight}: no such file or folder, and no {file}{there}"
         )
     return file
+
+
+def open_tokenizer(config: TrainConfig, stored: StoredWeights | None) -> Origin:
+    """What the weights of this run have to say of its tokenizer.
+
+    Args:
+        stored: the weights to start from, which may have been trained with another one.
+
+    Raises:
+        DataError: the tokenizer cannot be used.
+        WeightsError: the weights are known to be another's, and the flags do not insist.
+    """
+    tokenizer = load_tokenizer(config.tokenizer_path, special_tokens(config))
+    folder = tokenizer_folder(config.tokenizer_path)
+    for role in ("bos", "eos"):
+        if getattr(tokenizer, f"{role}_token_id") is None:
+            word = {"bos": "begins", "eos": "ends"}[role]
+            log.warning(
+                "the tokenizer %s names no token that %s a document: the text gets none; "
+                "--%s_token names one",
+                folder,
+                word,
+                role,
+            )
+    if stored is not None and not config.allow_other_tokenizer:
+        if stored.origin.tokenizer:
+            check_tokenizer(stored.origin, tokenizer, find_weight(config), folder)
+        else:
+            log.warning(
+                "%s does not say with which tokenizer it was trained; this run takes %s",
+                find_weight(config),
+                folder,
+            )
+    return Origin.of_tokenizer(tokenizer)
 
 
 def _read_weights(config: TrainConfig, world: World) -> Reading[StoredWeights | MiniMindError]:

@@ -15,6 +15,7 @@ from minimind.checkpoint.resume import check_config, check_data
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig
 from minimind.data.mixture import Plan, open_plan
+from minimind.data.tokenizer import special_tokens
 from minimind.distributed.alike import Comparison
 from minimind.distributed.world import World, init_distributed_mode
 from minimind.rundir.events import EventLog, Kind
@@ -35,7 +36,12 @@ from minimind.training.evaluate import evaluate
 from minimind.training.execution import check_machine, choose_dtype, choose_execution
 from minimind.training.failure import explain
 from minimind.training.folders import claim_folders
-from minimind.training.inputs import check_program, read_first_weights, reading_of_rows
+from minimind.training.inputs import (
+    check_program,
+    open_tokenizer,
+    read_first_weights,
+    reading_of_rows,
+)
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler
@@ -127,6 +133,7 @@ def _run(
     with world.busy("reading the first weights"):
         first_weights = read_first_weights(config, world) if saved is None else None
         check_fit(config, first_weights)
+        origin = world.on_main(partial(open_tokenizer, config, first_weights))
     plan = open_rows(config, world, "data_path", config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
@@ -185,6 +192,7 @@ def _run(
         progress=progress,
         execution=execution,
         data=plan.fingerprint,
+        origin=origin,
         tracker=reporter.tracker,
         checkpointer=checkpointer,
         events=events,
@@ -290,6 +298,7 @@ def open_rows(
                 max_bad_rows=config.max_bad_rows,
                 progress=world.is_main,
                 report=report,
+                special=special_tokens(config),
             )
             reading = reading_of_rows(plan, paths, config.tokenizer_path)
         if comparison.holds(reading):

@@ -27,6 +27,7 @@ from minimind.training.restart import find_newest, record_save
 from minimind.training.schedule import Schedule
 from minimind.training.seed import rng_state, set_rng_state, setup_seed
 from minimind.training.step import TrainStep
+from minimind.weights.origin import Origin
 from minimind.weights.torch_file import content_digest
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ class Saver:
     execution: Execution
     data: str
     """Fingerprint of the rows."""
+    origin: Origin
+    """What the weights say of themselves; needed on rank 0."""
     tracker: Tracker
     checkpointer: Checkpointer
     events: EventLog
@@ -226,6 +229,7 @@ class Saver:
             execution=self.execution,
             model_config=step.model.config.to_dict(),  # type: ignore[union-attr, operator]
             data=self.data,
+            origin=replace(self.origin, step=self.boundary.progress.global_step).to_dict(),
         )
 
     def _saved(self, number: int, seconds: float) -> None:

@@ -17,6 +17,9 @@ from minimind.system.packages import require_package
 ARCHITECTURES = {False: "qwen3", True: "qwen3moe"}
 """Whether the model is a mixture of experts → what GGUF calls its architecture."""
 
+ORIGIN = "minimind.origin"
+"""Under this name GGUF and ONNX files hold what the weights say of themselves, as JSON."""
+
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -103,8 +106,9 @@ def naming_damage(path: str | Path) -> Iterator[None]:
 
 def read_gguf(
     path: str | Path, dequantise: bool = False
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a GGUF file under our names, and keyword arguments for ``infer_config``.
+) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
+    """The tensors of a GGUF file under our names, keyword arguments for ``infer_config``, and what
+    the file says of itself (:data:`ORIGIN`; None: nothing).
 
     Args:
         dequantise: give what a quantised file computes with, in float32, rather than refuse it.
@@ -120,7 +124,7 @@ def read_gguf(
 
 def _read_gguf(
     reader: Any, path: str | Path, dequantise: bool
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, Any], Any]:
     values = {name: field.contents() for name, field in reader.fields.items()}
     architecture = str(values.get("general.architecture"))
     if architecture not in ARCHITECTURES.values():
@@ -142,7 +146,7 @@ def _read_gguf(
             raise WeightsError(f"{path} holds a tensor {tensor.name}, which no MiniMind model has")
         whole = _gguf_tensor(tensor, path, dequantise)
         state.update(zip(ours, whole.unbind() if len(ours) > 1 else [whole], strict=True))
-    return state, _gguf_settings(values, architecture)
+    return state, _gguf_settings(values, architecture), values.get(ORIGIN)
 
 
 def _gguf_tensor(tensor: Any, path: str | Path, dequantise: bool) -> Tensor:
@@ -200,8 +204,9 @@ def _shortest(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def read_onnx(path: str | Path) -> dict[str, Tensor]:
-    """The weights of a graph that ``minimind export --format onnx`` wrote: its initialisers.
+def read_onnx(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """The weights of a graph that ``minimind export --format onnx`` wrote: its initialisers; and
+    what it says of itself (:data:`ORIGIN`; "": nothing).
 
     Raises:
         ConfigError: the package onnx is not installed.
@@ -212,8 +217,9 @@ def read_onnx(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file or folder")
     try:
-        graph = onnx.load(str(path)).graph
-        arrays = {i.name: i for i in graph.initializer if i.name.endswith(".weight")}
+        model = onnx.load(str(path))
+        said = {entry.key: entry.value for entry in model.metadata_props}
+        arrays = {i.name: i for i in model.graph.initializer if i.name.endswith(".weight")}
         state = {
             name: torch.from_numpy(
                 onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent)).copy()
@@ -225,4 +231,4 @@ def read_onnx(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is damaged, or no ONNX file ({type(error).__name__})") from None
     if not state:
         raise WeightsError(f"{path} holds no weights under their names; re-export it with minimind")
-    return state
+    return state, said.get(ORIGIN, "")

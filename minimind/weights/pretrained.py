@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,24 @@ from torch import Tensor
 
 from minimind.checkpoint.state import Progress
 from minimind.config import read_config_file
-from minimind.data.tokenizer import load_tokenizer, tokenizer_folder
-from minimind.errors import ConfigError, WeightsError
+from minimind.data.tokenizer import (
+    OWN_TOKENS,
+    SpecialTokens,
+    load_tokenizer,
+    tokenizer_folder,
+)
+from minimind.errors import ConfigError, DataError, WeightsError
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.rundir.layout import OutputPaths, stem_of_flags
+from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (
     EMBEDDING,
     infer_config,
     load_state_into,
     read_weights,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Pretrained:
         state: the tensors, under MiniMind's names.
         config: the model's shape; the special ids are the tokenizer's.
         tokenizer_folder: where ``tokenizer`` was read from.
+        special: with which the tokenizer was loaded.
+        origin: what the weights say of themselves, or what is known from where they lie.
         flags: the run's flags, where the weights tell; else empty.
         progress: how far the run was, of a checkpoint.
     """
@@ -40,6 +52,8 @@ class Pretrained:
     config: MiniMindConfig
     tokenizer: Any
     tokenizer_folder: Path
+    special: SpecialTokens = OWN_TOKENS
+    origin: Origin = UNKNOWN
     flags: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
 
@@ -59,7 +73,10 @@ class Pretrained:
 
 
 def open_pretrained(
-    path: str | Path, tokenizer_path: str = "", num_experts_per_tok: int | None = None
+    path: str | Path,
+    tokenizer_path: str = "",
+    num_experts_per_tok: int | None = None,
+    allow_other_tokenizer: bool = False,
 ) -> Pretrained:
     """Open a ``.pth``, a checkpoint ``.pt``, a model folder, a ``.gguf`` or an ``.onnx``.
 
@@ -71,9 +88,10 @@ def open_pretrained(
         tokenizer_path: a tokenizer folder; empty: the one in the weight folder, or the one that
             the run was trained with, or else the shipped one.
         num_experts_per_tok: experts that each token visits (default: what is on record, or 1).
+        allow_other_tokenizer: take the tokenizer although the weights know another one.
 
     Raises:
-        WeightsError: the weights cannot be used, or have another vocabulary.
+        WeightsError: the weights cannot be used, or were trained with another tokenizer.
         DataError: the tokenizer cannot be used.
     """
     path = Path(path)
@@ -86,15 +104,32 @@ def open_pretrained(
     config = infer_config(stored.state, **settings)
     folder = _tokenizer_of(path, tokenizer_path, flags)
     tokenizer = load_tokenizer(str(folder))
+    origin = stored.origin
+    if not origin.tokenizer:
+        origin = _known_by_place(path, tokenizer_path, folder, flags)
+    special = _special_tokens(tokenizer, origin)
+    special.put_on(tokenizer, folder)
     if len(tokenizer) > config.vocab_size:
         raise WeightsError(
             f"{path} knows {config.vocab_size} tokens, the tokenizer {len(tokenizer)}; "
             "name the one it was trained with by --tokenizer_path"
         )
+    if not allow_other_tokenizer:
+        check_tokenizer(origin, tokenizer, path, folder)
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
     config.pad_token_id = tokenizer.pad_token_id
-    return Pretrained(path, stored.state, config, tokenizer, folder, flags, stored.progress)
+    return Pretrained(
+        path,
+        stored.state,
+        config,
+        tokenizer,
+        folder,
+        special=special,
+        origin=replace(origin, step=stored.origin.step),
+        flags=flags,
+        progress=stored.progress,
+    )
 
 
 def load_weights(
@@ -103,13 +138,14 @@ def load_weights(
     tokenizer_path: str = "",
     num_experts_per_tok: int | None = None,
     dtype: torch.dtype = torch.float32,
+    allow_other_tokenizer: bool = False,
 ) -> tuple[MiniMindForCausalLM, Any]:
     """The model on ``device``, its weights in ``dtype``, and the tokenizer.
 
     Raises:
         WeightsError, DataError: as :func:`open_pretrained`.
     """
-    opened = open_pretrained(path, tokenizer_path, num_experts_per_tok)
+    opened = open_pretrained(path, tokenizer_path, num_experts_per_tok, allow_other_tokenizer)
     model = opened.build()
     for parameter in model.parameters():
         # Not ``model.to(dtype)``, which would round the rotary tables too.
@@ -127,6 +163,47 @@ def _flags_beside(path: Path) -> dict[str, Any]:
     except ConfigError:
         return {}
     return flags if stem_of_flags(flags) == path.stem else {}
+
+
+def _known_by_place(path: Path, tokenizer_path: str, folder: Path, flags: dict[str, Any]) -> Origin:
+    """The tokenizer of weights that do not name it themselves, where something else does.
+
+    A folder holds its own, which another one by ``--tokenizer_path`` has to equal; a run's flags
+    name it; and whoever gives a path for a file says which it is. Else there is only a guess.
+    """
+    own = path.parent if path.suffix == ".onnx" else path
+    recorded = Path(str(flags.get("tokenizer_path", ""))).expanduser()
+    if (own / "tokenizer.json").is_file():
+        known = own
+    elif flags.get("tokenizer_path") and recorded.is_dir():
+        known = recorded
+    elif tokenizer_path or "tokenizer_path" in flags:
+        known = folder
+    else:
+        log.warning(
+            "%s does not say with which tokenizer it was trained; taking %s "
+            "(--tokenizer_path names another)",
+            path,
+            folder,
+        )
+        return UNKNOWN
+    # Whoever names another in its place may do so because it is damaged.
+    with contextlib.suppress(DataError):
+        return Origin.of_tokenizer(load_tokenizer(str(known), _named_by(flags)))
+    return UNKNOWN
+
+
+def _named_by(flags: dict[str, Any]) -> SpecialTokens:
+    return SpecialTokens(*(str(flags.get(f"{role}_token", "")) for role in ("bos", "eos")))
+
+
+def _special_tokens(tokenizer: Any, origin: Origin) -> SpecialTokens:
+    """What began and ended the documents of the weights, where the tokenizer names nothing."""
+    named = {}
+    for role, wanted in (("bos", origin.bos_id), ("eos", origin.eos_id)):
+        if getattr(tokenizer, f"{role}_token_id") is None and wanted is not None:
+            named[role] = tokenizer.convert_ids_to_tokens(wanted) or ""
+    return SpecialTokens(**named)
 
 
 def _tokenizer_of(path: Path, given: str, flags: dict[str, Any]) -> Path:

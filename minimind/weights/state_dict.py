@@ -19,6 +19,7 @@ from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
 from minimind.model import MiniMindConfig
 from minimind.weights.foreign import read_gguf, read_onnx
+from minimind.weights.origin import UNKNOWN, Origin, origin_of
 from minimind.weights.torch_file import load_torch_file, plain_tensor
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -98,12 +99,14 @@ class StoredWeights:
         settings: keyword arguments for ``infer_config``, as ``read_folder_settings`` gives them.
         flags: the run's flags, of a checkpoint.
         progress: how far the run was, of a checkpoint.
+        origin: what the weights say of themselves.
     """
 
     state: dict[str, Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
     flags: dict[str, Any] = field(default_factory=dict)
     progress: Progress | None = None
+    origin: Origin = UNKNOWN
 
 
 def read_weights(path: str | Path) -> StoredWeights:
@@ -116,15 +119,20 @@ def read_weights(path: str | Path) -> StoredWeights:
     path = Path(path)
     if path.is_dir():
         graph = path / "model.onnx"
-        found = read_onnx(graph) if _has_only(graph) else _read_folder(path)
+        found = read_onnx(graph)[0] if _has_only(graph) else _read_folder(path)
         return StoredWeights(_tensors_of(found, path), read_folder_settings(path))
     if path.suffix == ".gguf":
-        found, settings = read_gguf(path)
-        return StoredWeights(_tensors_of(found, path), settings_of(settings, path))
+        found, settings, said = read_gguf(path)
+        origin = Origin.from_json(said)
+        return StoredWeights(_tensors_of(found, path), settings_of(settings, path), origin=origin)
     if path.suffix == ".onnx":
-        state = _tensors_of(read_onnx(path), path)
+        found, said = read_onnx(path)
         described = (path.parent / "config.json").is_file()
-        return StoredWeights(state, read_folder_settings(path.parent) if described else {})
+        return StoredWeights(
+            _tensors_of(found, path),
+            read_folder_settings(path.parent) if described else {},
+            origin=Origin.from_json(said),
+        )
     return stored_weights(load_torch_file(path), path)
 
 
@@ -141,8 +149,14 @@ def stored_weights(found: Any, path: Path) -> StoredWeights:
     saved = SavedModel.of(found)
     state = _tensors_of(saved.weights, path)
     if saved.model_config is None:
-        return StoredWeights(state)
-    return StoredWeights(state, settings_of(saved.model_config, path), saved.config, saved.progress)
+        return StoredWeights(state, origin=origin_of(saved.weights))
+    return StoredWeights(
+        state,
+        settings_of(saved.model_config, path),
+        saved.config,
+        saved.progress,
+        Origin.from_dict(saved.origin),
+    )
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ import torch
 import minimind
 from minimind.checkpoint.store import Checkpointer
 from minimind.config import TrainConfig
+from minimind.data.tokenizer import load_tokenizer
 from minimind.rundir.metrics import read_metrics
 from minimind.telemetry import preparation
 from minimind.training import stop
 from minimind.training.audit import RowRecord
 from minimind.training.trainer import Trainer
+from minimind.weights.origin import Origin
+from minimind.weights.state_dict import read_weights
 from tests.corpus import write_corpus
 from tests.runs import (
     STATE_KEYS,
@@ -295,6 +299,25 @@ class TestFromWeight:
         second = make_run("second", from_weight=path, num_hidden_layers=3, data_path=absent)
         assert second.finish(second.start()) == [2]
         assert "model.layers.2." in second.output
+
+    def test_weights_know_their_tokenizer(self, make_run: MakeRun, tmp_path: Path) -> None:
+        first = make_run("first", max_steps=1).complete()
+        path = first.save_dir / "pretrain_32.pth"
+        tokenizer = load_tokenizer(str(first.flags["tokenizer_path"]))
+        said = replace(Origin.of_tokenizer(tokenizer), step=1)
+        assert read_weights(path).origin == said
+        assert read_weights(first.checkpoint_dir / "pretrain_32.pt").origin == said
+
+        folder = tmp_path / "bare"
+        folder.mkdir()
+        shutil.copy(Path(first.flags["tokenizer_path"]) / "tokenizer.json", folder)
+        second = make_run("second", from_weight=path, max_steps=1, tokenizer_path=folder)
+        assert second.finish(second.start()) == [2]
+        assert "names no token that begins a document" in second.output
+        assert "another tokenizer" in second.output
+        assert "the begin token is none, not" in second.output
+        second.complete(bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
+        assert read_weights(second.save_dir / "pretrain_32.pth").origin == said
 
     def test_a_missing_weight_is_missed_before_the_text_is_looked_for(
         self, make_run: MakeRun, tmp_path: Path

@@ -44,6 +44,8 @@ def add_command(commands: Any) -> None:
         "render_chat", action="store_true", help="the field holds conversations: render them"
     )
     parser.flag("tokenizer_path", default="", metavar="DIR", help="default: the shipped tokenizer")
+    parser.flag("bos_token", default="", metavar="TOKEN", help="what begins each document")
+    parser.flag("eos_token", default="", metavar="TOKEN", help="what ends each document")
     parser.flag("cache_dir", default="", metavar="DIR", help="folder for tokenised data")
     add_json_flag(parser)
     parser.set_defaults(run=run)
@@ -64,11 +66,21 @@ def run(arguments: argparse.Namespace) -> None:
         tokenizer_path=arguments.tokenizer_path,
         cache_dir=arguments.cache_dir,
         progress=not arguments.json,
+        bos_token=arguments.bos_token,
+        eos_token=arguments.eos_token,
     )
     if arguments.json:
         print_json(found)
     else:
         print("\n".join(_report(found)))
+
+
+def _marks(special: dict[str, int | None]) -> str:
+    """What is around each document, among its tokens."""
+    given = [f"{role} token {token}" for role, token in special.items() if token is not None]
+    lacking = [f"no {role} token" for role, token in special.items() if token is None]
+    advice = " (--bos_token and --eos_token name them)" if lacking else ""
+    return f"each document has: {', '.join(given + lacking)}{advice}"
 
 
 def _report(found: dict[str, Any]) -> list[str]:
@@ -79,6 +91,7 @@ def _report(found: dict[str, Any]) -> list[str]:
         f"({found['bytes_per_token']:.2f} bytes a token)",
         f"repeated texts: {found['duplicates']['documents']:,} "
         f"({found['duplicates']['share']:.2%} of the documents)",
+        _marks(found["special_tokens"]),
         "scripts: " + ", ".join(f"{name} {share:.1%}" for name, share in found["scripts"].items()),
         "",
         f"tokens a document: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,.1f}",

@@ -57,7 +57,12 @@ from minimind.data.tokenize.cache import (
 from minimind.data.tokenize.encoder import EncoderSpec, encode_in_order
 from minimind.data.tokenize.identity import SourceHashes, confirm, is_same_text
 from minimind.data.tokenize.lookup import find_store, names_of, own_name
-from minimind.data.tokenizer import load_tokenizer, tokenizer_fingerprint
+from minimind.data.tokenizer import (
+    OWN_TOKENS,
+    SpecialTokens,
+    load_tokenizer,
+    tokenizer_fingerprint,
+)
 from minimind.system.durable import sync_tree
 from minimind.system.ownership import is_ours, open_private, opened_folder
 from minimind.system.process import available_cores
@@ -88,6 +93,7 @@ def open_corpus(
     progress: bool = False,
     report: Callable[[str], None] | None = None,
     n_workers: int | None = None,
+    special: SpecialTokens = OWN_TOKENS,
 ) -> TokenStore:
     """Return the token store of ``paths``, tokenising them if no store of them exists.
 
@@ -100,14 +106,15 @@ def open_corpus(
         progress: show a progress bar, on a terminal.
         report: told in words, several times a second, how far the work is.
         n_workers: tokenising processes (None: one for each core).
+        special: what begins and ends each document.
 
     Raises:
         DataError: a path, the tokenizer or the cache folder cannot be used, no row can, or
             more than ``max_bad_rows`` rows cannot.
     """
     sources = [Source.of(path) for path in find_files(paths)]
-    fingerprint = tokenizer_fingerprint(tokenizer_path)
-    chat = ChatTemplate.of(load_tokenizer(tokenizer_path)) if render_chat else None
+    fingerprint = tokenizer_fingerprint(tokenizer_path, special)
+    chat = ChatTemplate.of(load_tokenizer(tokenizer_path, special)) if render_chat else None
     folder, old = (
         store_folder(cache_dir, sources, text_field, fingerprint, version, chat)
         for version in (FORMAT_VERSION, UNSEALED_VERSION)
@@ -123,6 +130,7 @@ def open_corpus(
             progress=progress,
             report=report,
             n_workers=n_workers,
+            special=special,
         )
     _report_bad_rows(store, max_bad_rows)
     return store
@@ -177,6 +185,7 @@ def _build_once(
     progress: bool,
     report: Callable[[str], None] | None,
     n_workers: int | None,
+    special: SpecialTokens,
 ) -> TokenStore:
     """Build the store, or take the one that another process builds meanwhile."""
     cache = folder.parent
@@ -188,7 +197,7 @@ def _build_once(
             return store
         with cache_errors(cache):
             remove_abandoned(cache)
-        tokenizer = load_tokenizer(tokenizer_path)
+        tokenizer = load_tokenizer(tokenizer_path, special)
         with contextlib.ExitStack() as stack:
             with cache_errors(cache):
                 building = stack.enter_context(Building.of(folder))

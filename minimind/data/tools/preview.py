@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def plan_of(config: TrainConfig) -> Plan:
     """The rows that a run with these flags trains on."""
     from minimind.data.mixture import open_plan
+    from minimind.data.tokenizer import special_tokens
 
     return open_plan(
         config.data_path,
@@ -27,6 +28,7 @@ def plan_of(config: TrainConfig) -> Plan:
         cache_dir=config.cache_dir,
         max_bad_rows=config.max_bad_rows,
         progress=True,
+        special=special_tokens(config),
     )
 
 

@@ -34,6 +34,8 @@ def stats(
     tokenizer_path: str = "",
     cache_dir: str = "",
     progress: bool = False,
+    bos_token: str = "",
+    eos_token: str = "",
 ) -> dict[str, Any]:
     """Count what is in the files; the memory is about 10 MB for a million documents.
 
@@ -42,9 +44,9 @@ def stats(
     """
     from minimind.data.inputs import find_files
     from minimind.data.tokenize.build import open_corpus
-    from minimind.data.tokenizer import load_tokenizer
+    from minimind.data.tokenizer import SpecialTokens, load_tokenizer
 
-    files = find_files(paths)
+    files, special = find_files(paths), SpecialTokens(bos_token, eos_token)
     store = open_corpus(
         [str(file) for file in files],
         tokenizer_path,
@@ -53,8 +55,9 @@ def stats(
         cache_dir=cache_dir,
         max_bad_rows=max_bad_rows,
         progress=progress,
+        special=special,
     )
-    chat = ChatTemplate.of(load_tokenizer(tokenizer_path)) if render_chat else None
+    chat = ChatTemplate.of(load_tokenizer(tokenizer_path, special)) if render_chat else None
     lengths = np.diff(store.offsets).astype(np.int64)
     return {
         "files": [str(file) for file in files],
@@ -62,6 +65,7 @@ def stats(
         "tokens": store.n_tokens,
         "bytes": store.n_bytes,
         "bytes_per_token": store.n_bytes / store.n_tokens,
+        "special_tokens": {"begin": store.bos_id, "end": store.eos_id},
         "lengths": _lengths(lengths),
         "rows": [_rows(store, lengths, length) for length in max_seq_lens],
         **_texts(files, text_field, chat, store.n_docs),

@@ -35,6 +35,7 @@ def test_keys_and_their_order_are_frozen() -> None:
         "execution",
         "model_config",
         "data",
+        "origin",
     ]
     assert saved["format"] == 1
     assert list(saved["ranks"][0]) == ["rng", "meter", "grad_norm"]
@@ -52,7 +53,18 @@ def test_a_checkpoint_from_before_there_was_a_choice_of_execution() -> None:
     assert TrainState.from_dict(saved, PATH).execution is None
 
 
-@pytest.mark.parametrize("name", [name for name in train_state().to_dict() if name != "format"])
+def test_a_checkpoint_from_before_weights_knew_their_tokenizer() -> None:
+    saved = train_state().to_dict()
+    for found in (None, 3):
+        assert TrainState.from_dict({**saved, "origin": found}, PATH).origin == {}
+    del saved["origin"]
+    assert TrainState.from_dict(saved, PATH).origin == {}
+
+
+OPTIONAL = ("format", "origin")
+
+
+@pytest.mark.parametrize("name", [n for n in train_state().to_dict() if n not in OPTIONAL])
 def test_what_is_missing_is_named(name: str) -> None:
     saved = train_state().to_dict()
     if name in ("execution", "wandb_id"):
@@ -67,7 +79,7 @@ class TestTheModelAlone:
     def test_of_a_checkpoint(self) -> None:
         state = train_state(3)
         found = SavedModel.of(state.to_dict())
-        assert found == SavedModel(state.model, {}, state.config, state.progress)
+        assert found == SavedModel(state.model, {}, state.config, state.progress, {})
 
     def test_of_plain_weights(self) -> None:
         weights = {"a": torch.zeros(1)}

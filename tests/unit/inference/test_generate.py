@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -6,10 +7,12 @@ import torch
 from minimind.cli.generate import main
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, WeightsError
+from minimind.inference.chat import Conversation
 from minimind.inference.generate import generate, read_prompts
-from minimind.inference.sampling import TextStream
+from minimind.inference.sampling import Sampling, TextStream
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.weights.pretrained import load_weights
+from tests.unit.data.helpers import make_tokenizer
 
 TEXT = ["The cat sat on the mat.", "the dog ate the bone.", "猫坐在垫子上。", "a b c d e f"]
 
@@ -64,7 +67,8 @@ def make_model(vocab_size=300, **changes):
 @torch.inference_mode()
 def greedy(model, tokenizer, prompt, length):
     """The same without a cache, a batch or transformers' generate."""
-    ids = [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = [*begin, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     start = len(ids)
     for _ in range(length):
         ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
@@ -260,3 +264,19 @@ def test_a_byte_order_mark_is_no_prompt(tmp_path):
     for name, line in (("p.txt", "hello"), ("p.jsonl", '{"prompt": "hello"}')):
         (tmp_path / name).write_text(line + "\n", encoding="utf-8-sig")
         assert read_prompts(tmp_path / name) == ["hello"]
+
+
+@pytest.mark.parametrize("prompts", [["The cat", "a"], ["The cat"]])
+def test_a_tokenizer_without_pad_and_end_writes_all_the_same(tmp_path, prompts):
+    folder = make_tokenizer(tmp_path / "whole", bos=False, eos=False)
+    (tmp_path / "bare").mkdir()
+    shutil.copy(f"{folder}/tokenizer.json", tmp_path / "bare")
+    tokenizer = load_tokenizer(str(tmp_path / "bare"))
+    assert tokenizer.pad_token_id is tokenizer.eos_token_id is tokenizer.bos_token_id is None
+    model = make_model()
+    texts = generate(model, tokenizer, prompts, 6, temperature=0)
+    assert texts == [greedy(model, tokenizer, prompt, 6) for prompt in prompts]
+    talk = Conversation(model, tokenizer, Sampling(6, temperature=0), context=64, plain=True)
+    assert talk.answer(prompts[0], lambda text: None) == texts[0]
+    with pytest.raises(ConfigError, match="an empty prompt"):
+        generate(model, tokenizer, [*prompts, ""], 6)

@@ -15,6 +15,7 @@ from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.saving import Saver
 from minimind.training.schedule import Schedule
 from minimind.training.step import TrainStep
+from minimind.weights.origin import UNKNOWN
 from tests.checkpoints import train_state
 from tests.unit.export.helpers import make_model
 
@@ -36,6 +37,7 @@ def make(**flags: Any) -> Saver:
         progress=Progress(),
         execution=Execution("cpu", "float32", compile=False, attention="sdpa"),
         data="fingerprint",
+        origin=UNKNOWN,
         tracker=NullTracker(),
         checkpointer=nothing,
         events=nothing,

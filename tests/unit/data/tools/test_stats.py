@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minimind.cli.data import main
+from minimind.cli.data.stats import _marks
 from minimind.data.packing import plan_rows
 from minimind.data.tokenize.build import open_corpus
 from minimind.data.tools.stats import stats
 from minimind.errors import ConfigError, DataError
-from tests.unit.data.helpers import TEXTS, write_jsonl
+from tests.unit.data.helpers import TEXTS, make_tokenizer, write_jsonl
 
 
 @pytest.fixture
@@ -78,3 +80,22 @@ def test_the_command(
         main(["stats", corpus, "--max_seq_len", "4"])
     with pytest.raises(ConfigError, match="unrecognized arguments: --epochs 3"):
         main([*words, "--epochs", "3"])
+
+
+def test_a_tokenizer_that_names_no_begin_and_end(tmp_path: Path) -> None:
+    """``tokenizer.json`` alone: nothing is around a document until flags say what is."""
+    whole = make_tokenizer(tmp_path / "whole")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(f"{whole}/tokenizer.json", bare)
+    corpus = write_jsonl(tmp_path / "c.jsonl", TEXTS)
+    settings: Any = {"cache_dir": str(tmp_path / "cache"), "max_seq_lens": [16]}
+    marked = stats([corpus], tokenizer_path=whole, **settings)
+    without = stats([corpus], tokenizer_path=str(bare), **settings)
+    named = stats([corpus], tokenizer_path=str(bare), bos_token="<s>", eos_token="</s>", **settings)
+    assert marked["special_tokens"] == named["special_tokens"] == {"begin": 1, "end": 2}
+    assert without["special_tokens"] == {"begin": None, "end": None}
+    assert marked["tokens"] == named["tokens"] == without["tokens"] + 2 * len(TEXTS)
+    assert _marks(without["special_tokens"]).startswith(
+        "each document has: no begin token, no end token (--bos_token"
+    )
