@@ -140,7 +140,7 @@ def _class_of(folder: Path) -> Any:
     AutoTokenizer imports torch, which takes seconds. A folder that says nothing but "what
     tokenizer.json says" gets the class that it would choose; the choice for all others is its own.
     """
-    if _names_plain_class(folder):
+    if names_plain_class(folder):
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast
@@ -149,7 +149,8 @@ def _class_of(folder: Path) -> Any:
     return AutoTokenizer
 
 
-def _names_plain_class(folder: Path) -> bool:
+def names_plain_class(folder: Path) -> bool:
+    """Whether the folder means "what tokenizer.json says", and nothing else."""
     # With a model beside it, AutoTokenizer goes by the model's type, too.
     if (folder / "config.json").exists() or not (folder / "tokenizer.json").is_file():
         return False

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from minimind.config import TrainConfig
-from minimind.data.tokenizer import load_tokenizer, special_tokens
+from minimind.data.codec import load_codec
+from minimind.data.tokenizer import special_tokens
 from minimind.errors import ConfigError
 from minimind.inference.generate import generate, read_prompts
 from minimind.rundir.layout import OutputPaths
@@ -57,7 +58,7 @@ class SampleWriter:
         self._model = model
         self._tracker = tracker
         self._seed = config.seed
-        self._tokenizer = load_tokenizer(config.tokenizer_path, special_tokens(config))
+        self._tokenizer = load_codec(config.tokenizer_path, special_tokens(config))
         self._file: JsonLog | None = JsonLog(OutputPaths(config.save_dir).samples)
 
     def write(

@@ -16,9 +16,9 @@ import torch
 
 import minimind
 from minimind.config import TrainConfig
+from minimind.data.codec import load_codec
 from minimind.data.mixture import MixedPlan, Plan
 from minimind.data.tokenizer import (
-    load_tokenizer,
     special_tokens,
     tokenizer_fingerprint,
     tokenizer_folder,
@@ -152,7 +152,7 @@ def open_tokenizer(config: TrainConfig, stored: StoredWeights | None) -> Origin:
         DataError: the tokenizer cannot be used.
         WeightsError: the weights are known to be another's, and the flags do not insist.
     """
-    tokenizer = load_tokenizer(config.tokenizer_path, special_tokens(config))
+    tokenizer = load_codec(config.tokenizer_path, special_tokens(config))
     folder = tokenizer_folder(config.tokenizer_path)
     for role in ("bos", "eos"):
         if getattr(tokenizer, f"{role}_token_id") is None:
