@@ -21,6 +21,7 @@ LAYERS = {
         "system",
         "rundir",
         "config",
+        "network",
         "model",
         "data",
         "data.tools",

@@ -58,7 +58,7 @@ JSONL_TO_LOSS = (
     ),
     Landmark("documents are laid out in rows", ("packing.pack_bestfit",)),
     Landmark("a micro-batch is built", ("packing.RowPlan.build",)),
-    Landmark("the loss is computed", ("modeling_minimind.MiniMindForCausalLM.forward",)),
+    Landmark("the loss is computed", ("language_model.LanguageModel.forward",)),
 )
 SUBMIT_TO_RANK = (
     Landmark(

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from minimind.errors import ConfigError, require
+from minimind.inference.decoding import continue_rows
 from minimind.inference.sampling import Sampling, TextStream
+from minimind.network.language_model import LanguageModel
 
 MAX_PROMPT_BYTES = 1 << 26
 """Of a file of prompts, all of which are in memory; ``/dev/zero`` has no end."""
@@ -36,6 +38,7 @@ def generate(
     random state and the model's mode are left as they were.
 
     Args:
+        model: a ``LanguageModel``, or a model of transformers'.
         temperature, top_p, top_k, repetition_penalty: see :class:`Sampling`.
         device: where the model is (default: asked of the model).
         stream: is given each token of the one prompt as it comes.
@@ -60,15 +63,29 @@ def generate(
         cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda), torch.inference_mode():
             torch.manual_seed(seed)
-            output = model.generate(
-                input_ids=input_ids,
-                attention_mask=mask,
-                pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
-                streamer=stream,
-                stopping_criteria=[_while(goes_on)],
-                **sampling.settings(),
-            )
+            if isinstance(model, LanguageModel):
+                output = continue_rows(
+                    model,
+                    input_ids,
+                    mask.bool(),
+                    sampling,
+                    pad=pad,
+                    end=tokenizer.eos_token_id,
+                    on_tokens=stream.put if stream else lambda tokens: None,
+                    goes_on=goes_on,
+                )
+                if stream:
+                    stream.end()
+            else:
+                output = model.generate(
+                    input_ids=input_ids,
+                    attention_mask=mask,
+                    pad_token_id=pad,
+                    eos_token_id=tokenizer.eos_token_id,
+                    streamer=stream,
+                    stopping_criteria=[_while(goes_on)],
+                    **sampling.settings(),
+                )
     finally:
         model.train(was_training)
     return tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from .configuration_minimind import MiniMindConfig
-from .modeling_minimind import MiniMindForCausalLM, MiniMindModel
+from minimind.network.configuration_minimind import MiniMindConfig
+from minimind.network.modeling_minimind import MiniMindForCausalLM, MiniMindModel
 
 __all__ = ["MiniMindConfig", "MiniMindForCausalLM", "MiniMindModel"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig, write_config_file
@@ -66,7 +66,7 @@ class Reporter:
         self,
         config: TrainConfig,
         world: World,
-        model: PreTrainedModel,
+        model: nn.Module,
         *,
         dtype: str,
         total_steps: int,

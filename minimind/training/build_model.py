@@ -17,7 +17,9 @@ from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
 from minimind.distributed.world import World
 from minimind.errors import WeightsError
-from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.network.architecture import Architecture
+from minimind.network.language_model import LanguageModel
+from minimind.network.layers import ATTENTION_FUNCTIONS
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import score_batch, to_device
@@ -44,12 +46,16 @@ def init_model(
     device: torch.device,
     saved: TrainState | None,
     stored: StoredWeights | None = None,
-) -> MiniMindForCausalLM:
+) -> Any:
     """Build the model that the flags describe, with the tokenizer's vocabulary.
 
     Args:
         saved: the checkpoint that its weights will come from.
         stored: the weights to start from where there is none.
+
+    Returns:
+        A ``LanguageModel`` if that can train it, else a ``MiniMindForCausalLM``: the same
+        weights and numbers, but the latter takes seconds to import.
 
     Raises:
         WeightsError: ``--from_weight`` does not fit; the message names the tensors.
@@ -59,36 +65,59 @@ def init_model(
         settings = settings_of(saved.model_config, config.checkpoint_file)
     elif stored is not None:
         settings = stored.settings
-    model = MiniMindForCausalLM(
-        _shape(
-            config,
-            vocab_size=store.vocab_size,
-            bos_token_id=store.bos_id,
-            eos_token_id=store.eos_id,
-            pad_token_id=store.pad_id,
-            **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
-        )
-    )
-    model.config.use_cache = False
+    sizes = {
+        **_sizes(config),
+        "vocab_size": store.vocab_size,
+        "bos_token_id": store.bos_id,
+        "eos_token_id": store.eos_id,
+        "pad_token_id": store.pad_id,
+        **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
+    }
+    model: Any = _plain_model(config, device, sizes) or _transformers_model(config, sizes)
     if stored is not None:
         load_state_into(model, stored.state, str(find_weight(config)))
         log.info("weights from %s", find_weight(config))
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     return model.to(device).train()
 
 
-def _shape(config: TrainConfig, **settings: Any) -> MiniMindConfig:
-    return MiniMindConfig(
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        use_moe=bool(config.use_moe),
-        num_experts=config.num_experts,
-        num_experts_per_tok=config.num_experts_per_tok,
-        **settings,
+def _plain_model(
+    config: TrainConfig, device: torch.device, sizes: dict[str, Any]
+) -> LanguageModel | None:
+    """The model in plain torch; None for what it does not know."""
+    sizes = dict(sizes)
+    rope = {"rope_theta": sizes.pop("rope_theta", Architecture.default_theta)}
+    rope |= sizes.pop("rope_parameters", {})
+    plain_rope = set(rope) <= {"rope_theta", "rope_type"} and rope.get("rope_type") in (
+        None,
+        "default",
     )
+    if device.type != "cpu" or config.gradient_checkpointing or not plain_rope:
+        return None
+    if config.attention not in ("auto", *ATTENTION_FUNCTIONS):
+        return None
+    return LanguageModel(Architecture(**sizes, rope_parameters=rope))
+
+
+def _transformers_model(config: TrainConfig, sizes: dict[str, Any]) -> nn.Module:
+    from minimind.model import MiniMindConfig, MiniMindForCausalLM
+
+    model = MiniMindForCausalLM(MiniMindConfig(**sizes))
+    model.config.use_cache = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def _sizes(config: TrainConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "use_moe": bool(config.use_moe),
+        "num_experts": config.num_experts,
+        "num_experts_per_tok": config.num_experts_per_tok,
+    }
 
 
 def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
@@ -104,14 +133,14 @@ def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
     embedding = stored.state.get(EMBEDDING)
     vocabulary = len(embedding) if embedding is not None and embedding.ndim else 1
     with torch.device("meta"):
-        model = MiniMindForCausalLM(_shape(config, vocab_size=vocabulary))
+        model = LanguageModel(Architecture(**_sizes(config), vocab_size=vocabulary))
     if fault := misfit(model, stored.state, str(find_weight(config))):
         raise WeightsError(fault)
 
 
 def planned_flops(
     config: TrainConfig,
-    model_config: MiniMindConfig,
+    model_config: Any,
     plan: Plan,
     schedule: Schedule,
     world_size: int,
@@ -124,7 +153,7 @@ def planned_flops(
 
 
 def make_replica(
-    model: MiniMindForCausalLM,
+    model: Any,
     plan: Plan,
     config: TrainConfig,
     world: World,

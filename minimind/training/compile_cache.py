@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import torch
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from minimind.data.tokenize.cache import cache_folder, user_cache
 from minimind.system.ownership import lets_others_rename, own_folder
@@ -26,6 +25,9 @@ def keep_compiled_code(cache_dir: str, device: torch.device) -> None:
     empty after every job. Code in the cache is run, so the folder must be ours alone; it is one
     for each user, torch version and kind of processor.
     """
+    # Imports torch's compiler, which takes as long as torch itself.
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     # Some of torch's modules write their default into the variable when they are imported.
     if os.environ.get(VARIABLE) not in (None, "", default_cache_dir()):
         return

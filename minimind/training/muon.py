@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minimind.distributed.device import cpu_has_bfloat16
+from minimind.training.eager import EagerOptimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: Jordan's choice, which lifts small singular values fastest."""
@@ -21,7 +22,7 @@ ADAMW_RMS = 0.2
 """Typical root mean square of AdamW's update, in learning rates (arXiv:2502.16982, section 2.2)."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(EagerOptimizer):
     """Nesterov momentum, made orthogonal, in steps as large as AdamW's; decay as in AdamW.
 
     The same arithmetic as ``torch.optim.Muon(adjust_lr_fn="match_rms_adamw")``, whose state it

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from minimind.config import TrainConfig
+from minimind.training.eager import EagerOptimizer, undecorated
 from minimind.training.muon import Muon
+
+
+class AdamW(EagerOptimizer, torch.optim.AdamW):
+    """torch's own, without its compiler."""
+
+    step = torch.no_grad()(undecorated(torch.optim.AdamW.step))
 
 
 class Optimizers:
@@ -94,7 +101,7 @@ def _adamw(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.opt
         {"params": [p for p in everything if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in everything if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    return AdamW(
         [g for g in groups if g["params"]],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from minimind.data.tokenizer import (
     tokenizer_folder,
 )
 from minimind.errors import ConfigError, DataError, WeightsError
-from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.rundir.layout import OutputPaths, stem_of_flags
 from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (
@@ -29,6 +28,9 @@ from minimind.weights.state_dict import (
     load_state_into,
     read_weights,
 )
+
+if TYPE_CHECKING:
+    from minimind.model import MiniMindConfig, MiniMindForCausalLM
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class Pretrained:
         Raises:
             WeightsError: tensors are missing, unexpected or of another shape.
         """
+        from minimind.model import MiniMindForCausalLM
+
         model = MiniMindForCausalLM(self.config)
         load_state_into(model, self.state, self.path)
         return model.eval()

@@ -10,17 +10,19 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
-from minimind.model import MiniMindConfig
 from minimind.weights.foreign import read_gguf, read_onnx
 from minimind.weights.origin import UNKNOWN, Origin, origin_of
 from minimind.weights.torch_file import load_torch_file, plain_tensor
+
+if TYPE_CHECKING:
+    from minimind.model import MiniMindConfig
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SHOWN = 5
@@ -262,6 +264,9 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
     Raises:
         WeightsError: tensors are missing, or their shapes contradict each other.
     """
+    # Takes seconds, and training does without.
+    from minimind.model import MiniMindConfig
+
     first = "model.layers.0."
     if generation := older_generation(state_dict):
         raise WeightsError(f"these are {generation}")

@@ -167,7 +167,9 @@ def test_hf_minimind_carries_its_code(moe, tiny_tokenizer, tmp_path):
     out = tmp_path / "hf"
     export("--weight", checkpoint, "--format", "hf-minimind", "--out", out)
     assert {path.name for path in out.glob("*.py")} == {
+        "architecture.py",
         "configuration_minimind.py",
+        "layers.py",
         "modeling_minimind.py",
     }
     assert "auto_map" in json.loads((out / "config.json").read_text())

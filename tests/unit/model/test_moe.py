@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import library
 
-from minimind.model import modeling_minimind
-from minimind.model.modeling_minimind import (
+from minimind.network import layers
+from minimind.network.layers import (
     MiniMindSparseMoeBlock,
     grouped_linear,
     load_balancing_loss,
@@ -149,7 +149,7 @@ def test_autocast_runs_the_experts_in_bfloat16(monkeypatch):
         dtypes.append((x.dtype, weight.dtype))
         return grouped_linear(x, weight, ends)
 
-    monkeypatch.setattr(modeling_minimind, "grouped_linear", spy)
+    monkeypatch.setattr(layers, "grouped_linear", spy)
     with torch.autocast("cpu", torch.bfloat16):
         small_model(use_moe=True)(random_ids(2, 8))
     assert dtypes == [(torch.bfloat16, torch.bfloat16)] * 4

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
-from minimind.model import modeling_minimind
+from minimind.network import layers, modeling_minimind
 
 from .helpers import ARCHITECTURES, gradients, random_ids, small_config, small_model
 
@@ -44,7 +44,7 @@ def packed_batch() -> tuple[list[list[torch.Tensor]], dict[str, torch.Tensor]]:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks a row, and a shorter last one."""
-    monkeypatch.setattr(modeling_minimind, "ATTENTION_BLOCK", 6)
+    monkeypatch.setattr(layers, "ATTENTION_BLOCK", 6)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -96,7 +96,7 @@ def test_mask_by_hand():
     config = small_config()
     config._attn_implementation = "sdpa"
     ids = torch.tensor([[0, 0, 1, 1, -1, -1]])
-    mask = modeling_minimind.create_packed_mask(config, torch.zeros(1, 6, 32), ids)
+    mask = layers.create_packed_mask(config, torch.zeros(1, 6, 32), ids)
     assert mask.int().tolist() == [
         [
             [
@@ -116,9 +116,9 @@ def test_flex_attention_gets_the_same_mask():
     config._attn_implementation = "flex_attention"
     _, batch = packed_batch()
     ids = batch["document_ids"]
-    block_mask = modeling_minimind.create_packed_mask(config, torch.zeros(*ids.shape, 32), ids)
+    block_mask = layers.create_packed_mask(config, torch.zeros(*ids.shape, 32), ids)
     config._attn_implementation = "sdpa"
-    expected = modeling_minimind.create_packed_mask(config, torch.zeros(*ids.shape, 32), ids)
+    expected = layers.create_packed_mask(config, torch.zeros(*ids.shape, 32), ids)
     rows, queries, keys = torch.meshgrid(*map(torch.arange, (3, LENGTH, LENGTH)), indexing="ij")
     found = block_mask.mask_mod(rows, torch.zeros_like(rows), queries, keys)
     assert torch.equal(found, expected[:, 0])
@@ -141,9 +141,9 @@ def test_blockwise_attention_computes_what_eager_does(documents, small_blocks):
 
 def test_blockwise_attention_leaves_out_what_no_token_may_see(monkeypatch, small_blocks):
     seen = []
-    whole = modeling_minimind.eager_attention_forward
+    whole = layers.eager_attention_forward
     monkeypatch.setattr(
-        modeling_minimind,
+        layers,
         "eager_attention_forward",
         lambda module, query, key, *rest: (
             seen.append((query.shape[2], key.shape[2])) or whole(module, query, key, *rest)
@@ -171,7 +171,7 @@ def test_packed_rows_compile_to_one_graph(attention):
 
 def test_mask_is_built_once_a_forward(monkeypatch):
     calls = []
-    build = modeling_minimind.create_packed_mask
+    build = layers.create_packed_mask
     monkeypatch.setattr(
         modeling_minimind,
         "create_packed_mask",
@@ -224,4 +224,4 @@ def test_attention_that_cannot_take_the_mask_is_refused():
     config = small_config()
     config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="flash_attention_2"):
-        modeling_minimind.create_packed_mask(config, torch.zeros(1, 2, 32), torch.zeros(1, 2))
+        layers.create_packed_mask(config, torch.zeros(1, 2, 32), torch.zeros(1, 2))

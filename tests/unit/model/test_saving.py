@@ -60,7 +60,12 @@ def test_saved_folder_loads_without_the_package(tmp_path):
     for name, model in models.items():
         model.save_pretrained(tmp_path / name)
         files = {path.name for path in (tmp_path / name).iterdir()}
-        assert {"configuration_minimind.py", "modeling_minimind.py"} <= files
+        assert {
+            "architecture.py",
+            "configuration_minimind.py",
+            "layers.py",
+            "modeling_minimind.py",
+        } <= files
         auto_map = json.loads((tmp_path / name / "config.json").read_text())["auto_map"]
         assert auto_map == {
             "AutoConfig": "configuration_minimind.MiniMindConfig",

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from minimind.checkpoint.state import Execution
 from minimind.config import TrainConfig
 from minimind.data.mixture import open_plan
 from minimind.distributed.world import World
-from minimind.model import MiniMindConfig, MiniMindForCausalLM
+from minimind.model import MiniMindConfig
+from minimind.network.configuration_minimind import YARN_PARAMETERS
+from minimind.network.language_model import LanguageModel
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.build_model import init_model, make_replica, planned_flops
 from minimind.training.evaluate import evaluate
@@ -24,6 +27,7 @@ from minimind.training.optimizer import Optimizers
 from minimind.training.precision import make_scaler
 from minimind.training.schedule import Schedule
 from minimind.training.step import TrainStep
+from minimind.weights.state_dict import StoredWeights
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def test_nothing_is_compiled_once_training_has_begun(
     def compile_counted(model: nn.Module, **flags: Any) -> None:
         nn.Module.compile(model, backend=backend, **flags)
 
-    monkeypatch.setattr(MiniMindForCausalLM, "compile", compile_counted)
+    monkeypatch.setattr(LanguageModel, "compile", compile_counted)
     paths, tokenizer = [str(tiny_corpus)], str(tiny_tokenizer)
     plan = open_plan(paths, tokenizer, max_seq_len=32, cache_dir=str(tmp_path))
     config = TrainConfig(
@@ -81,3 +85,39 @@ def test_nothing_is_compiled_once_training_has_begun(
         step.update(number)
         assert evaluate(model, plan, plan.store, batch_size=3, world=world, autocast=autocast)
     assert len(graphs) == prepared
+
+
+@pytest.mark.parametrize(
+    "flags", [{"gradient_checkpointing": True}, {"attention": "flex_attention"}], ids=str
+)
+def test_what_the_plain_network_lacks_is_trained_in_transformers_class(
+    tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    plan = open_plan(
+        [str(tiny_corpus)], str(tiny_tokenizer), max_seq_len=32, cache_dir=str(tmp_path)
+    )
+    config = TrainConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=4, **flags)
+    model = init_model(config, plan.store, torch.device("cpu"), None)
+    assert isinstance(model, PreTrainedModel)
+
+
+def test_scaled_positions_of_first_weights_are_kept(
+    tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    plan = open_plan(
+        [str(tiny_corpus)], str(tiny_tokenizer), max_seq_len=32, cache_dir=str(tmp_path)
+    )
+    weights = tmp_path / "first.pth"
+    weights.touch()
+    config = TrainConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, from_weight=str(weights)
+    )
+    found = []
+    for rope in (YARN_PARAMETERS, {"rope_type": "default"}):
+        settings = {"rope_parameters": {"rope_theta": 5e5, **rope}, "rms_norm_eps": 1e-5}
+        plain = init_model(config, plan.store, torch.device("cpu"), None)
+        stored = StoredWeights(plain.state_dict(), settings, {}, None)
+        found.append(init_model(config, plan.store, torch.device("cpu"), None, stored))
+    assert [isinstance(model, PreTrainedModel) for model in found] == [True, False]
+    assert [model.config.rope_theta for model in found] == [5e5, 5e5]
+    assert found[1].config.rms_norm_eps == 1e-5

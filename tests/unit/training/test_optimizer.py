@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from minimind.config import TrainConfig
+from minimind.training.eager import undecorated
 from minimind.training.muon import Muon
-from minimind.training.optimizer import Optimizers
+from minimind.training.optimizer import AdamW, Optimizers
 from minimind.training.precision import make_scaler
 
 
@@ -126,3 +127,25 @@ def test_an_overflow_anywhere_is_a_step_for_no_parameter(name: str, where: str, 
     assert scaler.get_scale() == 2.0**15
     assert all(p.isfinite().all() for p in model.parameters())
     assert not any(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_adamw_is_torchs_to_the_bit() -> None:
+    """Only what torch adds to its methods for its compiler is left out."""
+    ours, theirs = (nn.Linear(5, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = [
+        kind(model.parameters(), lr=0.1, fused=True)
+        for kind, model in ((AdamW, ours), (torch.optim.AdamW, theirs))
+    ]
+    for _ in range(3):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            model(torch.arange(5.0)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        optimizers[0].load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_a_method_that_torch_no_longer_decorates_is_taken_as_it_is() -> None:
+    assert undecorated(len) is len

@@ -1,57 +1,30 @@
-"""MiniMind: a Qwen3 (dense) or Qwen3-MoE decoder, readable top to bottom.
+"""The layers of MiniMind in plain torch: a Qwen3 (dense) or Qwen3-MoE decoder, top to bottom.
 
 Shapes in this file: B rows, T tokens a row, D = hidden_size, H query heads, K key/value heads,
-d = head_dim, V = vocab_size, E experts, k experts per token, N = B·T tokens in all.
+d = head_dim, E experts, k experts per token, N = B·T tokens in all.
 
-The file imports only its sibling configuration, so that a folder written by ``save_pretrained``
-carries all the code that loading it needs.
+The file imports only its siblings, so that a folder written by ``save_pretrained`` carries all
+the code that loading it needs. And it imports nothing that takes long: neither transformers nor
+torch's compiler.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, library, nn
-from torch.nn.attention.flex_attention import create_block_mask
-from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
-from transformers.masking_utils import (
-    ALL_MASK_ATTENTION_FUNCTIONS,
-    create_causal_mask,
-    eager_mask,
-)
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.utils.generic import can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_minimind import MiniMindConfig
+from .architecture import Architecture
 
 ATTENTION_BLOCK = 256
 """Queries that blockwise attention takes at a time: half as many take half as long again to
 compile, and win one per cent."""
 
-
-@dataclass
-class MiniMindModelOutput(BaseModelOutputWithPast):
-    """Transformers' decoder output and the load-balancing loss."""
-
-    aux_loss: Tensor | None = None
-    """Load-balancing loss summed over layers, scaled by its coefficient: float32 scalar."""
-
-
-@dataclass
-class MiniMindCausalLMOutput(CausalLMOutputWithPast):
-    """Transformers' language-model output and the load-balancing loss, not part of ``loss``."""
-
-    aux_loss: Tensor | None = None
-    """Load-balancing loss summed over layers, scaled by its coefficient: float32 scalar."""
+FUSED_GQA_HEAD_SIZE = 256
+"""Largest head for which the fused kernels take fewer key heads than query heads."""
 
 
 class MiniMindRMSNorm(nn.Module):
@@ -72,25 +45,18 @@ class MiniMindRMSNorm(nn.Module):
 
 
 class MiniMindRotaryEmbedding(nn.Module):
-    """Rotary position embedding (arXiv:2104.09864), scaled as ``config.rope_parameters`` says."""
+    """Rotary position embedding (arXiv:2104.09864)."""
 
     inv_freq: Tensor
 
-    def __init__(self, config: MiniMindConfig) -> None:
+    def __init__(self, config: Architecture) -> None:
         super().__init__()
-        self.config = config
-        self.rope_type = config.rope_parameters["rope_type"]
-        self.max_seq_len_cached = config.max_position_embeddings
-        self.original_max_seq_len = config.max_position_embeddings
-        initialise = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
-        inv_freq, self.attention_scaling = initialise(config)
-        # transformers refills these two by name when a model is built on the meta device.
+        inv_freq, self.attention_scaling = self.compute_default_rope_parameters(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)
-        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
 
     @staticmethod
     def compute_default_rope_parameters(
-        config: MiniMindConfig, *args: Any, **kwargs: Any
+        config: Any, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, float]:
         """Frequencies θ^(−2i/d) for i < d/2: float32 [d/2], and the scale of cos and sin (1)."""
         exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
@@ -98,7 +64,6 @@ class MiniMindRotaryEmbedding(nn.Module):
         return 1.0 / config.rope_parameters["rope_theta"] ** exponents, 1.0
 
     @torch.no_grad()
-    @dynamic_rope_update
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [B, T, d] of ``position_ids`` [B, T], in the dtype of ``x``."""
         inv_freq = self.inv_freq.to(device=x.device, dtype=torch.float32)
@@ -199,14 +164,62 @@ def blockwise_attention_forward(
     return torch.cat(outputs, dim=1), None
 
 
-ALL_ATTENTION_FUNCTIONS.register("blockwise", blockwise_attention_forward)
-ALL_MASK_ATTENTION_FUNCTIONS.register("blockwise", eager_mask)
+def repeat_heads(x: Tensor, times: int) -> Tensor:
+    """[B, K, S, d] → [B, K·times, S, d], each head beside its copies."""
+    batch, heads, seen, size = x.shape
+    repeated = x[:, :, None].expand(batch, heads, times, seen, size)
+    return repeated.reshape(batch, heads * times, seen, size)
+
+
+def sdpa_attention_forward(
+    module: MiniMindAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention in torch's fused kernel, called as transformers calls it.
+
+    The arguments are those of :func:`eager_attention_forward`; without a mask it is causal.
+
+    Returns:
+        The output [B, T, H, d], and no weights.
+    """
+    shape, groups = query.shape, module.num_key_value_groups
+    # With a mask the kernels that know of groups are the slow ones.
+    grouped = attention_mask is None and module.head_dim <= FUSED_GQA_HEAD_SIZE
+    if groups > 1 and not grouped and shape[2] == 1:
+        # One query each: those of a group take the place of a row's.
+        query = query.reshape(shape[0], -1, groups, shape[3])
+    elif groups > 1 and not grouped:
+        key, value = repeat_heads(key, groups), repeat_heads(value, groups)
+    output = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        dropout_p=dropout,
+        scale=scaling,
+        is_causal=attention_mask is None and shape[2] > 1,
+        enable_gqa=groups > 1 and grouped,
+    )
+    return output.reshape(shape).transpose(1, 2).contiguous(), None
+
+
+ATTENTION_FUNCTIONS: dict[str, Callable[..., tuple[Tensor, Tensor | None]]] = {
+    "eager": eager_attention_forward,
+    "blockwise": blockwise_attention_forward,
+    "sdpa": sdpa_attention_forward,
+}
 
 
 class MiniMindAttention(nn.Module):
     """Grouped-query attention (arXiv:2305.13245) with normalised queries and keys."""
 
-    def __init__(self, config: MiniMindConfig, layer_idx: int) -> None:
+    def __init__(self, config: Architecture, layer_idx: int) -> None:
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
@@ -229,7 +242,7 @@ class MiniMindAttention(nn.Module):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Any | None,
-        past_key_values: Cache | None = None,
+        past_key_values: Any | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Output [B, T, D] for ``hidden_states`` [B, T, D], and the weights where there are any."""
@@ -243,9 +256,7 @@ class MiniMindAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        attend = self.attention_function(self.config._attn_implementation)
         output, weights = attend(
             self,
             query,
@@ -258,28 +269,46 @@ class MiniMindAttention(nn.Module):
         )
         return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
 
+    @staticmethod
+    def attention_function(implementation: str) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        """What computes attention under this name."""
+        return ATTENTION_FUNCTIONS[implementation]
+
+
+def activation(name: str) -> nn.Module:
+    """The activation of this name; any but the usual one is transformers' to know."""
+    if name == "silu":
+        return nn.SiLU()
+    from transformers.activations import ACT2FN
+
+    return ACT2FN[name]
+
 
 class MiniMindMLP(nn.Module):
     """SwiGLU (arXiv:2002.05202)."""
 
-    def __init__(self, config: MiniMindConfig, intermediate_size: int) -> None:
+    def __init__(self, config: Architecture, intermediate_size: int) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, config.hidden_size, bias=False)
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
-def _define_grouped_linear_ops() -> None:
+def define_grouped_linear_ops() -> None:
     """Register ``minimind::grouped_linear``, the grouped matmul as torch.compile can take it.
+
+    Once a process, though a saved folder's copy of this file may meet the package's.
 
     torch 2.13 compiles ``F.grouped_mm`` in bfloat16 only (its shape function refuses the rest),
     though its kernels run every floating dtype. These operators are those kernels under a shape
     function that does not ask for a dtype.
     """
+    if hasattr(torch.ops.minimind, "grouped_linear"):
+        return
 
     @library.custom_op("minimind::grouped_linear", mutates_args=())
     def grouped_linear_op(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -310,11 +339,6 @@ def _define_grouped_linear_ops() -> None:
         )
 
     grouped_linear_op.register_autograd(backward, setup_context=save_inputs)
-
-
-# A saved folder's copy of this file may meet the package's in one process.
-if not hasattr(torch.ops.minimind, "grouped_linear"):
-    _define_grouped_linear_ops()
 
 
 def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -366,8 +390,9 @@ class MiniMindSparseMoeBlock(nn.Module):
     are stacked in the forward pass, and all experts run in two grouped matmuls.
     """
 
-    def __init__(self, config: MiniMindConfig) -> None:
+    def __init__(self, config: Architecture) -> None:
         super().__init__()
+        define_grouped_linear_ops()
         self.num_experts = config.num_experts
         self.top_k = config.num_experts_per_tok
         self.norm_topk_prob = config.norm_topk_prob
@@ -376,7 +401,7 @@ class MiniMindSparseMoeBlock(nn.Module):
         self.experts = nn.ModuleList(
             MiniMindMLP(config, config.moe_intermediate_size) for _ in range(config.num_experts)
         )
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.act_fn = activation(config.hidden_act)
 
     def forward(self, hidden_states: Tensor, token_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Output [B, T, D] and the scaled load-balancing loss of ``hidden_states`` [B, T, D].
@@ -420,12 +445,14 @@ class MiniMindSparseMoeBlock(nn.Module):
         return grouped_linear(self.act_fn(gate) * up, down, ends)
 
 
-class MiniMindDecoderLayer(GradientCheckpointingLayer):
+class MiniMindDecoderLayer(nn.Module):
     """Pre-norm attention and SwiGLU (or mixture of experts), each added to the residual stream."""
 
-    def __init__(self, config: MiniMindConfig, layer_idx: int) -> None:
+    attention_class: type[MiniMindAttention] = MiniMindAttention
+
+    def __init__(self, config: Architecture, layer_idx: int) -> None:
         super().__init__()
-        self.self_attn = MiniMindAttention(config, layer_idx)
+        self.self_attn = self.attention_class(config, layer_idx)
         self.mlp: MiniMindMLP | MiniMindSparseMoeBlock
         if config.use_moe:
             self.mlp = MiniMindSparseMoeBlock(config)
@@ -456,25 +483,7 @@ class MiniMindDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + F.dropout(transformed, self.dropout, self.training), aux_loss
 
 
-class MiniMindPreTrainedModel(PreTrainedModel):
-    """What transformers needs to know of MiniMind to initialise, save, load and shard it."""
-
-    config_class = MiniMindConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["MiniMindDecoderLayer"]  # noqa: RUF012 (the base class's own shape)
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-    _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": MiniMindDecoderLayer,
-        "attentions": MiniMindAttention,
-    }
-
-
-def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_ids: Tensor) -> Any:
+def create_packed_mask(config: Any, inputs_embeds: Tensor, document_ids: Tensor) -> Any:
     """The mask of rows that hold several documents: causal, and block-diagonal by document.
 
     A token attends to itself and to earlier tokens with its own document id. Padding carries the
@@ -497,6 +506,8 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
         def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return (document_ids[batch, query] == document_ids[batch, key]) & (query >= key)
 
+        from torch.nn.attention.flex_attention import create_block_mask
+
         # transformers' own would warn in the middle, which no graph can hold.
         rows, length = document_ids.shape
         return create_block_mask(visible, rows, None, length, length, document_ids.device)
@@ -511,175 +522,40 @@ def create_packed_mask(config: MiniMindConfig, inputs_embeds: Tensor, document_i
     return (document_ids[:, None, :, None] == document_ids[:, None, None, :]) & causal
 
 
-class MiniMindModel(MiniMindPreTrainedModel):
-    """Token embedding, decoder layers and the final norm."""
+def decode(
+    model: Any,
+    inputs_embeds: Tensor,
+    position_ids: Tensor,
+    mask: Any | None,
+    token_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """From embeddings to the final norm.
 
-    def __init__(self, config: MiniMindConfig) -> None:
-        super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(
-            MiniMindDecoderLayer(config, index) for index in range(config.num_hidden_layers)
-        )
-        self.norm = MiniMindRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = MiniMindRotaryEmbedding(config)
-        self.gradient_checkpointing = False
-        self.post_init()
+    Args:
+        model: has ``config``, ``rotary_emb``, ``layers`` and ``norm``.
+        inputs_embeds: [B, T, D].
+        position_ids: [B, T].
+        mask: what the attention function takes.
+        token_mask: bool [B, T], the tokens that the router's statistics count; None: all.
+        **kwargs: more for each layer.
 
-    @capture_outputs
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Any | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        document_ids: Tensor | None = None,
-        token_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MiniMindModelOutput:
-        """Run the decoder; see :meth:`MiniMindForCausalLM.forward` for the arguments."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if document_ids is not None and (
-            attention_mask is not None or past_key_values is not None or use_cache
-        ):
-            raise ValueError("document_ids exclude attention_mask, past_key_values and use_cache")
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training and document_ids is None
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        length = inputs_embeds.shape[1]
-
-        if document_ids is not None:
-            mask = create_packed_mask(self.config, inputs_embeds, document_ids)
-        else:
-            # Without a mask to honour this is None, and attention takes its causal fast path.
-            # transformers would search position_ids for packed documents, at a host sync a step.
-            mask = create_causal_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-            )
-        if token_mask is None:
-            if document_ids is not None:
-                token_mask = document_ids >= 0
-            elif isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
-                token_mask = attention_mask[:, -length:].bool()
-        if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = (torch.arange(length, device=inputs_embeds.device) + seen).unsqueeze(0)
-
-        hidden_states = F.dropout(inputs_embeds, self.config.dropout, self.training)
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        aux_loss = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
-        for layer in self.layers[: self.config.num_hidden_layers]:
-            hidden_states, layer_aux_loss = layer(
-                hidden_states,
-                attention_mask=mask,
-                token_mask=token_mask,
-                position_embeddings=position_embeddings,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
-                **kwargs,
-            )
-            if layer_aux_loss is not None:
-                aux_loss = aux_loss + layer_aux_loss
-        return MiniMindModelOutput(
-            last_hidden_state=self.norm(hidden_states),
-            past_key_values=past_key_values if use_cache else None,
-            aux_loss=aux_loss,
-        )
-
-
-class MiniMindForCausalLM(MiniMindPreTrainedModel, GenerationMixin):
-    """MiniMind with its language-model head."""
-
-    _tied_weights_keys = {  # noqa: RUF012 (the base class's own shape)
-        "lm_head.weight": "model.embed_tokens.weight"
-    }
-
-    def __init__(self, config: MiniMindConfig) -> None:
-        super().__init__(config)
-        self.model = MiniMindModel(config)
-        self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Any | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        document_ids: Tensor | None = None,
-        token_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MiniMindCausalLMOutput:
-        """Predict the next token at every position.
-
-        Args:
-            input_ids: whole numbers [B, T].
-            attention_mask: [B, past + T], 0 for padding; or a mask that transformers prepared.
-            position_ids: [B, T]; counted from the cache's length if None. Positions alone do not
-                separate documents; ``document_ids`` do.
-            past_key_values: keys and values of earlier tokens; extended in place.
-            inputs_embeds: [B, T, D], in place of ``input_ids``.
-            labels: [B, T]; position t+1 is the target of position t, −100 is ignored.
-            use_cache: return ``past_key_values``; ``config.use_cache`` outside training if None.
-            logits_to_keep: compute logits for the last so many positions (0: all), or for the
-                positions of a 1-D index.
-            document_ids: whole numbers [B, T] of rows that hold several documents: a token sees
-                earlier tokens of its own document only. −1 is padding. Excludes
-                ``attention_mask`` and caching.
-            token_mask: bool [B, T], the tokens that the router's statistics count. If None: what
-                ``document_ids`` or a 2-D ``attention_mask`` calls real, else all.
-            **kwargs: ``shift_labels`` [B, T] (targets already aligned with the logits, in place
-                of ``labels``) and ``num_items_in_batch`` (``loss`` becomes the sum over targets
-                divided by this number, not the mean); ``output_hidden_states``,
-                ``output_attentions``, ``return_dict``.
-
-        Returns:
-            ``logits`` [B, T, V]; ``loss``, the cross-entropy alone in float32 nats, if there are
-            targets; ``aux_loss``, float32 scalar, 0 for a dense model.
-
-        Raises:
-            ValueError: for arguments that exclude each other.
-        """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            document_ids=document_ids,
+    Returns:
+        The last hidden state [B, T, D], and the load-balancing loss of all layers, a float32
+        scalar.
+    """
+    hidden_states = F.dropout(inputs_embeds, model.config.dropout, model.training)
+    position_embeddings = model.rotary_emb(hidden_states, position_ids)
+    aux_loss = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
+    for layer in model.layers[: model.config.num_hidden_layers]:
+        hidden_states, layer_aux_loss = layer(
+            hidden_states,
+            attention_mask=mask,
             token_mask=token_mask,
+            position_embeddings=position_embeddings,
+            position_ids=position_ids,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
-        # 0 gives slice(0, None), every position.
-        last = isinstance(logits_to_keep, int)
-        kept = slice(-logits_to_keep, None) if last else logits_to_keep
-        logits = self.lm_head(hidden_states[:, kept])
-
-        loss = None
-        if labels is not None or kwargs.get("shift_labels") is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.vocab_size, **kwargs)
-        return MiniMindCausalLMOutput(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            aux_loss=outputs.aux_loss,
-        )
+        if layer_aux_loss is not None:
+            aux_loss = aux_loss + layer_aux_loss
+    return model.norm(hidden_states), aux_loss

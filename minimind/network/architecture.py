@@ -1,29 +1,20 @@
-"""The configuration of MiniMind: a small Qwen3 (dense) or Qwen3-MoE language model."""
+"""What fixes a MiniMind model: a small Qwen3 (dense) or Qwen3-MoE language model."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from transformers.activations import ACT2FN
-from transformers.configuration_utils import PretrainedConfig
-
-YARN_PARAMETERS: dict[str, Any] = {
-    "rope_type": "yarn",
-    "factor": 16.0,
-    "original_max_position_embeddings": 2048,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "attention_factor": 1.0,
-}
-"""YaRN (arXiv:2309.00071) with the values that upstream MiniMind uses: 2,048 → 32,768 tokens."""
 
 GROUPED_MM_MULTIPLE = 8
 """The grouped matmul wants rows that start on 16 bytes: 8 numbers of 2 bytes."""
 
 
-class MiniMindConfig(PretrainedConfig):
+@dataclass(kw_only=True, repr=False)
+class Architecture:
     """Everything that fixes the architecture of a MiniMind model.
+
+    ``MiniMindConfig`` has the same fields and is a configuration of transformers'.
 
     Args:
         vocab_size: number of token ids.
@@ -34,13 +25,10 @@ class MiniMindConfig(PretrainedConfig):
             number of query heads.
         head_dim: width of one head; ``hidden_size / num_attention_heads`` if None.
         intermediate_size: width of the SwiGLU layer; ``ceil(hidden_size·π/64)·64`` if None.
-        hidden_act: activation of the gate, a key of transformers' ``ACT2FN``.
+        hidden_act: activation of the gate: "silu", or another key of transformers' ``ACT2FN``.
         max_position_embeddings: longest sequence in tokens that the model is meant for.
         rms_norm_eps: added to the mean square in RMSNorm.
         rope_parameters: transformers' RoPE dictionary; plain RoPE if None.
-        rope_theta: base wavelength of RoPE (1e6); stored in ``rope_parameters``.
-        inference_rope_scaling: extend the context with YaRN (``YARN_PARAMETERS``); stored in
-            ``rope_parameters``. Meant for inference with weights trained on up to 2,048 tokens.
         use_moe: replace every SwiGLU layer with a mixture of experts.
         num_experts: experts per layer.
         num_experts_per_tok: experts that each token goes to.
@@ -60,9 +48,10 @@ class MiniMindConfig(PretrainedConfig):
         ValueError: if values contradict each other or are out of range.
     """
 
+    # Without annotations, so that these are no fields.
     model_type = "minimind"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (the base class's own shape)
     default_theta = 1_000_000.0
+    _attn_implementation = "sdpa"
 
     vocab_size: int = 6400
     hidden_size: int = 512
@@ -91,7 +80,20 @@ class MiniMindConfig(PretrainedConfig):
     eos_token_id: int | list[int] | None = 2
     pad_token_id: int | None = 0
 
-    def __post_init__(self, inference_rope_scaling: bool | None = None, **kwargs: Any) -> None:
+    def __post_init__(self) -> None:
+        self._derive_sizes()
+        self.rope_parameters = {
+            "rope_theta": self.default_theta,
+            "rope_type": "default",
+            **(self.rope_parameters or {}),
+        }
+        self._validate_architecture()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, as a checkpoint keeps them."""
+        return {**asdict(self), "model_type": self.model_type}
+
+    def _derive_sizes(self) -> None:
         self.use_moe = bool(self.use_moe)
         self._require_positive("hidden_size", "num_attention_heads")
         if self._unset("head_dim"):
@@ -105,12 +107,6 @@ class MiniMindConfig(PretrainedConfig):
             self.intermediate_size = math.ceil(self.hidden_size * math.pi / 64) * 64
         if self._unset("moe_intermediate_size"):
             self.moe_intermediate_size = self.intermediate_size
-        # The base class would write into the caller's dictionary.
-        self.rope_parameters = dict(self.rope_parameters or {})
-        super().__post_init__(**kwargs)
-        if inference_rope_scaling is not None:
-            self.inference_rope_scaling = inference_rope_scaling
-        self._validate_architecture()
 
     @property
     def rope_theta(self) -> float:
@@ -120,18 +116,6 @@ class MiniMindConfig(PretrainedConfig):
     @rope_theta.setter
     def rope_theta(self, value: float) -> None:
         self.rope_parameters = {**(self.rope_parameters or {}), "rope_theta": value}
-
-    @property
-    def inference_rope_scaling(self) -> bool:
-        """Whether ``rope_parameters`` extends the context with YaRN; assign to switch it."""
-        return (self.rope_parameters or {}).get("rope_type") == "yarn"
-
-    @inference_rope_scaling.setter
-    def inference_rope_scaling(self, enabled: bool) -> None:
-        if bool(enabled) == self.inference_rope_scaling:
-            return
-        scaling = YARN_PARAMETERS if enabled else {"rope_type": "default"}
-        self.rope_parameters = {"rope_theta": self.rope_theta, **scaling}
 
     def _unset(self, name: str) -> bool:
         return getattr(self, name) is None
@@ -158,8 +142,6 @@ class MiniMindConfig(PretrainedConfig):
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even (RoPE turns pairs), not {self.head_dim}")
-        if self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act {self.hidden_act!r} is unknown to transformers")
         for name in ("rms_norm_eps", "initializer_range", "rope_theta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
