@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,10 +51,32 @@ DEVICE: Check = (
     ),
     "must be cuda, cuda:N or cpu",
 )
+LONGEST_NAME = 150
+"""Bytes of ``--save_weight``. A file system takes 255, and size, step and a temporary file's
+host and process are added."""
+
 FILE_NAME: Check = (
-    lambda v: bool(v) and not any(c in v for c in "/\\\0\n") and v not in (".", ".."),
-    "must be a plain file name, without slashes",
+    lambda v: (
+        0 < len(v.encode()) <= LONGEST_NAME
+        and not any(c in v for c in "/\\\0\n")
+        and v not in (".", "..")
+    ),
+    f"must be a plain file name, without slashes and of at most {LONGEST_NAME} bytes",
 )
+UPSTREAMS = {
+    "use_compile": "--compile on (off, or auto, the default)",
+    "out_dir": "--save_dir",
+    "dim": "--hidden_size",
+    "n_layers": "--num_hidden_layers",
+    "warmup_iters": "--warmup_ratio, a share of the steps,",
+    "ddp": "--procs N",
+    "local_rank": "--procs N",
+}
+"""Flags of upstream MiniMind's train_pretrain.py, of today and before → ours."""
+
+SWANLAB_PROJECT = re.compile(r"[0-9a-zA-Z_\-+.]{1,100}")
+"""What SwanLab takes for a project's name, in every mode."""
+
 TRACKERS = ("swanlab", "tensorboard")
 TRACKER: Check = (
     lambda v: all(name.strip() in TRACKERS for name in v.split(",")) or not v,
@@ -342,6 +365,11 @@ class TrainConfig:
         parse_sources(self.data_path)
         if parse_sources(self.eval_data_path) is not None:
             raise ConfigError("--eval_data_path takes no weights: all of it is scored once")
+        if "swanlab" in self.trackers and not SWANLAB_PROJECT.fullmatch(self.wandb_project):
+            raise ConfigError(
+                f"--wandb_project {self.wandb_project!r}: SwanLab takes 1 to 100 of 0-9, a-z, A-Z, "
+                "_, -, + and ."
+            )
         if self.sample_prompts and not self.sample_interval:
             raise ConfigError("--sample_prompts needs --sample_interval N: when to sample")
 
@@ -448,6 +476,7 @@ def build_parser() -> Parser:
         epilog="Example: minimind pretrain --data_path data/sample/train.jsonl --batch_size 16",
         argument_default=argparse.SUPPRESS,
     )
+    parser.elsewhere = UPSTREAMS
     parser.add_argument(
         "--config", metavar="FILE.toml", help="read flags from a TOML file; the command line wins"
     )
@@ -544,6 +573,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
+            if name in UPSTREAMS:
+                raise ConfigError(f"--config {path}: unknown key {key!r}: use {UPSTREAMS[name]}")
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"--config {path}: unknown key {key!r}{hint}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minimind.config import TrainConfig, parse_args, write_config_file
+from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
 from minimind.errors import ConfigError
 
 FROZEN = Path(__file__).parent / "frozen_cli.txt"
@@ -201,3 +201,49 @@ def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text("epochs = 3\n", encoding="utf-8-sig")
     assert parse_args(["--config", str(path)]).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--learning_rat", "1"], "did you mean --learning_rate?"),
+        (["--use_compile", "1"], "--use_compile is --compile on"),
+        (["--out_dir=x"], "--out_dir is --save_dir here"),
+        (["--dim", "512", "--n_layers", "8"], "--n_layers is --num_hidden_layers here"),
+    ],
+)
+def test_flags_that_are_misspelt_or_upstreams_are_pointed_to_ours(
+    words: list[str], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match="unrecognized arguments") as caught:
+        parse_args(words)
+    assert hint in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_config_with_upstreams_flags_is_pointed_to_ours(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("use_compile = 1\n")
+    with pytest.raises(ConfigError, match="unknown key 'use_compile': use --compile on"):
+        read_config_file(file)
+
+
+@pytest.mark.parametrize("name", ["My Project", "项目", "", "x" * 101, "ok\n", "a/b"])
+def test_a_project_that_swanlab_refuses_is_refused_before_the_run(name: str) -> None:
+    for words in (["--use_wandb"], ["--tracker", "tensorboard,swanlab"]):
+        with pytest.raises(ConfigError, match=r"--wandb_project .*SwanLab takes 1 to 100"):
+            parse_args([*words, "--wandb_project", name])
+    parse_args(["--wandb_project", name])
+    parse_args(["--wandb_project", name, "--tracker", "tensorboard"])
+
+
+@pytest.mark.parametrize("name", ["a", "MiniMind-Pretrain", "x" * 100, "a.b_c+d-E9"])
+def test_a_project_that_swanlab_takes(name: str) -> None:
+    assert parse_args(["--use_wandb", "--wandb_project", name]).wandb_project == name
+
+
+def test_a_name_that_no_file_could_have_is_refused_before_the_first_save() -> None:
+    TrainConfig(save_weight="x" * 150)
+    for name in ("x" * 151, "名" * 51):
+        with pytest.raises(ConfigError, match="at most 150 bytes"):
+            TrainConfig(save_weight=name)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minimind.config import TrainConfig
+from minimind.errors import ConfigError
 from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import write_text_durably
 from minimind.system.timeout import run_with_timeout
@@ -85,6 +86,28 @@ class SwanLabTracker(NullTracker):
             )
         except Exception as failure:
             log.warning("SwanLab did not finish in good order: %s", _one_line(failure))
+
+
+def check_settings(variables: Sequence[str]) -> None:
+    """See that SwanLab takes its settings, before a run that it would not track.
+
+    Args:
+        variables: the names of the environment variables that are set for it.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    import swanlab
+
+    try:
+        swanlab.Settings()
+    # pydantic's errors, which begin with how many there are and end with an address.
+    except Exception as error:
+        reason = _one_line(error).partition(" For further information")[0]
+        raise ConfigError(
+            f"SwanLab refuses its settings ({reason}); set in the environment: "
+            f"{', '.join(variables)}; correct these, or run without --tracker swanlab"
+        ) from None
 
 
 def start_tracker(

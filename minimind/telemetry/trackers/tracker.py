@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,10 +67,12 @@ class TrackerGroup(NullTracker):
 
 
 def check_packages(config: TrainConfig) -> None:
-    """Look whether the trackers that were asked for are installed; imports none of them.
+    """Look whether the trackers that were asked for are installed, and take their settings.
+
+    SwanLab is imported only where the environment sets something for it, which it may refuse.
 
     Raises:
-        ConfigError: one is missing; the message says what to install.
+        ConfigError: one is missing, or refuses its settings; the message says what to do.
     """
     for name in config.trackers:
         package = PACKAGES[name]
@@ -78,3 +81,8 @@ def check_packages(config: TrainConfig) -> None:
                 f"--tracker {name} needs the package {package}, which is not installed: "
                 f"pip install {package}"
             )
+    set_for_swanlab = sorted(name for name in os.environ if name.startswith("SWANLAB_"))
+    if "swanlab" in config.trackers and set_for_swanlab:
+        from minimind.telemetry.trackers.swanlab import check_settings
+
+        check_settings(set_for_swanlab)

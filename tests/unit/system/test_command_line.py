@@ -40,3 +40,21 @@ def test_values_keep_their_dashes() -> None:
     parser.add_argument("--data_path", nargs="+")
     found = parser.parse_args(["--data-path=a-b.jsonl"])
     assert found.data_path == ["a-b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--batch_sise=2"], "did you mean --batch_size?"),
+        (["--batch-sizes=2"], "did you mean --batch_size?"),
+        (["p", "go", "--dry-rum"], "did you mean --dry_run?"),
+        (["--rows=2"], "--rows is --batch_size here"),
+        (["--qqq=2"], ""),
+    ],
+)
+def test_an_unknown_flag_gets_a_proposal(parser: Parser, words: list[str], hint: str) -> None:
+    parser.elsewhere = {"rows": "--batch_size"}
+    with pytest.raises(ConfigError, match="unrecognized arguments: --") as caught:
+        parser.parse_args(words)
+    assert str(caught.value).count("; ") == bool(hint)
+    assert hint in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 from launcher.containers.runtimes import srun_command
 from launcher.slurm.client import Partition, Site
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import TRAIN_MODULE
 from launcher.submit.resolve import (
     build_spec,
     complete_train_args,
@@ -312,3 +313,12 @@ def test_data_that_this_machine_does_not_have_is_named(
     docker = {"container": "docker", "image": "mm:1"}
     train = ("--data_path", str(gone))
     assert unseen_data(make_spec(train_args=train, **docker)) == [], "the image may have it"
+
+
+def test_train_flags_are_refused_at_submission_as_at_the_start(tmp_path: Path) -> None:
+    for words, hint in (
+        (["--use_wandb", "--wandb_project", "My Project"], "SwanLab takes 1 to 100"),
+        (["--use_compile", "1"], "--use_compile is --compile on"),
+    ):
+        with pytest.raises(ConfigError, match=hint):
+            complete_train_args(words, tmp_path, TRAIN_MODULE)

@@ -65,3 +65,13 @@ def test_a_missing_package_is_named_before_anything_starts(monkeypatch):
     check_packages(TrainConfig(tracker="swanlab"))
     with pytest.raises(ConfigError, match="pip install tensorboard"):
         check_packages(TrainConfig(tracker="swanlab,tensorboard"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("SWANLAB_MODE", "ofline"), ("SWANLAB_RUN_ID", "a/b")])
+def test_settings_that_swanlab_refuses_are_named_before_the_run(monkeypatch, name, value):
+    check_packages(TrainConfig(tracker="swanlab"))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"SwanLab refuses its settings .*{value}.*{name}") as e:
+        check_packages(TrainConfig(tracker="swanlab"))
+    assert "\n" not in str(e.value)
+    check_packages(TrainConfig(tracker="tensorboard"))
