@@ -58,12 +58,12 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     from minimind.inference.generate import generate, read_prompts
-    from minimind.weights.pretrained import load_weights
+    from minimind.weights.pretrained import load_for_text
 
     prompts = args.prompt + (read_prompts(args.prompts_file) if args.prompts_file else [])
     require(bool(prompts), "give a --prompt or a --prompts_file")
     device = find_device(args.device)
-    model, tokenizer = load_weights(
+    model, tokenizer = load_for_text(
         args.weight,
         device,
         args.tokenizer_path,

@@ -89,6 +89,19 @@ class Architecture:
         }
         self._validate_architecture()
 
+    @classmethod
+    def plain(cls, **settings: Any) -> Architecture | None:
+        """Of what ``MiniMindConfig`` takes, ``rope_theta`` too; None where RoPE is scaled.
+
+        Raises:
+            ValueError: as the class.
+        """
+        rope = {"rope_theta": settings.pop("rope_theta", cls.default_theta)}
+        rope |= settings.pop("rope_parameters", None) or {}
+        if set(rope) - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+            return None
+        return cls(**settings, rope_parameters=rope)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, as a checkpoint keeps them."""
         return {**asdict(self), "model_type": self.model_type}

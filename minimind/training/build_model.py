@@ -84,18 +84,12 @@ def _plain_model(
     config: TrainConfig, device: torch.device, sizes: dict[str, Any]
 ) -> LanguageModel | None:
     """The model in plain torch; None for what it does not know."""
-    sizes = dict(sizes)
-    rope = {"rope_theta": sizes.pop("rope_theta", Architecture.default_theta)}
-    rope |= sizes.pop("rope_parameters", {})
-    plain_rope = set(rope) <= {"rope_theta", "rope_type"} and rope.get("rope_type") in (
-        None,
-        "default",
-    )
-    if device.type != "cpu" or config.gradient_checkpointing or not plain_rope:
+    if device.type != "cpu" or config.gradient_checkpointing:
         return None
     if config.attention not in ("auto", *ATTENTION_FUNCTIONS):
         return None
-    return LanguageModel(Architecture(**sizes, rope_parameters=rope))
+    architecture = Architecture.plain(**sizes)
+    return LanguageModel(architecture) if architecture else None
 
 
 def _transformers_model(config: TrainConfig, sizes: dict[str, Any]) -> nn.Module:

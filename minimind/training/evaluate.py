@@ -114,7 +114,7 @@ def score(
     )
     plan = plan_rows(store, length)
     result = evaluate(
-        source.build().to(device),
+        source.build_plain().to(device),
         plan,
         store,
         batch_size=batch_size,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from minimind.checkpoint.state import Progress
 from minimind.config import read_config_file
+from minimind.data.codec import load_codec
 from minimind.data.tokenizer import (
     OWN_TOKENS,
     SpecialTokens,
@@ -20,16 +22,20 @@ from minimind.data.tokenizer import (
     tokenizer_folder,
 )
 from minimind.errors import ConfigError, DataError, WeightsError
+from minimind.network.architecture import Architecture
+from minimind.network.language_model import LanguageModel
 from minimind.rundir.layout import OutputPaths, stem_of_flags
 from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (
     EMBEDDING,
-    infer_config,
+    infer_architecture,
     load_state_into,
     read_weights,
 )
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from minimind.model import MiniMindConfig, MiniMindForCausalLM
 
 log = logging.getLogger(__name__)
@@ -41,8 +47,9 @@ class Pretrained:
 
     Attributes:
         state: the tensors, under MiniMind's names.
-        config: the model's shape; the special ids are the tokenizer's.
-        tokenizer_folder: where ``tokenizer`` was read from.
+        architecture: the model's shape; the special ids are the tokenizer's.
+        codec: the tokenizer, for encoding and decoding.
+        tokenizer_folder: where it was read from.
         special: with which the tokenizer was loaded.
         origin: what the weights say of themselves, or what is known from where they lie.
         flags: the run's flags, where the weights tell; else empty.
@@ -51,8 +58,8 @@ class Pretrained:
 
     path: Path
     state: dict[str, Tensor]
-    config: MiniMindConfig
-    tokenizer: Any
+    architecture: Architecture
+    codec: Any
     tokenizer_folder: Path
     special: SpecialTokens = OWN_TOKENS
     origin: Origin = UNKNOWN
@@ -62,6 +69,28 @@ class Pretrained:
     @property
     def dtype(self) -> torch.dtype:
         return self.state[EMBEDDING].dtype
+
+    @cached_property
+    def config(self) -> MiniMindConfig:
+        """The shape, for transformers."""
+        from minimind.model import MiniMindConfig
+
+        if isinstance(self.architecture, MiniMindConfig):
+            return self.architecture
+        return MiniMindConfig(**asdict(self.architecture))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, with all that transformers makes of its folder."""
+        return load_tokenizer(str(self.tokenizer_folder), self.special)
+
+    def build_plain(self) -> LanguageModel | MiniMindForCausalLM:
+        """As :meth:`build`, in plain torch if that can compute it: it takes less time to import."""
+        if type(self.architecture) is not Architecture:
+            return self.build()
+        plain = LanguageModel(self.architecture)
+        load_state_into(plain, self.state, self.path)
+        return plain.eval()
 
     def build(self) -> MiniMindForCausalLM:
         """The model, in float32, on the CPU, in evaluation mode.
@@ -105,28 +134,28 @@ def open_pretrained(
         settings.setdefault("num_experts_per_tok", flags["num_experts_per_tok"])
     if num_experts_per_tok is not None:
         settings["num_experts_per_tok"] = num_experts_per_tok
-    config = infer_config(stored.state, **settings)
+    architecture = infer_architecture(stored.state, **settings)
     folder = _tokenizer_of(path, tokenizer_path, flags)
-    tokenizer = load_tokenizer(str(folder))
+    tokenizer = load_codec(str(folder))
     origin = stored.origin
     if not origin.tokenizer:
         origin = _known_by_place(path, tokenizer_path, folder, flags)
     special = _special_tokens(tokenizer, origin)
     special.put_on(tokenizer, folder)
-    if len(tokenizer) > config.vocab_size:
+    if len(tokenizer) > architecture.vocab_size:
         raise WeightsError(
-            f"{path} knows {config.vocab_size} tokens, the tokenizer {len(tokenizer)}; "
+            f"{path} knows {architecture.vocab_size} tokens, the tokenizer {len(tokenizer)}; "
             "name the one it was trained with by --tokenizer_path"
         )
     if not allow_other_tokenizer:
         check_tokenizer(origin, tokenizer, path, folder)
-    config.bos_token_id = tokenizer.bos_token_id
-    config.eos_token_id = tokenizer.eos_token_id
-    config.pad_token_id = tokenizer.pad_token_id
+    architecture.bos_token_id = tokenizer.bos_token_id
+    architecture.eos_token_id = tokenizer.eos_token_id
+    architecture.pad_token_id = tokenizer.pad_token_id
     return Pretrained(
         path,
         stored.state,
-        config,
+        architecture,
         tokenizer,
         folder,
         special=special,
@@ -150,11 +179,27 @@ def load_weights(
         WeightsError, DataError: as :func:`open_pretrained`.
     """
     opened = open_pretrained(path, tokenizer_path, num_experts_per_tok, allow_other_tokenizer)
-    model = opened.build()
+    return _placed(opened.build(), device, dtype), opened.tokenizer
+
+
+def load_for_text(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    tokenizer_path: str = "",
+    num_experts_per_tok: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    allow_other_tokenizer: bool = False,
+) -> tuple[LanguageModel | MiniMindForCausalLM, Any]:
+    """As :func:`load_weights`, without transformers if its model and tokenizer are not needed."""
+    opened = open_pretrained(path, tokenizer_path, num_experts_per_tok, allow_other_tokenizer)
+    return _placed(opened.build_plain(), device, dtype), opened.codec
+
+
+def _placed(model: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
     for parameter in model.parameters():
         # Not ``model.to(dtype)``, which would round the rotary tables too.
         parameter.data = parameter.data.to(dtype)
-    return model.to(device), opened.tokenizer
+    return model.to(device)
 
 
 def _flags_beside(path: Path) -> dict[str, Any]:
@@ -193,7 +238,7 @@ def _known_by_place(path: Path, tokenizer_path: str, folder: Path, flags: dict[s
         return UNKNOWN
     # Whoever names another in its place may do so because it is damaged.
     with contextlib.suppress(DataError):
-        return Origin.of_tokenizer(load_tokenizer(str(known), _named_by(flags)))
+        return Origin.of_tokenizer(load_codec(str(known), _named_by(flags)))
     return UNKNOWN
 
 

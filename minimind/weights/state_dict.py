@@ -10,19 +10,22 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
+from minimind.network.architecture import Architecture
 from minimind.weights.foreign import read_gguf, read_onnx
 from minimind.weights.origin import UNKNOWN, Origin, origin_of
 from minimind.weights.torch_file import load_torch_file, plain_tensor
 
 if TYPE_CHECKING:
     from minimind.model import MiniMindConfig
+
+Made = TypeVar("Made")
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 SHOWN = 5
@@ -256,7 +259,15 @@ def older_generation(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindConfig:
-    """The shape of the model that these weights are of.
+    """As :func:`infer_architecture`, for transformers."""
+    # Takes seconds, and much does without.
+    from minimind.model import MiniMindConfig
+
+    return _configured(MiniMindConfig, infer_sizes(state_dict, **settings))
+
+
+def infer_architecture(state_dict: Mapping[str, Tensor], **settings: Any) -> Architecture:
+    """The shape of the model that these weights are of: a ``MiniMindConfig`` if RoPE is scaled.
 
     Everything that has a tensor is read from it; ``settings`` gives what has none, such as
     ``num_experts_per_tok`` (default 1).
@@ -264,9 +275,26 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
     Raises:
         WeightsError: tensors are missing, or their shapes contradict each other.
     """
-    # Takes seconds, and training does without.
-    from minimind.model import MiniMindConfig
+    sizes = infer_sizes(state_dict, **settings)
+    plain = _configured(Architecture.plain, sizes)
+    return plain or infer_config(state_dict, **settings)
 
+
+def _configured(kind: Callable[..., Made], sizes: dict[str, Any]) -> Made:
+    try:
+        return kind(**sizes)
+    # transformers checks the values too, and says so with types of its own.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"these weights make no MiniMind model: {reason}") from None
+
+
+def infer_sizes(state_dict: Mapping[str, Tensor], **settings: Any) -> dict[str, Any]:
+    """Keyword arguments for the configuration of these weights, ``settings`` among them.
+
+    Raises:
+        WeightsError: tensors are missing, or their shapes contradict each other.
+    """
     first = "model.layers.0."
     if generation := older_generation(state_dict):
         raise WeightsError(f"these are {generation}")
@@ -292,24 +320,19 @@ def infer_config(state_dict: Mapping[str, Tensor], **settings: Any) -> MiniMindC
     if use_moe and settings["num_experts"] > len(state_dict):
         raise WeightsError("these weights make no MiniMind model: it has fewer experts than gates")
     head = state_dict.get(HEAD)
-    try:
-        return MiniMindConfig(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=max(layers) + 1,
-            num_attention_heads=query_heads,
-            num_key_value_heads=key_heads,
-            head_dim=head_dim,
-            intermediate_size=width,
-            moe_intermediate_size=width,
-            use_moe=use_moe,
-            tie_word_embeddings=head is None or torch.equal(head, state_dict[EMBEDDING]),
-            **settings,
-        )
-    # transformers checks the values too, and says so with types of its own.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"these weights make no MiniMind model: {reason}") from None
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": max(layers) + 1,
+        "num_attention_heads": query_heads,
+        "num_key_value_heads": key_heads,
+        "head_dim": head_dim,
+        "intermediate_size": width,
+        "moe_intermediate_size": width,
+        "use_moe": use_moe,
+        "tie_word_embeddings": head is None or torch.equal(head, state_dict[EMBEDDING]),
+        **settings,
+    }
 
 
 def load_state_into(

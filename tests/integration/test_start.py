@@ -7,8 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from minimind.data.mixture import open_plan
 from minimind.data.tokenize.cache import cache_folder
+from minimind.network.architecture import Architecture
+from minimind.network.language_model import LanguageModel
+
+HEAVY = {"transformers", "torch._dynamo", "torch._inductor", "sympy"}
 
 REPORT = """
 import json, runpy, sys, atexit
@@ -41,4 +48,22 @@ def test_training_and_sampling_need_neither_transformers_nor_the_compiler(
     places = ["--save_dir", tmp_path / "out", "--checkpoint_dir", tmp_path / "checkpoints"]
     loaded = modules_after("pretrain", *run, *places)
     assert "torch" in loaded
-    assert not loaded & {"transformers", "torch._dynamo", "torch._inductor", "sympy"}
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("command", ["generate", "eval"])
+def test_using_weights_needs_neither(
+    command: str, tiny_corpus: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    model = LanguageModel(Architecture(vocab_size=400, hidden_size=32, num_hidden_layers=1))
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    words = {
+        "generate": ["--prompt", "The", "--max_new_tokens", 3],
+        "eval": ["--data_path", tiny_corpus, "--max_seq_len", 32, "--cache_dir", tmp_path],
+    }[command]
+    if command == "eval":
+        open_plan([str(tiny_corpus)], str(tiny_tokenizer), max_seq_len=32, cache_dir=str(tmp_path))
+    given = ["--weight", tmp_path / "w.pth", "--tokenizer_path", tiny_tokenizer, "--device", "cpu"]
+    loaded = modules_after(command, *given, *words)
+    assert "torch" in loaded
+    assert not loaded & HEAVY
