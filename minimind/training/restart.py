@@ -43,8 +43,11 @@ def refuse_silent_restart(config: TrainConfig) -> None:
         return
     # A folder that cannot be read is refused, by its flag, when it is made ready.
     with contextlib.suppress(OSError):
-        check_still_there(on_record(config), config.checkpoint_file)
-        check_near_misses(config)
+        saved = on_record(config)
+        if saved is None or saved.step is None:
+            # Weights without a record may be another program's, whose own files say more.
+            check_near_misses(config)
+        check_still_there(saved, config.checkpoint_file)
 
 
 def find_newest(config: TrainConfig, checkpointer: Checkpointer) -> Path | None:

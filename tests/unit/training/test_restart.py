@@ -83,6 +83,27 @@ def test_a_near_miss_is_no_fresh_start(tmp_path: Path) -> None:
         refuse_silent_restart(config)
 
 
+def test_upstreams_resume_file_is_named_beside_its_weights_and_our_metrics(tmp_path: Path) -> None:
+    config = make(tmp_path, "1")
+    for folder in (config.checkpoint_dir, config.save_dir):
+        Path(folder).mkdir(exist_ok=True)
+    (Path(config.save_dir) / "metrics.jsonl").write_text("{}\n")
+    config.weight_file.touch()
+    with pytest.raises(ConfigError, match=r"is on record .*pretrain_512\.pth"):
+        refuse_silent_restart(config)
+    (Path(config.checkpoint_dir) / "pretrain_512_resume.pth").touch()
+    with pytest.raises(ConfigError, match="which upstream MiniMind wrote"):
+        refuse_silent_restart(config)
+
+
+def test_a_vanished_checkpoint_is_named_before_others(config: TrainConfig, tmp_path: Path) -> None:
+    config = make(tmp_path, "1")
+    Path(config.checkpoint_dir).mkdir(exist_ok=True)
+    (Path(config.checkpoint_dir) / "pretrain_64.pt").touch()
+    with pytest.raises(ConfigError, match="step 10 is on record"):
+        refuse_silent_restart(config)
+
+
 def test_an_older_checkpoint_is_refused(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match=r"the newest in .* is of step 5"):
         find(config, 5)
