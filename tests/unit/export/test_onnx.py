@@ -14,10 +14,12 @@ from transformers import AutoTokenizer
 
 from minimind.cli.export import main
 from minimind.cli.inspect import inspect
+from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, MiniMindError, WeightsError
 from minimind.export.onnx import OnnxModel, causal_mask
+from minimind.weights.origin import Origin
 from minimind.weights.pretrained import load_weights
-from minimind.weights.state_dict import read_state_dict
+from minimind.weights.state_dict import read_state_dict, read_weights
 
 from .helpers import make_model, random_ids, write_checkpoint
 
@@ -154,6 +156,13 @@ def test_back_to_the_same_weights(model, exported):
         with torch.inference_mode():
             ids = random_ids()
             assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_the_graph_says_itself_which_tokenizer_it_belongs_to(exported, tiny_tokenizer):
+    """Copied away from its folder it is still known."""
+    folder, _ = exported
+    expected = Origin.of_tokenizer(load_tokenizer(str(tiny_tokenizer)))
+    assert read_weights(folder / "model.onnx").origin == expected
 
 
 def test_padding_sees_itself_and_real_tokens_see_no_padding():
