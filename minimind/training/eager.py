@@ -8,20 +8,27 @@ the methods below the marks do the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+MARKS = {("_compile.py", "inner"), ("optimizer.py", "_use_grad")}
+"""Files of torch and the functions in them that wrap a method only to import the compiler."""
 
-def undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
-    """What a decorator wraps; ``method`` itself, should torch no longer decorate it."""
+
+def unmarked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method below torch's mark; ``method`` itself if nothing, or something else, wraps it."""
+    code = getattr(method, "__code__", None)
+    if code is None or (Path(code.co_filename).name, code.co_name) not in MARKS:
+        return method
     return getattr(method, "__wrapped__", method)
 
 
 class EagerOptimizer(torch.optim.Optimizer):
     """A base class before torch's own in the order of bases."""
 
-    add_param_group = undecorated(torch.optim.Optimizer.add_param_group)
-    state_dict = undecorated(torch.optim.Optimizer.state_dict)
-    load_state_dict = undecorated(torch.optim.Optimizer.load_state_dict)
-    zero_grad = undecorated(torch.optim.Optimizer.zero_grad)
+    add_param_group = unmarked(torch.optim.Optimizer.add_param_group)
+    state_dict = unmarked(torch.optim.Optimizer.state_dict)
+    load_state_dict = unmarked(torch.optim.Optimizer.load_state_dict)
+    zero_grad = unmarked(torch.optim.Optimizer.zero_grad)

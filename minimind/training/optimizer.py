@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from minimind.config import TrainConfig
-from minimind.training.eager import EagerOptimizer, undecorated
+from minimind.training.eager import EagerOptimizer, unmarked
 from minimind.training.muon import Muon
 
 
 class AdamW(EagerOptimizer, torch.optim.AdamW):
     """torch's own, without its compiler."""
 
-    step = torch.no_grad()(undecorated(torch.optim.AdamW.step))
+    step = torch.no_grad()(unmarked(torch.optim.AdamW.step))
 
 
 class Optimizers:
