@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 GROUPED_MM_MULTIPLE = 8
@@ -102,9 +103,10 @@ class Architecture:
             return None
         return cls(**settings, rope_parameters=rope)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, as a checkpoint keeps them."""
-        return {**asdict(self), "model_type": self.model_type}
+    def architecture_dict(self) -> dict[str, Any]:
+        """The fields above by name, as a checkpoint keeps them; of a ``MiniMindConfig`` no more."""
+        values = {field.name: getattr(self, field.name) for field in fields(Architecture)}
+        return {**copy.deepcopy(values), "model_type": self.model_type}
 
     def _derive_sizes(self) -> None:
         self.use_moe = bool(self.use_moe)

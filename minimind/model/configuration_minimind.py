@@ -32,10 +32,9 @@ class MiniMindConfig(Architecture, PretrainedConfig):
         ValueError: if values contradict each other or are out of range.
     """
 
-    model_type = "minimind"
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (the base class's own shape)
+    # The base class's property, which the plain attribute would hide.
     _attn_implementation = PretrainedConfig._attn_implementation
-    to_dict = PretrainedConfig.to_dict
 
     def __post_init__(self, inference_rope_scaling: bool | None = None, **kwargs: Any) -> None:
         self._derive_sizes()

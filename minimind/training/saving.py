@@ -227,7 +227,7 @@ class Saver:
             ranks=ranks,
             config=self.config.to_dict(),
             execution=self.execution,
-            model_config=step.model.config.to_dict(),  # type: ignore[union-attr, operator]
+            model_config=step.model.config.architecture_dict(),  # type: ignore[union-attr, operator]
             data=self.data,
             origin=replace(self.origin, step=self.boundary.progress.global_step).to_dict(),
         )

@@ -81,7 +81,8 @@ def test_loss_and_gradients_are_the_same(
 def test_both_configurations_have_the_same_fields() -> None:
     ours, theirs = Architecture(hidden_size=96), MiniMindConfig(hidden_size=96)
     assert {name: getattr(theirs, name) for name in asdict(ours)} == asdict(ours)
-    assert ours.to_dict().items() <= theirs.to_dict().items()
+    assert ours.architecture_dict() == theirs.architecture_dict()
+    assert ours.architecture_dict().items() <= theirs.to_dict().items()
     assert ours.rope_theta == theirs.rope_theta
 
 
