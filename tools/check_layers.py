@@ -21,7 +21,6 @@ LAYERS = {
         "system",
         "rundir",
         "config",
-        "network",
         "model",
         "data",
         "data.tools",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minimind.model import MiniMindForCausalLM
-from minimind.network.layers import MiniMindSparseMoeBlock
+from minimind.model.layers import MiniMindSparseMoeBlock
 from minimind.system.packages import require_package
 from minimind.weights.foreign import ORIGIN
 from minimind.weights.origin import UNKNOWN, Origin

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minimind.inference.sampling import Sampling
-from minimind.network.language_model import KeyValueCache, LanguageModel
+from minimind.model.language_model import KeyValueCache, LanguageModel
 
 
 def continue_rows(

@@ -12,7 +12,7 @@ import torch
 from minimind.errors import ConfigError, require
 from minimind.inference.decoding import continue_rows
 from minimind.inference.sampling import Sampling, TextStream
-from minimind.network.language_model import LanguageModel
+from minimind.model.language_model import LanguageModel
 
 MAX_PROMPT_BYTES = 1 << 26
 """Of a file of prompts, all of which are in memory; ``/dev/zero`` has no end."""

@@ -1,18 +1,24 @@
-"""The MiniMind model, known to transformers' Auto classes once this package is imported."""
+"""The MiniMind model: one set of layers, in plain torch and in transformers' classes.
+
+``language_model`` trains without transformers, whose model classes take longer to import than
+torch. Its classes are imported when one is first taken from this package; from then on
+transformers' Auto classes know MiniMind.
+"""
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from typing import TYPE_CHECKING, Any
 
-from minimind.network.configuration_minimind import MiniMindConfig
-from minimind.network.modeling_minimind import MiniMindForCausalLM, MiniMindModel
+if TYPE_CHECKING:
+    from .configuration_minimind import MiniMindConfig
+    from .modeling_minimind import MiniMindForCausalLM, MiniMindModel
 
 __all__ = ["MiniMindConfig", "MiniMindForCausalLM", "MiniMindModel"]
 
-AutoConfig.register(MiniMindConfig.model_type, MiniMindConfig)
-AutoModel.register(MiniMindConfig, MiniMindModel)
-AutoModelForCausalLM.register(MiniMindConfig, MiniMindForCausalLM)
-# A saved folder then carries the code and the auto_map that load it where minimind is absent.
-MiniMindConfig.register_for_auto_class("AutoConfig")
-MiniMindModel.register_for_auto_class("AutoModel")
-MiniMindForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import auto_classes
+
+    return getattr(auto_classes, name)

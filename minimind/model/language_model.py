@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minimind.network.architecture import Architecture
-from minimind.network.layers import (
+from .architecture import Architecture
+from .layers import (
     MiniMindDecoderLayer,
     MiniMindRMSNorm,
     MiniMindRotaryEmbedding,

@@ -17,9 +17,9 @@ from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
 from minimind.distributed.world import World
 from minimind.errors import WeightsError
-from minimind.network.architecture import Architecture
-from minimind.network.language_model import LanguageModel
-from minimind.network.layers import ATTENTION_FUNCTIONS
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
+from minimind.model.layers import ATTENTION_FUNCTIONS
 from minimind.telemetry.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import score_batch, to_device

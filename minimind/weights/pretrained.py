@@ -22,8 +22,8 @@ from minimind.data.tokenizer import (
     tokenizer_folder,
 )
 from minimind.errors import ConfigError, DataError, WeightsError
-from minimind.network.architecture import Architecture
-from minimind.network.language_model import LanguageModel
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
 from minimind.rundir.layout import OutputPaths, stem_of_flags
 from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
-from minimind.network.architecture import Architecture
+from minimind.model.architecture import Architecture
 from minimind.weights.foreign import read_gguf, read_onnx
 from minimind.weights.origin import UNKNOWN, Origin, origin_of
 from minimind.weights.torch_file import load_torch_file, plain_tensor

@@ -83,7 +83,7 @@ def test_logits_and_greedy_tokens_are_the_model_s(architecture, tmp_path):
 
 def texts():
     """Chinese, English and code of this repository, and what splitters stumble over."""
-    files = ("README.md", "README.zh-CN.md", "minimind/network/modeling_minimind.py", "Makefile")
+    files = ("README.md", "README.zh-CN.md", "minimind/model/modeling_minimind.py", "Makefile")
     yield from ((REPOSITORY / name).read_text(encoding="utf-8") for name in files)
     yield from SENTENCES
     yield from (

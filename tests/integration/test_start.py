@@ -12,8 +12,8 @@ import torch
 
 from minimind.data.mixture import open_plan
 from minimind.data.tokenize.cache import cache_folder
-from minimind.network.architecture import Architecture
-from minimind.network.language_model import LanguageModel
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
 
 HEAVY = {"transformers", "torch._dynamo", "torch._inductor", "sympy"}
 

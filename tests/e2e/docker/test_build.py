@@ -111,7 +111,7 @@ def test_nothing_superfluous(builder: Builder, engine: Engine) -> None:
         *(*RUN, "--user=0", "--entrypoint=", TAG, "find", "/", "-xdev", "-type", "f"), timeout=600
     ).splitlines()
     ours = [path for path in listing if "/site-packages/minimind/" in path]
-    assert any(path.endswith("/minimind/network/modeling_minimind.py") for path in ours)
+    assert any(path.endswith("/minimind/model/modeling_minimind.py") for path in ours)
     assert any("/site-packages/launcher/cli/main.py" in path for path in listing)
     folders = ("/root/.cache/", "/tmp/", "/build/", "/run/secrets", "/data/", "/runs/")
     caches = ("/var/lib/apt/lists/", "/var/cache/apt/archives/")

@@ -10,8 +10,8 @@ import torch
 
 from minimind.inference.generate import generate
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.network.architecture import Architecture
-from minimind.network.language_model import LanguageModel
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.network.architecture import Architecture
-from minimind.network.language_model import LanguageModel
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

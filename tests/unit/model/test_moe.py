@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import library
 
-from minimind.network import layers
-from minimind.network.layers import (
+from minimind.model import layers
+from minimind.model.layers import (
     MiniMindSparseMoeBlock,
     grouped_linear,
     load_balancing_loss,

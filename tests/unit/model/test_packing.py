@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounter
 
-from minimind.network import layers, modeling_minimind
+from minimind.model import layers, modeling_minimind
 
 from .helpers import ARCHITECTURES, gradients, random_ids, small_config, small_model
 
