@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from minimind.weights.state_dict import (
     settings_of,
 )
 
+if TYPE_CHECKING:
+    from minimind.model import MiniMindForCausalLM
+
 log = logging.getLogger(__name__)
 
 NOT_IN_TENSORS = ("rope_theta", "rope_parameters", "rms_norm_eps")
@@ -46,7 +49,7 @@ def init_model(
     device: torch.device,
     saved: TrainState | None,
     stored: StoredWeights | None = None,
-) -> Any:
+) -> LanguageModel | MiniMindForCausalLM:
     """Build the model that the flags describe, with the tokenizer's vocabulary.
 
     Args:
@@ -73,7 +76,7 @@ def init_model(
         "pad_token_id": store.pad_id,
         **{name: settings[name] for name in NOT_IN_TENSORS if settings.get(name) is not None},
     }
-    model: Any = _plain_model(config, device, sizes) or _transformers_model(config, sizes)
+    model = _plain_model(config, device, sizes) or _transformers_model(config, sizes)
     if stored is not None:
         load_state_into(model, stored.state, str(find_weight(config)))
         log.info("weights from %s", find_weight(config))
@@ -92,7 +95,7 @@ def _plain_model(
     return LanguageModel(architecture) if architecture else None
 
 
-def _transformers_model(config: TrainConfig, sizes: dict[str, Any]) -> nn.Module:
+def _transformers_model(config: TrainConfig, sizes: dict[str, Any]) -> MiniMindForCausalLM:
     from minimind.model import MiniMindConfig, MiniMindForCausalLM
 
     model = MiniMindForCausalLM(MiniMindConfig(**sizes))
@@ -134,7 +137,7 @@ def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
 
 def planned_flops(
     config: TrainConfig,
-    model_config: Any,
+    architecture: Architecture,
     plan: Plan,
     schedule: Schedule,
     world_size: int,
@@ -142,12 +145,12 @@ def planned_flops(
     """FLOPs that one rank has before it in the whole run, what a resume finds done included."""
     # The last update of an epoch may be short: with little data all of them are.
     rows = min(schedule.total_steps * schedule.rows_per_update, config.epochs * plan.n_rows)
-    per_row = plan.max_seq_len * flops_per_token(model_config, plan.max_seq_len)
+    per_row = plan.max_seq_len * flops_per_token(architecture, plan.max_seq_len)
     return rows / world_size * per_row
 
 
 def make_replica(
-    model: Any,
+    model: LanguageModel | MiniMindForCausalLM,
     plan: Plan,
     config: TrainConfig,
     world: World,
