@@ -26,8 +26,9 @@ PYTHON
 for project in lamps '{"name": "lamps"}' '{"name": "my lamps"}'; do
     echo "SWANLAB_PROJECT=$project $(SWANLAB_PROJECT=$project venv/bin/python settings.py | tail -1)" | tee -a said
 done
-grep -q '^SWANLAB_PROJECT=lamps refused' said && grep -q '"lamps"} taken: lamps' said \
-    && grep -q 'my lamps"} refused' said || { echo "changed"; exit 1; }
+for line in '=lamps refused' '"lamps"} taken: lamps' 'my lamps"} refused'; do
+    grep -q -F -- "$line" said || { echo "changed"; exit 1; }
+done
 echo "as it was: a plain name is refused, JSON is taken, and a blank in the name is not"
 
 # Seen on 2026-11-30:
