@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Callable
 
 import pytest
@@ -44,3 +46,36 @@ def test_ranks_learn_of_their_attempt_whatever_the_submitters_shell_says(
     assert found["MINIMIND_EVENTS"] == "/shared/runs/demo/events.jsonl"
     assert found["COLOUR"] == "blue"
     assert "PYTHONSAFEPATH" not in found
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "PYTHONHOME"])
+def test_the_hosts_modules_stay_out_of_a_container(
+    name: str, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "/opt/host")
+    run = RunFolder("/shared/runs/demo")
+    inside = {"container": "apptainer", "image": "/shared/mm.sif"}
+    assert name not in attempt_environment(run, make_spec(**inside), 1)
+    asked_for = make_spec(**inside, env={name: "/shared/mine"})
+    assert attempt_environment(run, asked_for, 1)[name] == "/shared/mine"
+    assert attempt_environment(run, make_spec(), 1)[name] == "/opt/host"
+
+
+def test_a_container_runtime_finds_the_users_name(
+    make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    run = RunFolder("/shared/runs/demo")
+    spec = make_spec(container="charliecloud", image="/shared/mm")
+    assert attempt_environment(run, spec, 1)["USER"] == pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setenv("USER", "mia")
+    assert attempt_environment(run, spec, 1)["USER"] == "mia"
+
+
+def test_a_user_whom_this_machine_does_not_know_has_a_number(
+    make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    spec = make_spec(container="charliecloud", image="/shared/mm")
+    assert attempt_environment(RunFolder("/shared/runs/demo"), spec, 1)["USER"] == "54321"
