@@ -218,12 +218,14 @@ def damaged(run: RunFolder, error: ConfigError) -> RunState:
 
 
 def _eta(mine: list[Event], metrics: list[Point], total: int | None) -> float | None:
-    """Seconds to the last step at this attempt's pace."""
+    """Seconds to the end: what the run itself has said last, or at this attempt's pace."""
     began = next((e for e in mine if e["event"] in BEGUN), None)
     points = [p for p in metrics if "time" in p and "global_step" in p]
     if began is None or total is None or not points:
         return None
     newest = points[-1]
+    if newest["time"] >= began["time"] and "seconds_left" in newest:
+        return float(newest["seconds_left"])
     steps = newest["global_step"] - began.get("step", 0)
     elapsed = newest["time"] - began["time"]
     if steps <= 0 or elapsed <= 0:

@@ -24,6 +24,7 @@ FIELDS = {
     ),
     **dict.fromkeys(("loss", "logits_loss", "aux_loss", "eval_loss", "learning_rate"), is_number),
     **dict.fromkeys(("tokens_per_second", "checkpoint_seconds", "elapsed_seconds"), is_number),
+    "seconds_left": is_finite,
     "time": is_finite,
 }
 """What readers compute with: a record that has it in another type is taken for a torn one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from minimind.rundir.layout import OutputPaths
-from minimind.system.terminal import let_go
+from minimind.system.terminal import let_go, short_duration
 from minimind.telemetry.meters import SECTIONS
 
 PACKAGE_LOGGER = "minimind"
@@ -115,7 +115,8 @@ def logging_to_file(folder: Path, rank: int) -> Iterator[Path]:
 def step_line(point: dict[str, Any], epochs: int) -> str:
     """The console line of one logged point; the first six fields are a contract.
 
-    ``epoch_time`` is the whole epoch's estimated duration at the speed so far.
+    ``epoch_time`` is the whole epoch's estimated duration at the speed so far; ``time_left`` is
+    to the end of the run.
     """
     fields = [
         f"Epoch:[{point['epoch'] + 1}/{epochs}]({point['step']}/{point['iters']})",
@@ -135,6 +136,7 @@ def step_line(point: dict[str, Any], epochs: int) -> str:
         fields.append(
             f"GPU: {point['gpu_utilization']:.0f}% {point.get('gpu_temperature', 0):.0f}°C"
         )
+    fields.append(f"time_left: {short_duration(point['seconds_left'])}")
     return ", ".join(fields)
 
 
@@ -146,6 +148,10 @@ def _time_split(point: dict[str, Any]) -> str:
     return f"{'/'.join(SECTIONS)}: {shares}%"
 
 
+TRAINING = "training"
+"""The phase in which a bar moves."""
+
+
 class ProgressBar:
     """A bar over the optimiser steps of the run, on a terminal; nothing in a file or a pipe."""
 
@@ -153,23 +159,20 @@ class ProgressBar:
         self._progress: Any = None
         if not (visible and sys.stdout.isatty()):
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
         self._progress = Progress(
+            SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             transient=True,
         )
-        self._task = self._progress.add_task("train", total=total_steps, completed=done, note="")
+        self._task = self._progress.add_task(
+            TRAINING, total=total_steps, completed=done, note="", left=""
+        )
 
     def __enter__(self) -> ProgressBar:
         if self._progress is not None:
@@ -180,8 +183,21 @@ class ProgressBar:
         if self._progress is not None:
             self._progress.stop()
 
-    def update(self, done: int, note: str | None = None) -> None:
-        """Show ``done`` optimiser steps; ``note`` stays until the next one."""
+    def update(self, done: int, seconds_left: float, note: str | None = None) -> None:
+        """Show ``done`` optimiser steps and the time left; ``note`` stays until the next one."""
         if self._progress is not None:
-            fields = {} if note is None else {"note": note}
+            fields = {"left": f"{short_duration(seconds_left)} left"}
+            fields |= {} if note is None else {"note": note}
             self._progress.update(self._task, completed=done, **fields)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Say that the run does something else than training: no step is done meanwhile."""
+        if self._progress is None:
+            yield
+            return
+        self._progress.update(self._task, description=name)
+        try:
+            yield
+        finally:
+            self._progress.update(self._task, description=TRAINING)

@@ -154,10 +154,10 @@ class Reporter:
         """Nothing of this epoch, from ``start_step`` on, has been told yet."""
         self.logged_at = self.evaluated_at = self.sampled_at = start_step
 
-    def count(self, tokens: int, progress: Progress) -> None:
+    def count(self, tokens: int, progress: Progress, seconds_left: float) -> None:
         """A micro-step with so many real tokens, over all ranks, is done."""
         self._tokens += tokens
-        self.bar.update(progress.global_step)
+        self.bar.update(progress.global_step, seconds_left)
 
     def log_is_due(self, step: int, at_end: bool) -> bool:
         return at_end or step % self.config.log_interval == 0
@@ -197,6 +197,7 @@ class Reporter:
         grad_norm: torch.Tensor,
         learning_rate: float,
         epoch_minutes: float,
+        seconds_left: float,
         sections: Mapping[str, float],
     ) -> None:
         """One point for console, metrics file and tracker.
@@ -206,6 +207,7 @@ class Reporter:
             grad_norm: of the newest optimiser step, a scalar.
             learning_rate: of the optimiser step that ``place`` is in.
             epoch_minutes: what the whole epoch takes at the speed so far.
+            seconds_left: to the end of training, ``--max_steps`` and ``--max_minutes`` considered.
             sections: as of :meth:`StepTimer.read`.
         """
         self.logged_at = place.step
@@ -230,6 +232,7 @@ class Reporter:
             "learning_rate": learning_rate,
             "grad_norm": float(grad_norm),
             "epoch_minutes": epoch_minutes,
+            "seconds_left": seconds_left,
             "tokens": progress.tokens,
             "tokens_per_second": speed,
             "mfu": speed * self.flops_per_token / (self.peak_flops * self.world.world_size),
@@ -240,12 +243,12 @@ class Reporter:
         }
         log.info("%s", step_line(point, self.config.epochs))
         self.metrics.write(point)
-        hidden = ("time", "epoch", "step", "iters", "total_steps")
+        hidden = ("time", "epoch", "step", "iters", "total_steps", "seconds_left")
         self.tracker.log(
             {name: value for name, value in point.items() if name not in hidden},
             **tracker_place(place, progress),
         )
-        self.bar.update(progress.global_step, f"loss {point['loss']:.3f}")
+        self.bar.update(progress.global_step, seconds_left, f"loss {point['loss']:.3f}")
 
     def log_evaluation(self, place: Place, progress: Progress, goes_on: Callable[[], bool]) -> bool:
         """Score the held-out documents, all ranks together, and tell the result.
@@ -258,7 +261,8 @@ class Reporter:
         """
         assert self.evaluate is not None
         start = time.perf_counter()
-        result = self.evaluate(goes_on=goes_on)
+        with self.bar.phase("scoring held-out text"):
+            result = self.evaluate(goes_on=goes_on)
         # The next log line's speed is that of training.
         self._clock += time.perf_counter() - start
         if result is None:
@@ -279,12 +283,13 @@ class Reporter:
         if self.samples is None:
             return
         start = time.perf_counter()
-        self.samples.write(
-            goes_on=goes_on,
-            **tracker_place(place, progress),
-            **_place_of(place, progress),
-            tokens=progress.tokens,
-        )
+        with self.bar.phase("sampling texts"):
+            self.samples.write(
+                goes_on=goes_on,
+                **tracker_place(place, progress),
+                **_place_of(place, progress),
+                tokens=progress.tokens,
+            )
         self._clock += time.perf_counter() - start
 
 

@@ -70,5 +70,5 @@ def announce_end(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> No
     log.info("  checkpoint: %s", result.checkpoint_file)
     log.info("  metrics:    %s", result.metrics_file)
     log.info("  loss curve: %s", result.loss_curve)
-    if outcome is Outcome.STOPPED:
+    if outcome is not Outcome.DONE:
         log.info("go on with the same command and --from_resume 1")

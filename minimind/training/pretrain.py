@@ -249,7 +249,8 @@ def _run(
 
     # 12. Save, say what is where, and part; the context managers above close the rest.
     row_record.sync()
-    saver.save_and_wait()
+    with reporter.bar.phase("saving"):
+        saver.save_and_wait()
     stopped = outcome is Outcome.STOPPED
     if stopped:
         stop_flag.saved.set()

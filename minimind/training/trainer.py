@@ -16,6 +16,7 @@ from minimind.distributed.world import World
 from minimind.rundir.events import EventLog
 from minimind.telemetry.meters import StepTimer
 from minimind.telemetry.reporter import Place, Reporter
+from minimind.telemetry.time_left import TimeLeft
 from minimind.training.audit import RowRecord
 from minimind.training.epoch import Epoch, Window
 from minimind.training.profiler import StepProfiler
@@ -53,6 +54,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.timer = StepTimer(self.world.device)
+        self._time_left = self._measure_time_left()
         self._micro_seconds: deque[float] = deque(maxlen=3)
 
     @property
@@ -69,8 +71,12 @@ class Trainer:
         self.stop.drain()
         return outcome
 
+    def _measure_time_left(self) -> TimeLeft:
+        return TimeLeft(self.progress.global_step, self.schedule.total_steps, self.stop.deadline)
+
     def _train_epochs(self) -> Outcome:
         outcome = Outcome.DONE
+        self._time_left = self._measure_time_left()
         first = self.progress.epoch
         for number in range(first, self.config.epochs):
             if number > first:
@@ -115,7 +121,10 @@ class Trainer:
             if is_last:
                 with self.timer.section("optimizer"):
                     self._update(window, place)
-            self.reporter.count(window.tokens[step - window.first_step], self.progress)
+            seconds_left = self._seconds_left(window, step)
+            self.reporter.count(
+                window.tokens[step - window.first_step], self.progress, seconds_left
+            )
             self._micro_seconds.append(time.perf_counter() - micro_clock)
             self.events.beat()
             self.world.beat()
@@ -124,7 +133,7 @@ class Trainer:
             minutes = (time.perf_counter() - epoch_clock) / 60
             epoch_minutes = minutes / (step - epoch.start_step) * epoch.iters
             if self.reporter.log_is_due(step, at_end):
-                self._log(place, learning_rate, epoch_minutes)
+                self._log(place, learning_rate, epoch_minutes, seconds_left)
             if is_last and self.saver.is_due(step, at_end, writing=self.stop.writing):
                 self._save()
             # What takes long comes after the save that it would hold up.
@@ -155,6 +164,12 @@ class Trainer:
 
     def _learning_rate_of(self, global_step: int) -> float:
         return planned_rate(self.config, global_step, self.schedule.total_steps)
+
+    def _seconds_left(self, window: Window, step: int) -> float:
+        """After micro-step ``step``, whose update is taken if it was the window's last."""
+        micro_steps = window.last_step - window.first_step + 1
+        under_way = 0 if step == window.last_step else step - window.first_step + 1
+        return self._time_left.seconds(self.progress.global_step + under_way / micro_steps)
 
     def _begin_micro_batch(self, place: Place, rows: Any) -> None:
         self.row_record.write(
@@ -198,7 +213,9 @@ class Trainer:
             self.row_record.sync()
             self.saver.save()
 
-    def _log(self, place: Place, learning_rate: float, epoch_minutes: float) -> None:
+    def _log(
+        self, place: Place, learning_rate: float, epoch_minutes: float, seconds_left: float
+    ) -> None:
         """One point; the host waits for the device here."""
         self.saver.check_finite()
         losses = self.world.sum(self.step.meter.read())
@@ -211,6 +228,7 @@ class Trainer:
             grad_norm=self.step.grad_norm,
             learning_rate=learning_rate,
             epoch_minutes=epoch_minutes,
+            seconds_left=seconds_left,
             sections=self.timer.read(),
         )
 
@@ -270,7 +288,8 @@ class Trainer:
         """
         step, boundary = place.step, self.saver.boundary
         if step > self.reporter.logged_at:
-            self._log(place, self._learning_rate_of(self.progress.global_step - 1), epoch_minutes)
+            rate = self._learning_rate_of(self.progress.global_step - 1)
+            self._log(place, rate, epoch_minutes, seconds_left=0.0)
         # The line is one more than an uninterrupted run has: the next of a resumed one counts
         # the losses in it, too.
         self.saver.boundary = boundary

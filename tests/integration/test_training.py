@@ -330,6 +330,7 @@ class TestFromWeight:
 def test_max_minutes_ends_in_good_order(make_run: MakeRun) -> None:
     run = make_run("run", epochs=4000, max_minutes=0.03).complete()
     assert "time is up" in run.output
+    assert "go on with the same command and --from_resume 1" in run.output
     assert run.state()["global_step"] > 0
 
 

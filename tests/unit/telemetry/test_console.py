@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minimind.telemetry.console import logging_to_console, logging_to_file, step_line
+from minimind.telemetry.console import (
+    ProgressBar,
+    logging_to_console,
+    logging_to_file,
+    step_line,
+)
 
 POINT: dict[str, Any] = {
     "epoch": 0,
@@ -24,6 +30,7 @@ POINT: dict[str, Any] = {
     "compute_seconds": 9.0,
     "optimizer_seconds": 0.5,
     "checkpoint_seconds": 0.2,
+    "seconds_left": 3725.9,
 }
 
 log = logging.getLogger("minimind.some.module")
@@ -36,13 +43,42 @@ def test_the_line_of_the_design_document() -> None:
         "learning_rate: 0.00020000, epoch_time: 10.456min"
     )
     assert line.endswith(
-        ", tok/s: 12,346, MFU: 45.7%, data/compute/optimizer/checkpoint: 1/90/5/2%"
+        ", tok/s: 12,346, MFU: 45.7%, data/compute/optimizer/checkpoint: 1/90/5/2%, "
+        "time_left: 1h02m"
     )
 
 
 def test_gpu_fields_follow_when_there_is_a_gpu() -> None:
     point = {**POINT, "gpu_memory_peak_gb": 7.25, "gpu_utilization": 97, "gpu_temperature": 61}
-    assert step_line(point, 1).endswith("memory: 7.2GB, GPU: 97% 61°C")
+    assert step_line(point, 1).endswith("memory: 7.2GB, GPU: 97% 61°C, time_left: 1h02m")
+
+
+class Terminal(io.StringIO):
+    """What a bar believes to be one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_knows_the_time_left_and_what_the_run_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+
+    def redrawn() -> str:
+        shown.truncate(0)
+        bar._progress.refresh()
+        return shown.getvalue()
+
+    with ProgressBar(9000, 20, visible=True) as bar:
+        bar.update(21, 95.0, "loss 2.500")
+        assert "1m35s left loss 2.500" in redrawn()
+        with bar.phase("scoring held-out text"):
+            assert "scoring held-out text" in redrawn()
+        assert "training" in redrawn()
 
 
 def test_rank_0_speaks_and_the_others_only_warn(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,7 @@ def log(
         grad_norm=torch.tensor(0.5),
         learning_rate=1e-3,
         epoch_minutes=1.0,
+        seconds_left=90.0,
         sections=dict.fromkeys(SECTIONS, 0.0),
     )
 
@@ -90,14 +91,15 @@ def test_speed_is_of_the_tokens_since_the_line_before(
 ) -> None:
     reporter = make()
     for tokens in (30, 50):
-        reporter.count(tokens, Progress())
+        reporter.count(tokens, Progress(), 0.0)
     clock.now += 4
     log(reporter, 10)
-    reporter.count(50, Progress())
+    reporter.count(50, Progress(), 0.0)
     clock.now += 10
     log(reporter, 20)
     first, second = points(tmp_path / "metrics.jsonl")
     assert (first["tokens_per_second"], second["tokens_per_second"]) == (20, 5)
+    assert first["seconds_left"] == 90.0
     assert first["mfu"] == 20 * 3 / (60 * 2)
     assert (first["logits_loss"], first["aux_loss"], first["loss"]) == (2.0, 0.5, 2.5)
 
@@ -108,7 +110,7 @@ def test_an_evaluation_is_no_training_time(tmp_path: Path, clock: Clock, make: M
         return {"eval_loss": 3.0, "bits_per_byte": 1.0}
 
     reporter = make(evaluate=evaluate)
-    reporter.count(80, Progress())
+    reporter.count(80, Progress(), 0.0)
     clock.now += 1
     assert reporter.log_evaluation(Place(0, 4, 20), Progress(), lambda: True)
     clock.now += 3

@@ -36,3 +36,18 @@ def test_any_other_end_draws_it_however_long_it_takes(
     announce.announce_end(result, Outcome.DONE, StopFlag())
     announce.announce_end(result, Outcome.TIME_IS_UP, StopFlag())
     assert limits == [None, None]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_run_that_is_not_done_says_how_to_go_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    outcome: Outcome,
+) -> None:
+    monkeypatch.setattr(announce, "plot_loss_curve", lambda *files: None)
+    result = RunResult.of(TrainConfig(save_dir=str(tmp_path)), stopped=False, global_step=3)
+    with caplog.at_level("INFO"):
+        announce.announce_end(result, outcome, StopFlag())
+    said = "go on with the same command and --from_resume 1" in caplog.text
+    assert said == (outcome is not Outcome.DONE)
