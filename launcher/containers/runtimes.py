@@ -245,13 +245,23 @@ def _oci(spec: JobSpec, runtime: str, options: list[str], gpus: str) -> list[str
 
 
 def _docker(spec: JobSpec) -> list[str]:
-    # Files in the run folder must belong to the user, who may be nobody the image knows.
-    options = [f"--user={spec.user}", "--env=HOME=/tmp"] if spec.user else []
-    return _oci(spec, "docker", options, "--gpus=all")
+    return _oci(spec, "docker", _as_user(spec), "--gpus=all")
 
 
 def _podman(spec: JobSpec) -> list[str]:
-    return _oci(spec, "podman", [], "--device=nvidia.com/gpu=all")
+    # Without root's rights the user is root inside and nobody else: only this mapping has the
+    # same number on both sides. Root itself is outside who it is inside, and has no such mapping.
+    is_root = (spec.user or "0:").startswith("0:")
+    mapping = [] if is_root else ["--userns=keep-id"]
+    return _oci(spec, "podman", [*mapping, *_as_user(spec)], "--device=nvidia.com/gpu=all")
+
+
+def _as_user(spec: JobSpec) -> list[str]:
+    """Files in the run folder must belong to the user, who may be nobody the image knows.
+
+    The image's own user could not write there.
+    """
+    return [f"--user={spec.user}", "--env=HOME=/tmp"] if spec.user else []
 
 
 def _charliecloud(spec: JobSpec) -> list[str]:

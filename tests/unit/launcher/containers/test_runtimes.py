@@ -48,6 +48,19 @@ def test_apptainer_takes_a_reference_by_its_scheme(
     assert command_prefix(make_spec(image=image, container="apptainer"))[-1] == told
 
 
+def test_under_podman_a_rank_has_the_users_number_on_both_sides(
+    make_spec: Callable[..., JobSpec],
+) -> None:
+    words = command_prefix(make_spec(image="mm:1", container="podman", user="1000:100"))
+    assert {"--userns=keep-id", "--user=1000:100", "--env=HOME=/tmp"} <= set(words)
+
+
+def test_root_needs_no_mapping_of_users(make_spec: Callable[..., JobSpec]) -> None:
+    words = command_prefix(make_spec(image="mm:1", container="podman", user="0:0"))
+    assert "--user=0:0" in words
+    assert "--userns=keep-id" not in words
+
+
 def test_every_name_of_the_option_has_its_row() -> None:
     assert ("none", *RUNTIMES) == CONTAINERS
 

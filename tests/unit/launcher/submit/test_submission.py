@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "enroot": {"image": "/shared/minimind.sqsh"},
     "apptainer": {"image": "/shared/minimind.sif"},
     "docker": {"image": "minimind:1", "user": "1000:1000"},
-    "podman": {"image": "minimind:1"},
+    "podman": {"image": "minimind:1", "user": "1000:1000"},
     "charliecloud": {"image": "/shared/minimind"},
     "everything": {
         "name": "all-options",
