@@ -41,7 +41,7 @@ from benchmarks.corpus import benchmark_corpus
 from benchmarks.links import Link, Step, efficiency, exposed_seconds, ring_seconds
 from benchmarks.throughput import SIZES, speed_from_metrics
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.telemetry.flops import data_sheet_peak
+from minimind.planning.cards import data_sheet_peak
 
 GBIT = 1e9 / 8
 
@@ -182,7 +182,7 @@ def paper_rows(args: Any, cpu_micro_step: float | None) -> list[list[Any]]:
         ethernet = Link("10 Gbit/s Ethernet", args.ethernet_gbit * GBIT, args.ethernet_latency)
         add(f"{args.size}, CPU as measured", step, 16, ethernet)
     size = SIZES[args.gpu_size]
-    peak = args.gpu_peak or data_sheet_peak("H100", torch.bfloat16) or 0.0
+    peak = args.gpu_peak or data_sheet_peak("H100", "bfloat16") or 0.0
     tokens = size.max_seq_len * args.gpu_batch_size
     seconds = tokens * size.flops_per_token() / (peak * args.gpu_mfu)
     nvlink = Link("NVLink", args.nvlink_gb * 1e9, args.nvlink_latency)

@@ -47,9 +47,10 @@ from benchmarks.peak import best_rate, precisions
 from benchmarks.peers.upstream import check_clone, scratch_folder
 from minimind.data.tokenizer import tokenizer_folder
 from minimind.model import MiniMindConfig
+from minimind.planning.cards import data_sheet_peak
+from minimind.planning.flops import flops_per_token
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import available_cores
-from minimind.telemetry.flops import data_sheet_peak, flops_per_token
 
 PEERS = ("upstream", "hf", "plain")
 
@@ -271,7 +272,7 @@ def run() -> None:
     dtype = precisions(device)[-1]
     peaks = {"measured": best_rate(dtype, device)}
     if on_gpu:
-        sheet = data_sheet_peak(torch.cuda.get_device_name(), torch.bfloat16)
+        sheet = data_sheet_peak(torch.cuda.get_device_name(), "bfloat16")
         peaks |= {"data sheet": sheet} if sheet else {}
     report = Report("throughput", __doc__ or "")
     rows: list[list[Any]] = []

@@ -24,6 +24,7 @@ LAYERS = {
         "model",
         "data",
         "data.tools",
+        "planning",
         "weights.torch_file",
         "weights.origin",
         "checkpoint.state",
@@ -61,7 +62,14 @@ ENTRIES = {"launcher": ("task", "submission", "probe")}
 OUTSIDE = ("tests", "benchmarks", "tools", "docs", "docker", "slurm")
 """What the packages never import, though it lies beside them."""
 
-LIGHT = ("minimind.system", "minimind.rundir", "minimind.errors", "minimind.config")
+LIGHT = (
+    "minimind.system",
+    "minimind.rundir",
+    "minimind.errors",
+    "minimind.config",
+    "minimind.planning",
+    "minimind.model.architecture",
+)
 """A login node has the standard library and the launcher's few packages."""
 
 IN_A_JOB = ("launcher.inspect.probe",)

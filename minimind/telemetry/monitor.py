@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from minimind.system.memory import cgroup_memory
 
 GB = 1e9
 
@@ -91,45 +91,3 @@ def describe_memory(device: torch.device | str) -> str:
             note = " (cgroup limit)"
         parts.append(f"host: {free / GB:.1f} GB free of {total / GB:.1f} GB{note}")
     return "; ".join(parts) or "memory unknown"
-
-
-def cgroup_memory(
-    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> tuple[int | None, int]:
-    """The tightest memory limit on this process and what is used of it, in bytes.
-
-    Reads cgroup v2 and v1. A limit on a group also binds the groups inside of it, so that
-    every ancestor counts. ``(None, 0)``: no limit.
-    """
-    found: list[tuple[int, int]] = []
-    for folder, limit_name, usage_name in _cgroup_folders(membership, mount):
-        try:
-            limit = int((folder / limit_name).read_text())
-            found.append((limit, int((folder / usage_name).read_text())))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return min(found) if found else (None, 0)
-
-
-def _cgroup_folders(membership: Path, mount: Path) -> Iterator[tuple[Path, str, str]]:
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, inner = line.split(":", 2)
-        if controllers == "":
-            root, names = mount, ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            root = mount / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        # In a container the path may be the host's, which is not mounted here: the walk
-        # then ends at the mount point, which is the container's own group.
-        folder = root / inner.strip("/")
-        while True:
-            yield folder, *names
-            if folder == root:
-                break
-            folder = folder.parent

@@ -15,6 +15,7 @@ from torch import nn
 from minimind.checkpoint.state import Progress
 from minimind.config import TrainConfig, write_config_file
 from minimind.distributed.world import World
+from minimind.planning.flops import flops_per_token
 from minimind.rundir import env
 from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths
@@ -22,7 +23,7 @@ from minimind.rundir.metrics import points_at
 from minimind.system.jsonl import JsonLog
 from minimind.telemetry.console import ProgressBar, step_line
 from minimind.telemetry.environment import count_parameters, write_environment
-from minimind.telemetry.flops import flops_per_token, peak_flops
+from minimind.telemetry.flops import peak_flops
 from minimind.telemetry.monitor import Monitor
 from minimind.telemetry.samples import SampleWriter
 from minimind.telemetry.trackers.swanlab import start_tracker

@@ -20,7 +20,7 @@ from minimind.errors import WeightsError
 from minimind.model.architecture import Architecture
 from minimind.model.language_model import LanguageModel
 from minimind.model.layers import ATTENTION_FUNCTIONS
-from minimind.telemetry.flops import flops_per_token
+from minimind.planning.flops import flops_per_token
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import score_batch, to_device
 from minimind.training.inputs import find_weight

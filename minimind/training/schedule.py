@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from minimind.checkpoint.state import Progress, TrainState
 from minimind.config import TrainConfig
+from minimind.planning.updates import updates_of
 
 MAKE_THE_RATE = (
     "epochs",
@@ -82,9 +83,9 @@ def plan_schedule(
 
 def _total_steps(config: TrainConfig, n_rows: int, progress: Progress, per_update: int) -> int:
     """Optimiser steps of the whole run, from the place that it is at."""
-    left_here = math.ceil(max(0, n_rows - progress.rows_done) / per_update)
+    left_here = updates_of(max(0, n_rows - progress.rows_done), per_update)
     epochs_after = max(0, config.epochs - progress.epoch - 1)
-    total = progress.global_step + left_here + epochs_after * math.ceil(n_rows / per_update)
+    total = progress.global_step + left_here + epochs_after * updates_of(n_rows, per_update)
     return min(total, config.max_steps) if config.max_steps else total
 
 

@@ -1,13 +1,12 @@
 import sys
 import types
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
 from minimind.telemetry import monitor
-from minimind.telemetry.monitor import Monitor, cgroup_memory, describe_memory
+from minimind.telemetry.monitor import Monitor, describe_memory
 
 GPUS = {
     # NVML's own order: the other way round than CUDA shows them here.
@@ -102,46 +101,6 @@ def test_no_exception_escapes(monkeypatch):
     watcher = Monitor("cpu")
     monkeypatch.setattr(watcher, "_process", None)
     assert watcher.sample() == {}
-
-
-def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
-    mount = tmp_path / "mount"
-    for name, text in files.items():
-        (mount / name).parent.mkdir(parents=True, exist_ok=True)
-        (mount / name).write_text(text + "\n")
-    (tmp_path / "cgroup").write_text(membership)
-    return tmp_path / "cgroup", mount
-
-
-def test_cgroup_v2_takes_the_tightest_ancestor(tmp_path):
-    place = cgroup(
-        tmp_path,
-        "0::/slurm/job_7/step_0\n",
-        {
-            "slurm/memory.max": "max",
-            "slurm/memory.current": "1",
-            "slurm/job_7/memory.max": "2000",
-            "slurm/job_7/memory.current": "1500",
-            "slurm/job_7/step_0/memory.max": "9000",
-            "slurm/job_7/step_0/memory.current": "700",
-        },
-    )
-    assert cgroup_memory(*place) == (2000, 1500)
-
-
-def test_cgroup_v1_and_a_path_of_the_host(tmp_path):
-    place = cgroup(
-        tmp_path,
-        "9:cpu,cpuacct:/x\n4:memory:/docker/0123\n0::/\n",
-        {"memory/memory.limit_in_bytes": "4000", "memory/memory.usage_in_bytes": "10"},
-    )
-    assert cgroup_memory(*place) == (4000, 10)
-
-
-def test_no_cgroup_limit(tmp_path):
-    assert cgroup_memory(tmp_path / "absent", tmp_path) == (None, 0)
-    place = cgroup(tmp_path, "0::/a\n", {"a/memory.max": "max", "a/memory.current": "5"})
-    assert cgroup_memory(*place) == (None, 0)
 
 
 def test_memory_is_described_within_the_cgroup(monkeypatch):

@@ -20,7 +20,7 @@ from minimind.distributed.world import World
 from minimind.model import MiniMindConfig
 from minimind.model.configuration_minimind import YARN_PARAMETERS
 from minimind.model.language_model import LanguageModel
-from minimind.telemetry.flops import flops_per_token
+from minimind.planning.flops import flops_per_token
 from minimind.training.build_model import init_model, make_replica, planned_flops
 from minimind.training.evaluate import evaluate
 from minimind.training.optimizer import Optimizers
