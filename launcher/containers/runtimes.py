@@ -267,8 +267,19 @@ def _as_user(spec: JobSpec) -> list[str]:
 def _charliecloud(spec: JobSpec) -> list[str]:
     assert spec.image is not None
     binds = [f"{mount.source}:{mount.target}" for mount in mounts(spec)]
+    overlay = [] if _has_mount_points(spec.image, mounts(spec)) else ["--write-fake"]
     inside = ["--cd", inside_folder(spec), *spec.container_args, spec.image]
-    return ["ch-run", *_pairs("--bind", binds), *inside, "--"]
+    return ["ch-run", *overlay, *_pairs("--bind", binds), *inside, "--"]
+
+
+def _has_mount_points(image: str, wanted: list[Mount]) -> bool:
+    """Whether the folder ``image`` has the target of every mount.
+
+    ch-run shows it read-only, and makes a target only in a layer of memory above it. The host's
+    /tmp is seen inside with all that is in it.
+    """
+    inside = [mount.target for mount in wanted if not Path(mount.target).is_relative_to("/tmp")]
+    return all(os.path.lexists(f"{image}{target}") for target in inside)
 
 
 def _pyxis(spec: JobSpec) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,31 @@ def test_root_needs_no_mapping_of_users(make_spec: Callable[..., JobSpec]) -> No
     words = command_prefix(make_spec(image="mm:1", container="podman", user="0:0"))
     assert "--user=0:0" in words
     assert "--userns=keep-id" not in words
+
+
+@pytest.mark.parametrize(
+    "targets, there, needed",
+    [
+        (["/shared/runs/demo", "/home/me/project"], ["/shared/runs/demo"], True),
+        (["/shared/runs/demo"], ["/shared/runs/demo"], False),
+        (["/tmp/demo"], [], False),
+        (["/tmpfs/demo"], [], True),
+    ],
+)
+def test_charliecloud_makes_mount_points_that_its_image_lacks(
+    targets: list[str],
+    there: list[str],
+    needed: bool,
+    make_spec: Callable[..., JobSpec],
+    tmp_path: Path,
+) -> None:
+    for target in there:
+        (tmp_path / target[1:]).mkdir(parents=True)
+    run_dir, workdir = targets[0], targets[-1]
+    spec = make_spec(
+        image=str(tmp_path), container="charliecloud", run_dir=run_dir, workdir=workdir
+    )
+    assert ("--write-fake" in command_prefix(spec)) == needed
 
 
 def test_every_name_of_the_option_has_its_row() -> None:
