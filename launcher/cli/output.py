@@ -94,7 +94,7 @@ def runs_table(rows: list[tuple[RunState, float | None]]) -> Table:
             Text(label(run.name, run.varied)),
             Text(*state_text(run)),
             Text(run.job_id or "—"),
-            Text(",".join(run.nodes) or "—"),
+            Text(nodes_text(run)),
             str(run.attempt or "—"),
             str(run.epoch if run.epoch is not None else "—"),
             step_text(run),
@@ -112,6 +112,12 @@ def state_text(run: RunState) -> tuple[str, str]:
     if run.suspended:
         return "SUSPENDED", "yellow"
     return run.state, STYLES.get(run.state, "")
+
+
+def nodes_text(run: RunState) -> str:
+    """``n1,n3 (not n2)``: the newest attempt's nodes, and those that the job is kept from."""
+    excluded = f" (not {','.join(run.excluded)})" if run.excluded else ""
+    return (",".join(run.nodes) or "—") + excluded
 
 
 def step_text(run: RunState) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from launcher.inspect import run_state as state
 from launcher.slurm import client as slurm
+from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
+from launcher.supervise import exclusion
 from launcher.supervise.restart_policy import SEE_WHY
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
@@ -31,6 +34,7 @@ PENDING_WORDS = {
     "PartitionInactive": "the partition is inactive",
     "ReqNodeNotAvail": "a node it needs is down, drained or reserved",
     "NodeDown": "a node it needs is down",
+    "BadConstraints": "no node that it may use has all that it asks for",
     "Reservation": "its reservation has not begun, or has ended",
     "JobHeldUser": "a user holds it",
     "JobHeldAdmin": "an administrator holds it",
@@ -104,6 +108,7 @@ def explain(run: RunFolder) -> Explanation:
         attempt_line(event) + (IN_PLACE if event["attempt"] in stayed else "") for event in ended
     ]
     found.attempts += setbacks(events)
+    found.attempts += failed_nodes(events, run.job_id())
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
@@ -114,7 +119,11 @@ def explain(run: RunFolder) -> Explanation:
     if now == state.RUNNING and reason.startswith(state.HELD_LATER):
         found.advice.append(f"keep it from being held: scontrol release {run.job_id()}")
     if now in (state.PENDING, state.REQUEUED):
-        found.estimated_start = estimated_start(run.job_id() or "")
+        job_id = run.job_id() or ""
+        if out := [event["node"] for event in exclusion.left_out(events, job_id)]:
+            command = readmit(job_id, out, jobs)
+            found.advice.append(f"to let it have {','.join(out)} again: {command}")
+        found.estimated_start = estimated_start(job_id)
         if found.estimated_start:
             found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
     found.advice += advice(run, now, events)
@@ -176,6 +185,35 @@ def setbacks(events: list[Event]) -> list[str]:
         for a in attempts
         if a.went_back_from
     ]
+
+
+def failed_nodes(events: list[Event], job_id: str | None) -> list[str]:
+    """A line about each node that failed, and is or is not left out for it."""
+    out = exclusion.left_out(events, job_id)
+    found = [
+        f"{event['node']} is left out until {moment(event['until'])}: {event['reason']} "
+        f"(attempt {event.get('attempt', 0)})"
+        for event in out
+    ]
+    excluded = {event["node"] for event in out}
+    kept = {e["node"]: e["reason"] for e in events if e["event"] == Kind.NODE_KEPT}
+    return found + [
+        f"{node} failed and is not left out: {reason}"
+        for node, reason in kept.items()
+        if node not in excluded
+    ]
+
+
+def readmit(job_id: str, excluded: list[str], jobs: dict[str, JobInfo] | None) -> str:
+    """The command by which a job that waits may have nodes again that the run has left out."""
+    listed = slurm.expand_nodes((jobs or {}).get(job_id, {}).get("ExcNodeList", ""))
+    rest = ",".join(node for node in listed if node not in excluded)
+    return f"scontrol update JobId={job_id} ExcNodeList={rest}"
+
+
+def moment(seconds: float) -> str:
+    """A point in time as this machine's clock shows it."""
+    return datetime.fromtimestamp(seconds).isoformat(" ", timespec="minutes")
 
 
 def estimated_start(job_id: str) -> str | None:

@@ -10,7 +10,7 @@ from launcher.slurm import states
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import host
+from launcher.supervise import exclusion, host
 from launcher.supervise.classify import asked_to_cancel
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, ConfigError
 from minimind.rundir import causes
@@ -60,6 +60,8 @@ class RunState:
     """Who keeps a run from running that would; it goes on when they let it."""
     exit_code: int | None = None
     nodes: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    """Nodes that the run has failed on, and that its job is kept from."""
     attempt: int = 0
     epoch: int | None = None
     """Under way, counted from 1 as in the training's own lines."""
@@ -188,17 +190,19 @@ def read_state(run: RunFolder, jobs: dict[str, JobInfo] | None, records: Records
     step = max(stands_at(events) or 0, newest.get("global_step", 0))
     total = newest.get("total_steps")
     restarts = Counter(e["cause"] for e in events if e["event"] in GOES_ON)
+    job_id = next((e["job_id"] for e in reversed(events) if e["event"] == Kind.SUBMITTED), None)
     kept_by = suspension(run, jobs, events) if state == RUNNING else ""
     moves = state == RUNNING and not kept_by
     return RunState(
         name=run.name,
         state=state,
-        job_id=next((e["job_id"] for e in reversed(events) if e["event"] == Kind.SUBMITTED), None),
+        job_id=job_id,
         reason=reason,
         preparing=preparing(mine) if state == RUNNING else "",
         suspended=kept_by,
         exit_code=exit_code,
         nodes=tuple(mine[0].get("nodes", ())) if mine else (),
+        excluded=tuple(event["node"] for event in exclusion.left_out(events, job_id)),
         attempt=number,
         epoch=newest["epoch"] + 1 if "epoch" in newest else None,
         step=step,

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from launcher.slurm import states
@@ -104,21 +105,86 @@ def node_address(node: str) -> str:
     return info.get("NodeAddr") or node
 
 
-def down_nodes(nodelist: str) -> list[str]:
-    """The nodes of ``nodelist`` that are down, failed or silent."""
-    if not nodelist:
-        return []
-    bad = []
-    answer = run("scontrol", "show", "node", "--oneliner", nodelist)
-    for line in answer.stdout.splitlines():
-        info = parse_fields(line)
-        if is_down(info.get("State", "")):
-            bad.append(info.get("NodeName", "?"))
-    return bad
+@dataclass(frozen=True)
+class Node:
+    """A node as the controller has it; ``reason``: why it is in its state, if anybody said."""
+
+    name: str
+    state: str = ""
+    partitions: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+    gpus: int = 0
+    cpus: int = 0
+    memory: int = 0
+    reason: str = ""
+
+    @property
+    def is_down(self) -> bool:
+        """Down, failed or silent."""
+        return is_down(self.state)
+
+    def can_replace(self, other: Node) -> bool:
+        """Whether this node has all that a job may have ``other`` for."""
+        least = zip(self._sizes(), other._sizes(), strict=True)
+        return all(mine >= theirs for mine, theirs in least) and self.features >= other.features
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.gpus, self.cpus, self.memory
+
+
+def show_nodes(nodelist: str | None = None) -> dict[str, Node]:
+    """The nodes of ``nodelist`` by name, all without one; empty when there is no answer."""
+    if nodelist == "":
+        return {}
+    which = ("--all",) if nodelist is None else (nodelist,)
+    answer = run("scontrol", "show", "node", "--oneliner", *which)
+    nodes = map(_node, answer.stdout.splitlines())
+    return {node.name: node for node in nodes if node is not None}
+
+
+def _node(line: str) -> Node | None:
+    info = parse_fields(line)
+    if "NodeName" not in info:
+        return None
+    return Node(
+        name=info["NodeName"],
+        state=info.get("State", ""),
+        partitions=_words(info.get("Partitions", "")),
+        features=_words(info.get("AvailableFeatures", "").replace("(null)", "")),
+        gpus=count_gpus(info.get("Gres", "")),
+        cpus=leading_number(info.get("CPUTot", "")),
+        memory=leading_number(info.get("RealMemory", "")),
+        # The last field, and one that holds spaces: "gpu xid 79 [root@2026-11-30T09:35:16]".
+        reason=line.partition(" Reason=")[2].rpartition(" [")[0].strip(),
+    )
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for word in text.split(",") if word)
+
+
+def reserved_nodes(reservation: str) -> set[str]:
+    """The nodes of a reservation; empty when there is no answer."""
+    answer = run("scontrol", "show", "reservation", "--oneliner", reservation)
+    return set(expand_nodes(parse_fields(answer.stdout).get("Nodes", "")))
+
+
+def exclude_nodes(job_id: str, nodes: Iterable[str]) -> str | None:
+    """Keeps a job that waits from these nodes alone; returns Slurm's complaint, None when done.
+
+    Slurm takes that of a job which waits, or has just been requeued, and of no other.
+    """
+    answer = run("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
+    if answer.returncode == 0:
+        return None
+    return answer.stderr.strip() or f"scontrol update returned {answer.returncode}"
 
 
 def expand_nodes(nodelist: str) -> list[str]:
-    """``n[1-2]`` → ``["n1", "n2"]``."""
+    """``n[1-2]`` → ``["n1", "n2"]``; ``(null)`` is none."""
+    if nodelist in ("", "(null)"):
+        # Without a list, scontrol takes that of the job that it runs in.
+        return []
     return run("scontrol", "show", "hostnames", nodelist).stdout.split()
 
 

@@ -262,6 +262,14 @@ class Options:
     module: str = option(str, RUN, "What each rank runs ({}).", TRAIN_MODULE, key="")
     max_restarts: int = option(int, RUN, "Crashes and hangs forgiven ({}).", 3, least=0)
     max_node_failures: int = in_profile(int, 10)
+    exclude_hours: int = option(
+        int,
+        RUN,
+        "Hours that a node which failed is left out, 0: none ({}).",
+        24,
+        commands=QUEUED,
+        least=0,
+    )
     hang_timeout: int = option(int, RUN, "Seconds without a step: restart ({}).", 1800, least=1)
     signal_lead: int = in_profile(int, 120)
 

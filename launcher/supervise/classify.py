@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from launcher.slurm.parse import JobInfo, limit_seconds, parse_stamp, unanswered
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
@@ -56,7 +56,8 @@ class Evidence:
 
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
     about this attempt of ``job_id``. ``events``: this attempt's part of the event log. ``job``:
-    the controller's record. ``killed_for_hang``: the supervisor ended it itself.
+    the controller's record. ``reasons``: node → why Slurm, or a person, has set its state.
+    ``killed_for_hang``: the supervisor ended it itself.
     ``signal_lead``: seconds before its limit at which the job asked to be warned. ``time_up``:
     the supervisor stopped it at its time limit. ``restarted``: Slurm runs the job again, and
     nothing warned us before: the node of the batch script was gone.
@@ -68,6 +69,7 @@ class Evidence:
     events: tuple[Event, ...] = ()
     job: JobInfo | None = None
     down_nodes: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
     killed_for_hang: bool = False
     signal_lead: int = 0
     time_up: bool = False

@@ -83,6 +83,7 @@ def spec_of_job(run: RunFolder, train_args: list[str], environment: Mapping[str,
         python=sys.executable,
         host_python=sys.executable,
         max_restarts=_whole(environment, "MAX_CRASHES", JobSpec.max_restarts),
+        exclude_hours=_whole(environment, "EXCLUDE_HOURS", JobSpec.exclude_hours),
         hang_timeout=_whole(environment, "HANG_TIMEOUT", JobSpec.hang_timeout),
     )
 

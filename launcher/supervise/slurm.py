@@ -10,7 +10,6 @@ stop the ranks. Standard library only.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -33,7 +32,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
-from launcher.supervise import host
+from launcher.supervise import exclusion, host
 from launcher.supervise.classify import CANCEL_EVENTS, SIGNAL_SLACK, Evidence, classify
 from launcher.supervise.restart_policy import (
     may_stay,
@@ -42,6 +41,7 @@ from launcher.supervise.restart_policy import (
     worth_staying,
 )
 from launcher.supervise.supervisor import Supervisor, exit_status
+from launcher.supervise.suspects import TASK_ENDED
 from launcher.supervise.watchdog import POLL_SECONDS
 from minimind.errors import EXIT_CANCELLED, as_shell_code
 from minimind.rundir import causes, env
@@ -65,10 +65,6 @@ What keeps them may be a file server, or a site where the signal reaches nobody.
 """
 STEP_END_SECONDS = 5.0
 """How long Slurm may list a step whose srun has ended."""
-
-_TASK_ENDED = re.compile(
-    r"srun: error: .*tasks? [\d,\- ]+: (?:Exited with exit code (?P<code>\d+)|(?P<signal>\S.*))"
-)
 
 
 def once_a_node(nodes: str) -> list[str]:
@@ -103,7 +99,7 @@ class StepRanks:
 
     def broken(self) -> bool:
         log = self._run.srun_log(self._number).read_text(errors="replace")
-        ended = _TASK_ENDED.finditer(log)
+        ended = TASK_ENDED.finditer(log)
         return any(match["signal"] or int(match["code"]) != 0 for match in ended)
 
     def suspended(self, *, on_all_nodes: bool) -> str:
@@ -230,7 +226,7 @@ class SlurmJob:
             job_id=self.job_id,
             events=self._events(),
             job=slurm.show_job(self.address),
-            down_nodes=tuple(slurm.down_nodes(self.where)),
+            **_state_of(self.where),
             killed_for_hang=hung,
             signal_lead=warning_seconds(self.spec),
             now=time.time(),
@@ -244,7 +240,7 @@ class SlurmJob:
             log=self._slurm_log(began.get("log_offset", 0), number),
             job_id=began.get("job_id", ""),
             events=tuple(events),
-            down_nodes=tuple(slurm.down_nodes(",".join(began.get("nodes", [])))),
+            **_state_of(",".join(began.get("nodes", []))),
             restarted=self._restarts() > 0,
             now=time.time(),
         )
@@ -255,7 +251,8 @@ class SlurmJob:
         # A full disk may not have taken the newest one.
         on_record = bool(ended) and ended[-1]["attempt"] == self.number
         pause = max(pause, pause_in_place(ended))
-        if on_record and may_stay(ended) and self._can_stay(pause):
+        stays = on_record and may_stay(ended) and not self._must_move()
+        if stays and self._can_stay(pause):
             self._rest(pause)
             if self._cancelled_meanwhile():
                 return EXIT_CANCELLED
@@ -263,6 +260,11 @@ class SlurmJob:
                 attempt.record(self.run, Kind.RESTARTED, attempt=self.number, cause=cause)
                 return None
         return self._hand_back(cause, exit_code)
+
+    def _must_move(self) -> bool:
+        """Whether a node of this job has failed that Slurm can leave out."""
+        plan = exclusion.make_plan(self.run, self.spec, self.job_id, self.address)
+        return exclusion.must_move(self.run, plan, self.number, self.job_id)
 
     def _can_stay(self, pause: float) -> bool:
         """Whether this job has nodes and time for another attempt after ``pause`` seconds."""
@@ -297,10 +299,13 @@ class SlurmJob:
     def _hand_back(self, cause: str, exit_code: int) -> int:
         """Slurm lets a requeued job wait, two minutes on most sites, and gives its nodes away."""
         attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
+        plan = exclusion.make_plan(self.run, self.spec, self.job_id, self.address)
         complaint = self._requeue()
         if complaint is not None:
             attempt.record(self.run, Kind.REQUEUE_FAILED, attempt=self.number, reason=complaint)
             attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
+        elif not self.run.superseded(self.number) and self.run.final() is None:
+            exclusion.carry_out(self.run, plan, self.number, self.job_id, self.address)
         final = self.run.final()
         return final.exit_code if final is not None else exit_code
 
@@ -368,6 +373,15 @@ class SlurmJob:
             return False
         attempt.cancel(self.run)
         return True
+
+
+def _state_of(nodelist: str) -> dict[str, Any]:
+    """What :class:`Evidence` has of the nodes that an attempt ran on."""
+    nodes = slurm.show_nodes(nodelist).values()
+    return {
+        "down_nodes": tuple(node.name for node in nodes if node.is_down),
+        "reasons": {node.name: node.reason for node in nodes if node.reason},
+    }
 
 
 def supervise_job(run: RunFolder, spec: JobSpec, job: SlurmJob) -> int:

@@ -17,12 +17,17 @@ from launcher.supervise import attempt_log as attempt
 from launcher.supervise.classify import Evidence, classify, failed_launch
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.resume import keep_going, lost_checkpoint
+from launcher.supervise.suspects import Suspect, find_suspects
 from launcher.supervise.watchdog import Progress, Ranks, watch
 from minimind.errors import EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR, MiniMindError
 from minimind.rundir import causes
-from minimind.rundir.events import Kind
+from minimind.rundir.events import Kind, of_attempt
 from minimind.rundir.layout import OutputPaths
+from minimind.system.tail import last_lines
 from minimind.system.terminal import complain
+
+LOG_LINES = 1000
+"""Of a rank's log, from its end, that may say why it failed."""
 
 
 class CannotStart(Exception):
@@ -170,9 +175,25 @@ class Supervisor:
         if cause == causes.NODE_FAILURE:
             nodes = list(evidence.down_nodes)
             attempt.record(self.run, Kind.NODE_FAILED, attempt=number, nodes=nodes)
+        for suspect in self._suspects(number, cause, evidence):
+            attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **vars(suspect))
         reason = failed_launch(evidence.log) if cause == causes.LAUNCH_FAILED else ""
         return cause, attempt.end(
             self.run, self.spec, number, cause, evidence.exit_code, reason=reason
+        )
+
+    def _suspects(self, number: int, cause: str, evidence: Evidence) -> list[Suspect]:
+        if self.spec.cluster != "slurm":
+            return []
+        logs = self.run.rank_logs(number)
+        begun = of_attempt(self.run.events(), number)[:1]
+        nodes = begun[0].get("nodes", []) if begun else []
+        return find_suspects(
+            cause,
+            evidence,
+            nodes,
+            self.spec.gpus,
+            lambda: {rank: last_lines(log, LOG_LINES) for rank, log in logs.items()},
         )
 
 

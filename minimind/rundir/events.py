@@ -48,6 +48,10 @@ class Kind:
     SUSPENDED = "suspended"
     CONTINUED = "continued"
     NODE_FAILED = "node_failed"
+    NODE_SUSPECTED = "node_suspected"
+    NODE_EXCLUDED = "node_excluded"
+    NODE_KEPT = "node_kept"
+    NODE_ADMITTED = "node_admitted"
     RESTARTED = "restarted"
     REQUEUED = "requeued"
     REQUEUE_FAILED = "requeue_failed"
@@ -111,6 +115,9 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "cluster": is_word,
     "host": is_word,
     "what": is_word,
+    "node": is_word,
+    "certain": lambda value: isinstance(value, bool),
+    "until": is_finite,
 }
 NEEDED: Mapping[str, tuple[str, ...]] = {
     Kind.SUBMITTED: ("job_id",),
@@ -122,6 +129,10 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     Kind.REQUEUE_FAILED: ("reason",),
     Kind.SUPERVISOR_STARTED: ("pid",),
     Kind.PREPARING: ("what",),
+    Kind.NODE_SUSPECTED: ("node", "reason", "certain"),
+    Kind.NODE_EXCLUDED: ("node", "reason", "until", "job_id"),
+    Kind.NODE_KEPT: ("node", "reason"),
+    Kind.NODE_ADMITTED: ("node", "job_id"),
 }
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,23 @@ def test_node_set_down_is_a_node_failure(slurm: Lab) -> None:
     assert_whole(slurm, "downed", 150)
     assert slurm.causes("downed") == ["node_failure", "done"]
     assert "lost a node" in slurm.why("downed")
+
+
+def test_node_that_was_lost_is_left_out_of_the_next_attempt(slurm: Lab) -> None:
+    """Though it is back before the job starts again: Slurm would have taken it."""
+    replace(slurm, cluster_options=(*slurm.cluster_options, "--nodes", "3")).devcluster("up")
+    job = slurm.submit("moved", *SMALL, train=("--max_steps", "16", "--wait_at", "12"))
+    slurm.wait_for_step("moved", 12)
+    node = ("scontrol", "update", "nodename=n2")
+    slurm.command(*node, "state=down", "reason=test")
+    poll(lambda: slurm.events("moved", "node_excluded"), "the node to be left out")
+    slurm.command(*node, "state=resume")
+    assert_whole(slurm, "moved", 16)
+    nodes = [event["nodes"] for event in slurm.events("moved", "attempt_started")]
+    assert nodes == [["n1", "n2"], ["n1", "n3"]]
+    assert " ExcNodeList=n2 " in slurm.command("scontrol", "-o", "show", "job", job).stdout
+    assert "n2 is left out until " in slurm.why("moved")
+    assert slurm.state("moved")["excluded"] == ["n2"]
 
 
 @pytest.mark.parametrize("victim", ["n1", "n2"])

@@ -53,7 +53,7 @@ def read_answers(log: str) -> None:
     site = slurm.read_site()
     for partition in site.partitions.values() if site else ():
         doctor.examine_partition(partition, config, speed=100.0)
-    assert all(isinstance(node, str) for node in slurm.down_nodes("n[1-2]"))
+    assert all(isinstance(node, str) for node in slurm.show_nodes("n[1-2]"))
     slurm.node_address("n1")
     slurm.expand_nodes("n[1-2]")
     limit_seconds(log)

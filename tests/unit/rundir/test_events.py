@@ -188,7 +188,8 @@ def test_an_event_is_called_as_its_constant() -> None:
 @pytest.mark.parametrize("kind", NEEDED)
 def test_an_event_without_what_its_readers_need_is_none(kind: str) -> None:
     whole = {"time": 1.0, "event": kind, "attempt": 1, "pid": 7}
-    whole |= dict.fromkeys(("job_id", "cause", "reason", "what"), "5")
+    whole |= dict.fromkeys(("job_id", "cause", "reason", "what", "node"), "5")
+    whole |= {"certain": True, "until": 1.0}
     assert is_event(whole)
     for name in NEEDED[kind]:
         assert not is_event({key: value for key, value in whole.items() if key != name})

@@ -526,3 +526,73 @@ def test_a_folder_that_cannot_be_written_is_one_line(job: Job) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("launcher: error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def cluster(job: Job, *, update: str, **fields: str) -> None:
+    """Three nodes alike, two of which the job has; ``update``: what scontrol does with a list."""
+    nodes = "NumNodes=2 Partition=low Requeue=1 ExcNodeList=n4"
+    said = " ".join(f"{name}={value}" for name, value in fields.items())
+    node = "Gres=gpu:8 CPUTot=8 RealMemory=1 State=IDLE Partitions=low"
+    job.fake(
+        "scontrol",
+        f"""case "$*" in
+  "show job"*) echo "JobId=7 JobState=RUNNING TimeLimit=UNLIMITED {said} {nodes}" ;;
+  "show hostnames n4") echo n4 ;;
+  "show hostnames"*) echo n1; echo n2 ;;
+  "show node"*) for i in 1 2 3 4; do echo "NodeName=n$i {node}"; done ;;
+  update*Exc*) echo "$*" >> "$HERE/updates"; {update} ;;
+  requeue*) echo "$*" >> "$HERE/requeues" ;;
+esac""",
+    )
+
+
+# It saves a new step each time: restarts in a row that do not come after growing pauses.
+FAILS_ON_N2 = """
+step=$(wc -l < "$MINIMIND_EVENTS")
+echo '{"time": 1, "event": "checkpointed", "step": '$step'}' >> "$MINIMIND_EVENTS"
+echo "srun: error: n2: task 1: Exited with exit code 1" >&2
+echo "RuntimeError: boom" > "$(dirname "$SLURM_STDOUTMODE")/rank-1.log"
+exit 1"""
+
+
+def test_a_node_that_fails_alone_twice_is_left_out_of_the_next_attempt(job: Job) -> None:
+    """The first crash is tried again in place; after the second the job goes to other nodes."""
+    job.run.write_spec(replace(job.run.spec(), gpus=1))
+    cluster(job, update="exit 0")
+    job.fake("srun", FAILS_ON_N2)
+    assert job.start().returncode == 1
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["crash", "crash"]
+    assert len(job.events("restarted")) == job.requeues() == 1
+    assert (job.bin / "updates").read_text() == "update JobId=7 ExcNodeList=n2,n4\n"
+    (out,) = job.events("node_excluded")
+    assert (out["node"], out["reason"]) == ("n2", "ranks crashed there alone")
+    assert read_state(job.run, {}, Records.read(job.run)).excluded == ("n2",)
+    assert explain(job.run).attempts[-1].startswith("n2 is left out until ")
+
+
+def test_a_list_that_the_site_refuses_is_a_line_and_moves_no_job_again(job: Job) -> None:
+    job.run.write_spec(replace(job.run.spec(), gpus=1, max_restarts=9))
+    cluster(job, update="echo Access denied >&2; exit 1")
+    job.fake("srun", FAILS_ON_N2)
+    done = job.start()
+    said = "n2 failed and is not left out: Slurm refuses: Access denied"
+    assert f"launcher: warning: {said}\n" in done.stdout
+    assert said in explain(job.run).attempts
+    # Where Slurm runs the job again, on the same nodes, a crash is tried again in place as ever.
+    crashes_once = CRASH_ONCE.rstrip() + f" || {{ {FAILS_ON_N2}\n}}"
+    job.fake("srun", crashes_once)
+    assert job.start().returncode == 0
+    assert job.requeues() == 1
+
+
+@pytest.mark.parametrize("fields", [{"NumNodes": "3"}, {"ReqNodeList": "n1"}, {"Requeue": "0"}])
+def test_a_job_that_could_not_start_elsewhere_keeps_its_nodes(
+    job: Job, fields: dict[str, str]
+) -> None:
+    job.run.write_spec(replace(job.run.spec(), gpus=1, max_restarts=2))
+    cluster(job, update="exit 0", **fields)
+    job.fake("srun", FAILS_ON_N2)
+    assert job.start().returncode == 1
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["crash"] * 3
+    assert not (job.bin / "updates").exists()
+    assert job.requeues() == 0

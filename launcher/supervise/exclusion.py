@@ -1,0 +1,219 @@
+"""Which nodes a job is kept from when Slurm runs it again: those that a run has failed on.
+
+Policy is a pure function of the event log and of Slurm's records. Slurm takes the list of a job
+that waits, and of no other, so it can only change when the job is handed back. Standard library
+only.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from launcher.slurm import client as slurm
+from launcher.slurm.client import Node
+from launcher.slurm.parse import JobInfo, leading_number
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
+from launcher.supervise import attempt_log as attempt
+from minimind.rundir.events import Event, Kind, of_attempt
+
+STRIKES = 2
+"""How often a node is suspected before it is left out, where each time it may have been chance."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A node that a run is better off without. ``until``: Unix seconds."""
+
+    reason: str
+    until: float
+
+
+def failed_nodes(events: list[Event], now: float, hours: int) -> dict[str, Failed]:
+    """The nodes that failed in the last ``hours``, the newest first.
+
+    Those that are to blame for certain come before those that fell :data:`STRIKES` times.
+    """
+    since = now - 3600 * hours
+    suspected = [e for e in events if e["event"] == Kind.NODE_SUSPECTED and e["time"] > since]
+    suspected.sort(key=lambda event: -float(event["time"]))
+    certain = [event for event in suspected if event["certain"]]
+    strikes = Counter(event["node"] for event in suspected)
+    twice = [event for event in suspected if strikes[event["node"]] >= STRIKES]
+    found: dict[str, Failed] = {}
+    for event in (*certain, *twice):
+        until = float(event["time"]) + 3600 * hours
+        found.setdefault(event["node"], Failed(event["reason"], until))
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of a job's list of excluded nodes.
+
+    ``before`` is the list as it is. ``excluded``: ours, old and new. ``kept``: node that failed →
+    why it can't be left out. ``admitted``: ours that have served their time.
+    """
+
+    before: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+    excluded: Mapping[str, Failed] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    admitted: tuple[str, ...] = ()
+    requeues: bool = False
+    """Whether Slurm would run the job again."""
+
+    @property
+    def new(self) -> list[str]:
+        """The nodes that the job is kept from by this plan, and was not before."""
+        return [node for node in self.excluded if node not in self.before]
+
+
+def plan(
+    failed: Mapping[str, Failed],
+    listed: Collection[str],
+    ours: Collection[str],
+    spares: Mapping[str, Collection[str]],
+    nodes: int,
+    required: Collection[str] = (),
+) -> Plan:
+    """Leaves out what has failed, as long as the job can start without.
+
+    Args:
+        listed: the job's list now. ``ours``: what of it earlier plans have put there.
+        spares: failed node → the nodes on which the job could run without it.
+        nodes: how many the job needs.
+        required: what the job has asked for by name.
+    """
+    theirs = frozenset(listed) - frozenset(ours)
+    chosen: dict[str, Failed] = {}
+    kept: dict[str, str] = {}
+    for node, why in failed.items():
+        trial = {*chosen, node}
+        left = min(len(set(spares.get(n, ())) - theirs - trial) for n in trial)
+        if node in theirs:
+            continue
+        if node in required:
+            kept[node] = "the job asks for it by name"
+        elif left < nodes:
+            kept[node] = f"the job needs {nodes} nodes like it, and {left} would be left"
+        else:
+            chosen[node] = why
+    after = theirs | chosen.keys()
+    gone = tuple(node for node in ours if node in listed and node not in after)
+    return Plan(frozenset(listed), after, chosen, kept, gone)
+
+
+def find_spares(
+    failed: str, job: JobInfo, known: Mapping[str, Node], reserved: set[str] | None
+) -> set[str]:
+    """The nodes on which the job could run without ``failed``, whether or not they are free.
+
+    Of the partition of the job's that has the most, since all of its nodes are of one.
+
+    Args:
+        reserved: the nodes of the job's reservation, None where it has none.
+    """
+    lost = known.get(failed)
+    if lost is None:
+        return set()
+    usable = [n for n in known.values() if n != lost and n.can_replace(lost)]
+    usable = [node for node in usable if _is_usable(node, reserved)]
+    groups = (
+        {node.name for node in usable if partition in node.partitions}
+        for partition in job.get("Partition", "").split(",")
+    )
+    return max(groups, key=len)
+
+
+def _is_usable(node: Node, reserved: set[str] | None) -> bool:
+    words = {*re.split("[^A-Z_]+", node.state)}
+    if node.is_down or words & {"DRAIN", "DRAINED", "DRAINING", "INVAL", "FUTURE", "UNKNOWN"}:
+        return False
+    if reserved is not None:
+        return node.name in reserved
+    return not words & {"MAINT", "RESERVED"}
+
+
+def left_out(events: list[Event], job_id: str | None) -> list[Event]:
+    """The ``node_excluded`` events that are in force for a job."""
+    newest: dict[str, Event] = {}
+    for event in events:
+        decides = event["event"] in (Kind.NODE_EXCLUDED, Kind.NODE_ADMITTED)
+        if decides and event["job_id"] == job_id:
+            newest[event["node"]] = event
+    return [event for event in newest.values() if event["event"] == Kind.NODE_EXCLUDED]
+
+
+def make_plan(run: RunFolder, spec: JobSpec, job_id: str, address: str) -> Plan:
+    """The plan for a job of ``run``, as Slurm has it now at ``address``."""
+    events = run.events()
+    ours = [event["node"] for event in left_out(events, job_id)]
+    failed = failed_nodes(events, time.time(), spec.exclude_hours)
+    job = slurm.show_job(address) if failed or ours else None
+    if job is None:
+        return Plan()
+    known = slurm.show_nodes()
+    reservation = job.get("Reservation", "(null)").replace("(null)", "")
+    reserved = slurm.reserved_nodes(reservation) if reservation else None
+    found = plan(
+        failed,
+        slurm.expand_nodes(job.get("ExcNodeList", "")),
+        ours,
+        {node: find_spares(node, job, known, reserved) for node in failed},
+        max(spec.nodes, leading_number(job.get("NumNodes", ""))),
+        slurm.expand_nodes(job.get("ReqNodeList", "")),
+    )
+    return replace(found, requeues=job.get("Requeue") == "1")
+
+
+def must_move(run: RunFolder, plan: Plan, number: int, job_id: str) -> bool:
+    """Whether attempt ``number`` of a job ran on a failed node that can be left out.
+
+    Not where Slurm would not run the job again, nor where it has refused that before.
+    """
+    if not (plan.requeues and plan.new):
+        return False
+    events = run.events()
+    refusals = [e for e in events if e["event"] == Kind.NODE_KEPT and e.get("job_id") == job_id]
+    refused = {event["node"] for event in refusals if event.get("refused")}
+    own = of_attempt(events, number)[0].get("nodes", [])
+    return any(node in own and node not in refused for node in plan.new)
+
+
+def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str, address: str) -> None:
+    """Gives Slurm the list of a job that has just been requeued, and records what it took.
+
+    What cannot be done is said in a line: the next attempt runs on nodes as Slurm chooses.
+    """
+    for node, why in plan.kept.items():
+        _keep(run, number, node, why)
+    if plan.before == plan.after:
+        return
+    complaint = slurm.exclude_nodes(address, sorted(plan.after))
+    if complaint is not None:
+        for node in plan.new:
+            _keep(run, number, node, f"Slurm refuses: {complaint}", refused=True, job_id=job_id)
+        return
+    for node in plan.admitted:
+        attempt.record(run, Kind.NODE_ADMITTED, attempt=number, node=node, job_id=job_id)
+    for node in plan.new:
+        attempt.record(
+            run,
+            Kind.NODE_EXCLUDED,
+            attempt=number,
+            node=node,
+            job_id=job_id,
+            **vars(plan.excluded[node]),
+        )
+        attempt.say(f"launcher: {node} is left out from now on: {plan.excluded[node].reason}")
+
+
+def _keep(run: RunFolder, number: int, node: str, why: str, **values: Any) -> None:
+    attempt.record(run, Kind.NODE_KEPT, attempt=number, node=node, reason=why, **values)
+    attempt.say(f"launcher: warning: {node} failed and is not left out: {why}")

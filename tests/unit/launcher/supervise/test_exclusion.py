@@ -1,0 +1,133 @@
+"""Which nodes a job is kept from: never so many, nor such, that it could not start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from launcher.slurm.client import Node
+from launcher.supervise.exclusion import (
+    Failed,
+    failed_nodes,
+    find_spares,
+    left_out,
+    plan,
+)
+
+HOUR = 3600.0
+
+
+def suspected(node: str, hour: float, *, certain: bool = False) -> dict[str, Any]:
+    reason = "it was lost" if certain else "ranks crashed there alone"
+    event = {"event": "node_suspected", "attempt": 1, "node": node, "reason": reason}
+    return {**event, "certain": certain, "time": hour * HOUR}
+
+
+def failed(*events: dict[str, Any], hours: int = 24, now: float = 10.0) -> list[str]:
+    return list(failed_nodes(list(events), now * HOUR, hours))
+
+
+def test_once_is_enough_where_it_is_certain_and_twice_where_not() -> None:
+    lost, fell = suspected("n1", 1, certain=True), suspected("n2", 2)
+    assert failed(lost, fell) == ["n1"]
+    assert failed(fell, suspected("n3", 3)) == []
+    assert failed(lost, fell, suspected("n2", 3)) == ["n1", "n2"]
+    assert failed(lost, suspected("n4", 2, certain=True)) == ["n4", "n1"]
+
+
+def test_a_failure_is_forgotten_with_time() -> None:
+    lost = suspected("n1", 1, certain=True)
+    assert failed(lost, hours=10) == ["n1"]
+    assert failed(lost, hours=9) == []
+    assert failed(lost, hours=0) == []
+    assert failed(suspected("n2", 1), suspected("n2", 9), hours=5) == []
+    assert failed_nodes([lost], 2 * HOUR, 24) == {"n1": Failed("it was lost", 25 * HOUR)}
+
+
+def planned(
+    *nodes: str,
+    listed: Collection[str] = (),
+    ours: Collection[str] = (),
+    need: int = 2,
+    required: Collection[str] = (),
+) -> tuple[list[str], list[str], tuple[str, ...]]:
+    everything = {"n1", "n2", "n3", "n4"}
+    spares = {node: everything - {node} for node in nodes}
+    why = dict.fromkeys(nodes, Failed("it was lost", 0))
+    found = plan(why, listed, ours, spares, need, required)
+    return sorted(found.after), sorted(found.kept), found.admitted
+
+
+def test_what_failed_is_left_out_as_long_as_the_job_can_start() -> None:
+    assert planned("n2") == (["n2"], [], ())
+    assert planned("n2", "n1") == (["n1", "n2"], [], ())
+    assert planned("n2", "n1", "n3") == (["n1", "n2"], ["n3"], ())
+    assert planned("n2", need=4) == ([], ["n2"], ())
+
+
+def test_the_users_own_list_is_kept_and_counts() -> None:
+    assert planned("n2", listed=["n1"]) == (["n1", "n2"], [], ())
+    assert planned("n2", listed=["n1"], need=3) == (["n1"], ["n2"], ())
+    assert planned("n1", listed=["n1"]) == (["n1"], [], ()), "it was theirs before"
+
+
+def test_a_node_that_the_job_asks_for_is_not_left_out() -> None:
+    assert planned("n2", required=["n2"]) == ([], ["n2"], ())
+    assert planned("n1", required=["n2"]) == (["n1"], [], ())
+
+
+def test_what_has_served_its_time_is_let_in_again_and_nothing_else() -> None:
+    assert planned(listed=["n1", "n2"], ours=["n2"]) == (["n1"], [], ("n2",))
+    assert planned("n2", listed=["n2"], ours=["n2"]) == (["n2"], [], ())
+    # Somebody has emptied the list by hand meanwhile.
+    assert planned(ours=["n2"]) == ([], [], ())
+
+
+def node(name: str, state: str = "IDLE", **changes: Any) -> Node:
+    values = {"partitions": frozenset(["low"]), "gpus": 8, "cpus": 64, "memory": 1000}
+    return Node(name, state, **{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("other", "counts"),
+    [
+        (node("n2"), True),
+        (node("n2", "ALLOCATED"), True),
+        (node("n2", "IDLE+POWERED_DOWN"), True),
+        (node("n2", "DOWN*"), False),
+        (node("n2", "MIXED+DRAIN"), False),
+        (node("n2", "IDLE+RESERVED"), False),
+        (node("n2", partitions=frozenset(["high"])), False),
+        (node("n2", gpus=4), False),
+        (node("n2", memory=500), False),
+        (node("n2", features=frozenset(["a100"])), True),
+    ],
+)
+def test_a_spare_is_no_less_than_what_it_replaces(other: Node, counts: bool) -> None:
+    known = {"n1": node("n1", "DOWN"), "n2": other}
+    assert find_spares("n1", {"Partition": "low"}, known, None) == ({"n2"} if counts else set())
+
+
+def test_spares_have_the_features_of_what_they_replace() -> None:
+    known = {n.name: n for n in (node("n1", features=frozenset(["ib"])), node("n2"))}
+    assert find_spares("n1", {"Partition": "low"}, known, None) == set()
+    assert find_spares("n2", {"Partition": "low"}, known, None) == {"n1"}
+
+
+def test_spares_are_of_one_partition_and_of_the_reservation() -> None:
+    high = frozenset(["high"])
+    nodes = (node("n1"), node("n2"), node("n3"), node("n4", partitions=high))
+    known = {n.name: n for n in nodes}
+    assert find_spares("n1", {"Partition": "high,low"}, known, None) == {"n2", "n3"}
+    assert find_spares("n1", {"Partition": "low"}, known, {"n1", "n2"}) == {"n2"}
+    assert find_spares("gone", {"Partition": "low"}, known, None) == set()
+
+
+def test_a_new_job_has_a_list_of_its_own() -> None:
+    out = {"event": "node_excluded", "node": "n2", "job_id": "7", "reason": "", "until": 1.0}
+    back = {"event": "node_admitted", "node": "n2", "job_id": "7"}
+    assert left_out([out], "7") == [out]
+    assert left_out([out], "8") == []
+    assert left_out([out, back], "7") == []
