@@ -1,82 +1,146 @@
-"""Fetches MiniMind's own data sets, over HTTP, resumably."""
+"""Fetches files of data sets over HTTP, resumably, and compares their hashes with the hub's."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import re
+import shutil
 import urllib.error
-import urllib.request
+from collections.abc import Sequence
 from http.client import HTTPException, HTTPMessage
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from minimind.errors import MiniMindError
-from minimind.system.digest import sha256_of
+from minimind.data.hub import HubFile, file_url, opened, refusal
+from minimind.errors import DataError, MiniMindError
+from minimind.system.digest import READ_BYTES, sha256_of
 from minimind.system.durable import take_name, write_text_durably
 from minimind.system.ownership import create_anew, is_own_file, open_private, user_on
-
-TIMEOUT_SECONDS = 10
-"""For connecting, and for each read: without a network the command ends soon."""
+from minimind.system.terminal import size_text
 
 BLOCK_BYTES = 1 << 20
-_CHECKSUM = re.compile(r'(?:W/)?"?([0-9a-f]{64})"?')
+
+MINIMIND = "jingyaogong/minimind_dataset"
+
+
+class InterruptedDownloadError(MiniMindError):
+    """The connection was lost on the way; what has arrived is kept."""
 
 
 def dataset_url(name: str, source: str) -> str:
-    """Return where a file of MiniMind's data sets is; ``$HF_ENDPOINT`` names an HF mirror."""
+    """Where a file of MiniMind's data sets is; ``$MODELSCOPE_ENDPOINT`` names a mirror, too."""
     if source == "modelscope":
         endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://www.modelscope.cn"
         return f"{endpoint.rstrip('/')}/datasets/gongjy/minimind_dataset/resolve/master/{name}"
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return f"{endpoint.rstrip('/')}/datasets/jingyaogong/minimind_dataset/resolve/main/{name}"
+    return file_url(MINIMIND, name)
 
 
-def download(url: str, target: Path) -> str:
+def download_all(dataset: str, files: Sequence[HubFile], folder: str, target: Path) -> None:
+    """Fetch files of a data set into ``target``, each by its path below ``folder``.
+
+    Those that are there are compared with the hub's hash. A connection that is lost is taken up
+    again as long as each try brings something.
+
+    Raises:
+        MiniMindError: as :func:`download`; a file of that name holds something else, or there is
+            too little room for all of them.
+    """
+    places = [target / PurePosixPath(file.path).relative_to(folder) for file in files]
+    todo = [(f, place) for f, place in zip(files, places, strict=True) if not _is_there(f, place)]
+    for_all = sum(file.size - _arrived(place) for file, place in todo)
+    target.mkdir(parents=True, exist_ok=True)
+    _refuse_full_disk(target, for_all)
+    for number, (file, place) in enumerate(todo, len(files) - len(todo) + 1):
+        print(f"{number}/{len(files)} {place} ({size_text(file.size)})", flush=True)
+        _download_persistently(file_url(dataset, file.path), place, file.checksum)
+
+
+def _is_there(file: HubFile, place: Path) -> bool:
+    if not place.exists():
+        return False
+    if place.stat().st_size != file.size or not has_checksum(place, file.checksum):
+        raise DataError(f"{place}: is another file than the hub's; move it away, or name --out")
+    return True
+
+
+def _download_persistently(url: str, target: Path, checksum: str) -> None:
+    while True:
+        before = _arrived(target)
+        try:
+            download(url, target, checksum)
+            return
+        except InterruptedDownloadError:
+            if _arrived(target) <= before:
+                raise
+
+
+def _arrived(target: Path) -> int:
+    """Bytes of an unfinished download."""
+    try:
+        return _part(target).stat().st_size
+    except OSError:
+        return 0
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Whether a file has this SHA-256, or this SHA-1 of git (40 digits)."""
+    if len(checksum) == 64:
+        return sha256_of(path).hexdigest() == checksum
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest() == checksum
+
+
+def download(url: str, target: Path, checksum: str | None = None) -> str:
     """Fetch ``url`` into ``target`` and return its SHA-256 (hex).
 
     What has arrived is kept in ``target`` + ``.part``; the next call goes on from there if
-    the file has not changed meanwhile. A checksum that the server names is verified.
+    the file has not changed meanwhile.
+
+    Args:
+        checksum: what :func:`has_checksum` has to find; None: what the server names, if it does.
 
     Raises:
         MiniMindError: the network or the server fails, the disk is full, or the checksum
             is wrong.
     """
-    part = target.with_name(f"{target.name}.part")
+    part = _part(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_foreign(part)
-        expected = _fetch(url, part)
-        checksum = sha256_of(part).hexdigest()
-        if expected and checksum != expected:
+        named = _fetch(url, part)
+        expected = checksum or named
+        sha256 = sha256_of(part).hexdigest()
+        if expected and sha256 != expected and not has_checksum(part, expected):
             part.unlink()
-            raise MiniMindError(f"{url}: checksum {checksum} is not {expected}; start again")
+            raise MiniMindError(f"{url}: checksum {sha256} is not {expected}; start again")
         take_name(part, target)
         _note_file(part).unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
-        raise MiniMindError(f"{url}: the server says {error.code} {error.reason}") from None
+        raise refusal(url, error) from None
     except urllib.error.URLError as error:
         raise MiniMindError(f"{url}: no connection ({error.reason})") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MiniMindError(
+        raise InterruptedDownloadError(
             f"{url}: interrupted ({reason}); the same command goes on from here"
         ) from None
-    return checksum
+    return sha256
 
 
 def _fetch(url: str, part: Path) -> str | None:
-    """Complete ``part`` and return the SHA-256 that the server names, if any."""
+    """Complete ``part`` and return the checksum that the server names, if any."""
     have = part.stat().st_size if part.exists() else 0
     note = _read_note(part)
-    request = urllib.request.Request(url, headers={"User-Agent": "minimind"})
+    headers = {}
     if have and note.get("validator"):
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", note["validator"])
-    redirects = _WatchRedirects()
+        headers = {"Range": f"bytes={have}-", "If-Range": note["validator"]}
     try:
-        response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS)
+        response = opened(url, headers)
     except urllib.error.HTTPError as error:
         if error.code == 416 and note.get("size") == have:  # it was complete
             return note.get("sha256")
@@ -86,15 +150,24 @@ def _fetch(url: str, part: Path) -> str | None:
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
         size = start + int(length) if length else None
-        sha256 = redirects.sha256 or _checksum_of(response.headers)
+        _refuse_full_disk(part.parent, (size or 0) - start)
         validator = _validator(response.headers)
-        note = {"validator": validator, "size": size, "sha256": sha256}
+        note = {"validator": validator, "size": size, "sha256": response.checksum}
         write_text_durably(_note_file(part), json.dumps(note), 0o644)
         with os.fdopen(_opened(part, resumed), "ab" if resumed else "wb") as file:
             _copy(response, file, start, size)
     if size is not None and part.stat().st_size != size:
         raise OSError(f"{part.stat().st_size} of {size} bytes came")
-    return sha256
+    return note["sha256"]
+
+
+def _refuse_full_disk(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise MiniMindError(
+            f"{folder}: {size_text(n_bytes)} are still to come, and {size_text(free)} are free; "
+            "make room, name another folder with --out, or less with --max_gb"
+        )
 
 
 def _remove_foreign(part: Path) -> None:
@@ -126,36 +199,14 @@ def _copy(response: IO[bytes], file: IO[bytes], start: int, size: int | None) ->
         os.fsync(file.fileno())
 
 
-class _WatchRedirects(urllib.request.HTTPRedirectHandler):
-    """Remembers the checksum that a hub names before it sends us to its storage."""
-
-    def __init__(self) -> None:
-        self.sha256: str | None = None
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        self.sha256 = self.sha256 or _checksum_of(headers)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _checksum_of(headers: HTTPMessage) -> str | None:
-    for name in ("X-Linked-ETag", "X-Sha256"):
-        if match := _CHECKSUM.fullmatch(headers.get(name) or ""):
-            return match[1]
-    return None
-
-
 def _validator(headers: HTTPMessage) -> str | None:
     """What If-Range may hold: a strong ETag, else the date."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
 
 
 def _note_file(part: Path) -> Path:

@@ -44,7 +44,9 @@ def files_of_folder(folder: Path) -> list[Path]:
         return files_of_folder(folder / _only_split(folder))
     if (folder / SAVED).is_file():
         return _saved_files(folder)
-    found = [(path, kind) for path in _all_files(folder) if (kind := _kind(path.name))]
+    paths = list(_all_files(folder))
+    _refuse_unfinished(folder, paths)
+    found = [(path, kind) for path in paths if (kind := kind_of(path.name))]
     kinds = Counter(kind for _, kind in found)
     if len(kinds) != 1:
         listed = " and ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -104,7 +106,17 @@ def _all_files(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _kind(name: str) -> str:
+def _refuse_unfinished(folder: Path, paths: list[Path]) -> None:
+    """What :mod:`minimind.data.download` keeps of a file that has not come whole, and its note."""
+    for path in paths:
+        if path.name.endswith(".part.json") and path.with_suffix("") in paths:
+            raise DataError(
+                f"{folder}: holds an unfinished download, {path.with_suffix('').name}; repeat the "
+                f"download, or remove it and {path.name}"
+            )
+
+
+def kind_of(name: str) -> str:
     """The format that a name promises; "": it is no text."""
     if name.lower() in NO_TEXT:
         return ""

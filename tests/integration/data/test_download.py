@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minimind.cli import main
-from minimind.data import download as module
+from minimind.data import hub as module
 from minimind.data.download import dataset_url, download
 from minimind.errors import MiniMindError
 from minimind.system.process import free_port

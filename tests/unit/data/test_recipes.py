@@ -1,0 +1,35 @@
+"""The data sets known by name, and what the docs say of them."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from minimind.data.recipes import RECIPES, Recipe, recipe_of
+
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_docs_say_the_same(recipe: Recipe) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    for part in (f"| `{recipe.name}` |", f"]({recipe.page})", recipe.licence, recipe.read):
+        assert part in text
+    assert recipe.size.removesuffix(", 17,790,513 rows") in text
+    assert datetime.date.fromisoformat(recipe.read)
+
+
+def test_names() -> None:
+    assert len({recipe.name for recipe in RECIPES}) == len(RECIPES)
+    assert recipe_of("fineweb-edu") in RECIPES
+    any_set = recipe_of("datasets/lab/Words-V2.1/zh/best/")
+    assert any_set is not None
+    assert (any_set.dataset, any_set.path, any_set.name) == (
+        "lab/Words-V2.1",
+        "zh/best",
+        "Words-V2.1",
+    )
+    for name in ("datasets/lab", "datasets//words", "pretrain_hq", "images/x.png"):
+        assert recipe_of(name) is None
