@@ -46,7 +46,11 @@ from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.profiler import StepProfiler
 from minimind.training.records import prepare_records
-from minimind.training.restart import record_start, refuse_silent_restart
+from minimind.training.restart import (
+    keep_others_weights,
+    record_start,
+    refuse_silent_restart,
+)
 from minimind.training.result import RunResult
 from minimind.training.saving import Saver, find_checkpoint, open_checkpointer
 from minimind.training.schedule import plan_schedule
@@ -208,7 +212,10 @@ def _run(
 
     # 11. Train.
     resumed_at = progress.global_step if saved else None
-    # First of all: a run that dies right after this is not asked for what it puts aside.
+    if saved is not None:
+        with world.busy("looking at the weights that are there"):
+            world.on_main(partial(keep_others_weights, config, saved))
+    # Now: a run that dies right after this is not asked for what it puts aside.
     world.on_main(lambda: record_start(config, checkpointer.found_identity))
     with world.busy("putting aside what was there"):
         if saved is None:

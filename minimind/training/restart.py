@@ -9,12 +9,21 @@ import contextlib
 import logging
 from pathlib import Path
 
+import torch
+
 from minimind.checkpoint.resume import check_near_misses
-from minimind.checkpoint.store import Checkpointer, Identity
+from minimind.checkpoint.state import TrainState
+from minimind.checkpoint.store import (
+    Checkpointer,
+    Identity,
+    half_precision,
+    keep_replaced_weights,
+    steps_of_weights,
+)
 from minimind.config import TrainConfig
 from minimind.errors import WeightsError
 from minimind.rundir.events import EventLog
-from minimind.rundir.layout import OutputPaths
+from minimind.rundir.layout import OutputPaths, earlier_checkpoint
 from minimind.rundir.saved import (
     Saved,
     check_not_older,
@@ -25,7 +34,7 @@ from minimind.rundir.saved import (
     saved_on_record,
 )
 from minimind.system.durable import remove_temporaries
-from minimind.weights.torch_file import content_digest
+from minimind.weights.torch_file import content_digest, load_torch_file
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +89,39 @@ def on_record(config: TrainConfig) -> Saved | None:
     """The checkpoint that this run should find."""
     out = OutputPaths(config.save_dir)
     return saved_on_record(out, config.checkpoint_file, EventLog.from_environment().path)
+
+
+def keep_others_weights(config: TrainConfig, saved: TrainState) -> None:
+    """Keep weights where a run that goes on will write its own, unless they are its own.
+
+    Before :func:`record_start`, which makes the record in ``save_dir`` this run's.
+    """
+    file = config.weight_file
+    if file.is_file() and not (_are_of(saved, file) or _are_of_save_before(config)):
+        keep_replaced_weights(file)
+
+
+def _are_of(saved: TrainState, file: Path) -> bool:
+    try:
+        theirs = load_torch_file(file, mmap=True)
+        mine = half_precision(saved.model)
+        return theirs.keys() == mine.keys() and all(
+            torch.equal(theirs[name], mine[name]) for name in mine
+        )
+    except (WeightsError, AttributeError, TypeError, RuntimeError):
+        return False  # damaged, or no state dict
+
+
+def _are_of_save_before(config: TrainConfig) -> bool:
+    """Whether a kill between a checkpoint and its weights has left the weights before them."""
+    record = saved_on_record(OutputPaths(config.save_dir), config.checkpoint_file, None)
+    if record is None or record.step is None or not record.digest:
+        return False
+    before = earlier_checkpoint(config.checkpoint_file, record.step)
+    with contextlib.suppress(WeightsError, OSError):
+        is_mine = content_digest(before) == record.digest
+        return is_mine and steps_of_weights(config.weight_file) == record.step
+    return False
 
 
 def record_start(config: TrainConfig, found: Identity | None) -> None:

@@ -342,6 +342,9 @@ class TestCheckpoints:
         weights.write_bytes(b"those of an earlier save")
         run.complete()
         assert differences(right, torch.load(weights, weights_only=True)) == []
+        # Nobody knows whose they were.
+        kept = weights.with_suffix(".replaced.pth")
+        assert kept.read_bytes() == b"those of an earlier save"
         elsewhere = run.folder / "elsewhere"
         run.complete(save_dir=elsewhere)
         assert differences(right, torch.load(elsewhere / weights.name, weights_only=True)) == []

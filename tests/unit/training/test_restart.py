@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minimind.checkpoint.store import Identity
+from minimind.checkpoint.store import Checkpointer, Identity, steps_of_weights
 from minimind.config import TrainConfig
 from minimind.errors import ConfigError
 from minimind.rundir import env
@@ -16,12 +16,14 @@ from minimind.rundir.layout import OutputPaths
 from minimind.system.durable import temporary_name
 from minimind.training.restart import (
     find_newest,
+    keep_others_weights,
     on_record,
     record_save,
     record_start,
     refuse_silent_restart,
 )
 from minimind.weights.torch_file import content_digest
+from tests.checkpoints import train_state
 
 
 class Found:
@@ -164,3 +166,59 @@ def test_a_start_removes_what_a_killed_save_left(config: TrainConfig, tmp_path: 
     temporary_name(OutputPaths(tmp_path).saved(config.run_stem)).touch()
     record_start(config, None)
     assert [path.name for path in tmp_path.iterdir()] == ["pretrain_512.saved.json"]
+
+
+def train(config: TrainConfig, *steps: int) -> Checkpointer:
+    """Save what a run saves at ``steps``."""
+    Path(config.checkpoint_dir).mkdir(exist_ok=True)
+    saver = Checkpointer(config.checkpoint_file, config.weight_file, keep=2)
+    for step in steps:
+        saver.save(train_state(step), lambda seconds, step=step: record_save(config, step))
+        saver.wait()
+    return saver
+
+
+def replaced(config: TrainConfig) -> Path:
+    return config.weight_file.with_suffix(".replaced.pth")
+
+
+def test_a_run_that_goes_on_writes_over_its_own_weights(tmp_path: Path) -> None:
+    config = make(tmp_path)
+    train(config, 3, 4)
+    keep_others_weights(config, train_state(4))
+    assert not replaced(config).exists()
+    # As an older version left it: nothing on record.
+    OutputPaths(config.save_dir).saved(config.run_stem).unlink()
+    keep_others_weights(config, train_state(4))
+    assert not replaced(config).exists()
+
+
+def test_weights_that_a_kill_left_a_save_behind_are_its_own(tmp_path: Path) -> None:
+    config = make(tmp_path)
+    saver = train(config, 3)
+    earlier = config.weight_file.read_bytes()
+    saver.save(train_state(4), lambda seconds: None)
+    saver.wait()
+    config.weight_file.write_bytes(earlier)
+    keep_others_weights(config, train_state(4))
+    assert not replaced(config).exists()
+
+
+def test_a_run_that_goes_on_keeps_the_weights_of_another(tmp_path: Path) -> None:
+    theirs = make(tmp_path)
+    train(theirs, 50)
+    mine = TrainConfig(save_dir=theirs.save_dir, checkpoint_dir=str(tmp_path / "elsewhere"))
+    keep_others_weights(mine, train_state(7))
+    assert steps_of_weights(replaced(mine)) == 50
+    train(mine, 8)
+    assert steps_of_weights(replaced(mine)) == 50
+    assert steps_of_weights(mine.weight_file) == 8
+
+
+@pytest.mark.parametrize("content", [b"of another program", b""])
+def test_weights_that_nobody_can_read_are_kept(tmp_path: Path, content: bytes) -> None:
+    config = make(tmp_path)
+    train(config, 4)
+    config.weight_file.write_bytes(content)
+    keep_others_weights(config, train_state(4))
+    assert replaced(config).read_bytes() == content
