@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def _records(
     lines = _Lines(text)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        number = lines.read + 1
+        number = lines.begin_row()
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, BadRow(number, f"invalid CSV: {error}", lines.beginning)
+            yield number, lines.bad_row(number, error)
             continue
         if not row:
             continue
@@ -67,24 +68,50 @@ def _records(
 
 
 class _Lines:
-    """Counts lines; the header was the first."""
+    """Counts lines, the header being the first, and gives those of a bad row again.
+
+    A quote that nobody closes takes all lines up to the next quote, or :data:`MAX_LINE_BYTES`, for
+    one field: only its own line is a bad row then, and those behind it are read as rows.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
-        self.read = 1
-        self._last = ""
+        self._read = 1
+        self._row: list[str] = []
+        self._size = 0
+        self._again: deque[str] = deque()
 
     @property
     def beginning(self) -> str:
-        """Of the line that was read last."""
-        return preview(self._last.encode("utf-8", "surrogateescape"))
+        """Of the row."""
+        return preview(
+            "".join(self._row[:1])[: 4 * chunks.PREVIEW_CHARS].encode("utf-8", "surrogateescape")
+        )
+
+    def begin_row(self) -> int:
+        """The number of the line on which the next row begins."""
+        self._row, self._size = [], 0
+        return self._read + 1
+
+    def bad_row(self, number: int, error: csv.Error) -> BadRow:
+        """What the reader says against the row, whose other lines it then gets once more."""
+        reason, others = f"invalid CSV: {error}", self._row[1:]
+        if others:
+            reason = f"invalid CSV: a quote that opens on line {number} is not closed"
+        self._again.extendleft(reversed(others))
+        self._read -= len(others)
+        return BadRow(number, reason, self.beginning)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        self._last = self._text.readline(chunks.MAX_LINE_BYTES)
-        if not self._last:
+        if self._row and self._size > chunks.MAX_LINE_BYTES:
+            raise csv.Error("the row is too long")
+        line = self._again.popleft() if self._again else self._text.readline(chunks.MAX_LINE_BYTES)
+        if not line:
             raise StopIteration
-        self.read += 1
-        return self._last
+        self._read += 1
+        self._row.append(line)
+        self._size += len(line)
+        return line

@@ -178,10 +178,27 @@ def test_bad_delimited_rows_have_the_lines_they_begin_on(tmp_path: Path) -> None
     ]
 
 
-def test_an_open_quote_does_not_swallow_the_rest_quietly(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.csv", 'id,text\n1,a\n2,"b\n3,c\n')
-    assert good(path) == ["a"]
-    assert bad_rows(path) == [(3, "invalid CSV: unexpected end of data")]
+@pytest.mark.parametrize(
+    "behind",
+    ["", '4,"d"\n', '4,"d"x\n', '4,"d\ne"\n', f"4,{'x' * 50_000}\n" * 3],
+    ids=["end of file", "next quote", "another fault", "two lines", "limit"],
+)
+def test_an_open_quote_costs_its_own_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: str
+) -> None:
+    monkeypatch.setattr(chunks, "MAX_LINE_BYTES", 100_000)
+    path = written(tmp_path / "a.csv", f'id,text\n1,a\n2,"b\n3,c\n{behind}')
+    rest = written(tmp_path / "b.csv", f"id,text\n1,a\n3,c\n{behind}")
+    assert good(path) == good(rest)
+    assert bad_rows(path)[0] == (3, "invalid CSV: a quote that opens on line 3 is not closed")
+    assert bad_rows(path)[1:] == [(line + 1, reason) for line, reason in bad_rows(rest)]
+    (first, *_) = (row for row in read_texts(path) if isinstance(row, BadRow))
+    assert first.preview == '2,"b'
+
+
+def test_many_open_quotes_are_read_in_linear_time(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "id,text\n" + '1,"a ""b"" c\n' * 20_000)
+    assert len(bad_rows(path)) == 20_000
 
 
 def test_a_field_longer_than_csv_takes_by_itself(tmp_path: Path) -> None:
