@@ -229,13 +229,8 @@ def _check_offsets(batch: Any) -> None:
     Raises:
         ArrowInvalid: it is damaged.
     """
-    pa = pyarrow()
     for column in batch.columns:
-        if pa.types.is_string(column.type):
-            column = column.view(pa.binary())  # whether it is UTF-8, each row says
-        elif pa.types.is_large_string(column.type):
-            column = column.view(pa.large_binary())
-        column.validate(full=True)
+        _as_bytes(column).validate(full=True)  # whether it is UTF-8, each row says
 
 
 def _column(schema: Any, field: str) -> str:
@@ -271,24 +266,62 @@ def _to_python(values: Any) -> list[Any]:
     try:
         return values.to_pylist()
     except UnicodeDecodeError:
-        return _as_bytes(values)
+        return [_row(values.slice(number, 1)) for number in range(len(values))]
 
 
-def _as_bytes(values: Any) -> list[Any]:
-    """What holds text that is no UTF-8: the rows' reader says of which row."""
+def _row(value: Any) -> Any:
+    """The only value of a part, whose text may be no UTF-8, however deep: its reader says so."""
+    try:
+        return value.to_pylist()[0]
+    except UnicodeDecodeError:
+        return _surrogates(_as_bytes(value).to_pylist()[0])
+
+
+def _as_bytes(values: Any) -> Any:
+    """The same memory, with bytes where there is text."""
     pa = pyarrow()
-    if not isinstance(values, pa.RecordBatch):
-        return _without_encoding(values).to_pylist()
-    columns = [_without_encoding(column) for column in values.columns]
-    return pa.RecordBatch.from_arrays(columns, names=values.schema.names).to_pylist()
+    if isinstance(values, pa.RecordBatch):
+        columns = [_as_bytes(column) for column in values.columns]
+        return pa.RecordBatch.from_arrays(columns, names=values.schema.names)
+    kind = _without_encoding(values.type)
+    return values if kind == values.type else values.view(kind)
 
 
-def _without_encoding(column: Any) -> Any:
+def _without_encoding(kind: Any) -> Any:
+    """The type of the same memory, with bytes where ``kind`` has text."""
     pa = pyarrow()
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.large_binary()) if any(is_(column.type) for is_ in kinds) else column
+    types = pa.types
+    plain = (
+        (types.is_string, pa.binary),
+        (types.is_large_string, pa.large_binary),
+        (types.is_string_view, pa.binary_view),
+    )
+    for is_text, as_bytes in plain:
+        if is_text(kind):
+            return as_bytes()
+    inner = _without_encoding
+    if types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, inner(kind.value_type), kind.ordered)
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(inner(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(inner(kind.key_type), inner(kind.item_type))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(inner(kind.value_type)), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(inner(kind.value_type)))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(inner(kind.value_type)))
+    return kind
+
+
+def _surrogates(value: Any) -> Any:
+    """Bytes as text that becomes these bytes again."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, dict):
+        return {_surrogates(key): _surrogates(each) for key, each in value.items()}
+    return [_surrogates(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _paths(fields: Any) -> Iterator[str]:

@@ -104,6 +104,32 @@ def test_text_that_is_no_utf8_is_one_bad_row(tmp_path: Path, kind: str) -> None:
         assert [row.text for row in found if not isinstance(row, BadRow)] == ["a", "c"]
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("shape", ["list", "large list", "struct", "list of structs", "map"])
+def test_nested_text_that_is_no_utf8_is_one_bad_row(tmp_path: Path, kind: str, shape: str) -> None:
+    broken = pa.StringArray.from_buffers(
+        3, pa.py_buffer(b"\0\0\0\0\x01\0\0\0\x03\0\0\0\x04\0\0\0"), pa.py_buffer(b"ab\xffc")
+    )
+    each = pa.array([0, 1, 2, 3], pa.int32())
+    wide = each.cast(pa.int64())
+    nested = {
+        "list": lambda: pa.ListArray.from_arrays(each, broken),
+        "large list": lambda: pa.LargeListArray.from_arrays(wide, broken),
+        "struct": lambda: pa.StructArray.from_arrays([broken], ["a"]),
+        "list of structs": lambda: pa.ListArray.from_arrays(
+            each, pa.StructArray.from_arrays([broken], ["a"])
+        ),
+        "map": lambda: pa.MapArray.from_arrays(each, pa.array(["k"] * 3), broken),
+    }[shape]()
+    path = WRITERS[kind](tmp_path / "a", pa.table({"text": ["x", "y", "z"], "more": nested}))
+    found = list(read_rows(path, whole=True))
+    (bad,) = (row for row in found if isinstance(row, BadRow))
+    assert bad.line == 2
+    assert bad.reason.startswith("invalid UTF-8 at byte ")
+    assert [row.text for row in found if not isinstance(row, BadRow)] == ["x", "z"]
+    assert [row.line for row in read_rows(path, "more") if isinstance(row, BadRow)] == [1, 2, 3]
+
+
 def test_whole_rows_keep_their_other_fields(tmp_path: Path) -> None:
     day = datetime.date(2026, 11, 30)
     table = pa.table({"text": ["a"], "day": [day], "n": [[{"b": b"\xff"}]], "raw": [b"ok"]})
