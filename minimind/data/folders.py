@@ -20,10 +20,13 @@ log = logging.getLogger(__name__)
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """What ``save_to_disk`` writes beside the text."""
 
+PREPARED = "dataset_info.json"
+"""What ``datasets`` writes beside a data set that it has prepared."""
+
 NO_TEXT = {
     SAVED,
     SAVED_SPLITS,
-    "dataset_info.json",
+    PREPARED,
     "dataset_infos.json",
     "license.txt",
     "readme.txt",
@@ -31,6 +34,7 @@ NO_TEXT = {
 }
 """Names of files that describe a data set."""
 
+_BY_PRODUCT = re.compile(r"cache-[0-9a-f]{10,}.*\.arrow")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|test|validation|valid|val|dev|eval)(?=$|[-_./])")
 
 
@@ -46,7 +50,8 @@ def files_of_folder(folder: Path) -> list[Path]:
         return _saved_files(folder)
     paths = list(_all_files(folder))
     _refuse_unfinished(folder, paths)
-    found = [(path, kind) for path in paths if (kind := kind_of(path.name))]
+    texts = (path for path in paths if not _is_by_product(path))
+    found = [(path, kind) for path in texts if (kind := kind_of(path.name))]
     kinds = Counter(kind for _, kind in found)
     if len(kinds) != 1:
         listed = " and ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -104,6 +109,11 @@ def _all_files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _is_by_product(path: Path) -> bool:
+    """Whether ``datasets`` keeps there what it has made of a prepared data set, beside it."""
+    return _BY_PRODUCT.match(path.name) is not None and (path.parent / PREPARED).is_file()
 
 
 def _refuse_unfinished(folder: Path, paths: list[Path]) -> None:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from minimind.data.folders import files_of_folder
 from minimind.data.formats.registry import format_of
-from minimind.data.hub_cache import cached_dataset, hub_cache, looks_like_dataset
+from minimind.data.hub_cache import (
+    cached_dataset,
+    datasets_cache,
+    hub_cache,
+    looks_like_dataset,
+)
 from minimind.errors import DataError
 from minimind.system.text import is_utf8
 
@@ -115,7 +120,8 @@ def _check_file(path: str) -> None:
         if Path(path).parts[-3:-1] == ("data", "sample"):
             hint = "run 'minimind data sample' to make it"
         elif looks_like_dataset(path):
-            hint = f"nor is a data set of that name in {hub_cache()}; check --data_path"
+            caches = f"{hub_cache()} or {datasets_cache()}"
+            hint = f"nor is a data set of that name in {caches}; check --data_path"
         raise DataError(f"{path}: no such file; {hint}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None

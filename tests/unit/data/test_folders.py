@@ -129,9 +129,44 @@ def test_saved_files_are_those_of_the_folder(tmp_path: Path) -> None:
 
 def test_a_data_set_that_is_not_cached(hub: Path) -> None:
     with pytest.raises(
-        DataError, match=r"other/set: no such file; nor is a data set .* in .*/hub;"
+        DataError, match=r"other/set: no such file; nor is a data set .* in .*/hub or .*/datasets;"
     ):
         find_files(["other/set"])
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What ``load_dataset("owner/TinyStories")`` leaves, with the result of a ``map``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    cache = tmp_path / "datasets" / "owner___tiny_stories"
+    return make(
+        cache,
+        "default/0.0.0/f54c09/tiny_stories-train.arrow",
+        "default/0.0.0/f54c09/cache-0a1b2c3d4e5f6a7b_00000_of_00002.arrow",
+        "default/0.0.0/f54c09/dataset_info.json",
+        "default/0.0.0/aa.incomplete/dataset_info.json",
+    )
+
+
+def test_a_data_set_that_the_datasets_library_has_prepared(prepared: Path) -> None:
+    train = ["tiny_stories-train.arrow"]
+    for name in ("", "/default", "/*train*", "/default/*train*"):
+        assert names(f"owner/TinyStories{name}") == train
+    make(prepared, "zh/0.0.0/f54c09/dataset_info.json", "zh/0.0.0/f54c09/a.arrow")
+    with pytest.raises(DataError, match=r"several times in .* \(default, zh\); name one conf"):
+        find_files(["owner/TinyStories"])
+    assert names("owner/TinyStories/zh") == ["a.arrow"]
+    assert names("owner/TinyStories/default") == train
+
+
+def test_the_cache_of_the_datasets_library_lies_in_its_home(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_DATASETS_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert names("owner/TinyStories") == ["tiny_stories-train.arrow"]
 
 
 def test_messages_name_the_link_not_what_is_behind_it(hub: Path) -> None:
