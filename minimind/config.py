@@ -46,11 +46,10 @@ NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
 FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
 UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
 DEVICE: Check = (
-    lambda v: (
-        v in ("", "cpu", "cuda") or (v.startswith("cuda:") and v[5:].isdecimal() and len(v) < 10)
-    ),
-    "must be cuda, cuda:N or cpu",
+    lambda v: not v or re.fullmatch(r"[a-z][a-z0-9_]*(:[0-9]{1,4})?", v) is not None,
+    "must be a device as torch names it, such as cpu, cuda, cuda:1, mps, xpu or npu",
 )
+DEVICE_HELP = "cpu, cuda, cuda:N, mps, xpu, npu …, as torch names it (default: an accelerator if there is one)"
 LONGEST_NAME = 150
 """Bytes of ``--save_weight``. A file system takes 255, and size, step and a temporary file's
 host and process are added."""
@@ -244,13 +243,11 @@ class TrainConfig:
         (lambda v: 0 <= v < 2**31, "must be between 0 and 2147483647"),
     )
 
-    device: str = option(
-        "", "machine", "cuda, cuda:N or cpu (default: cuda if there is one)", DEVICE
-    )
+    device: str = option("", "machine", DEVICE_HELP, DEVICE)
     dtype: Literal["bfloat16", "float16", "float32"] = option(
         "bfloat16",
         "machine",
-        "autocast precision; weights and optimiser stay in float32 (and so does all on a CPU without bfloat16)",
+        "autocast precision; weights and optimiser stay in float32 (and so does all on a CPU without bfloat16; a GPU without it takes float16)",
     )
     compile: Literal["auto", "on", "off"] = option(
         "auto",

@@ -49,7 +49,7 @@ class RankState:
     rng: dict[str, Any]
     """As of ``rng_state``."""
     meter: torch.Tensor
-    """As of ``LossMeter.snapshot``: float64 [3]."""
+    """As of ``LossMeter.snapshot``: [3]."""
     grad_norm: torch.Tensor
     """Of the newest optimiser step, a scalar."""
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from minimind.checkpoint.state import TrainState, is_checkpoint, step_of
+from minimind.distributed.device import finish_copies, page_locks
 from minimind.errors import WeightsError
 from minimind.rundir.layout import checkpoints_of, earlier_checkpoint, earlier_checkpoints
 from minimind.system.durable import (
@@ -140,7 +141,7 @@ class Checkpointer:
         self._staging = used
         if any(copy.is_pinned() for copy in used.values()):
             # Copies from a GPU are only under way; training may not go on before they are done.
-            torch.cuda.synchronize()
+            finish_copies()
         return staged
 
     def _copy(self, value: Any, used: dict[Any, torch.Tensor]) -> Any:
@@ -331,8 +332,8 @@ class Checkpointer:
 
 
 def host_buffer(tensor: torch.Tensor) -> torch.Tensor:
-    """Memory on the CPU for a copy of ``tensor``: page-locked for a GPU's, which is far faster."""
-    if tensor.is_cuda:
+    """Memory on the CPU for a copy of ``tensor``: page-locked where that is far faster."""
+    if page_locks(tensor.device):
         try:
             return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         except RuntimeError as error:

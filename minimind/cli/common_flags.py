@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minimind.config import DEVICE, DEVICE_HELP
 from minimind.errors import ConfigError
 from minimind.system.command_line import Parser
 
@@ -27,7 +28,7 @@ def add_weight_flags(parser: Parser, weight: bool = True) -> None:
 
 
 def add_device_flag(parser: Parser) -> None:
-    parser.flag("device", default="", help="cuda, cuda:N or cpu (default: cuda if there is one)")
+    parser.flag("device", default="", help=DEVICE_HELP)
 
 
 def add_json_flag(parser: Parser) -> None:
@@ -40,7 +41,6 @@ def find_device(wanted: str) -> Any:
     Raises:
         ConfigError: it is not there, or no device at all.
     """
-    from minimind.config import DEVICE
     from minimind.distributed.device import pick_device
 
     check, complaint = DEVICE

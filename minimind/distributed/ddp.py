@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from minimind.distributed.device import ddp_device_ids
 from minimind.distributed.world import World
 
 
@@ -15,5 +16,6 @@ def wrap(model: nn.Module, world: World) -> nn.Module:
     # Rotary tables are computed, not learned: nothing to broadcast.
     buffers = [name for name, _ in model.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, buffers)
-    device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        model, device_ids=ddp_device_ids(world.device), gradient_as_bucket_view=True
+    )

@@ -191,10 +191,11 @@ def init_distributed_mode(wanted_device: str) -> Iterator[World]:
     if place is None or not distributed:
         yield World(rank=0, world_size=1, local_rank=0, device=device)
         return
+    exchange = process_group_backend(device)
     timeout = collective_timeout(os.environ)
     store, _, _ = next(rendezvous(place.init_method, place.rank, place.world_size, timeout=timeout))
     dist.init_process_group(
-        process_group_backend(device),
+        exchange,
         store=dist.PrefixStore("default_pg", store),
         rank=place.rank,
         world_size=place.world_size,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from minimind.distributed.device import random_state_kept
 from minimind.errors import ConfigError, require
 from minimind.inference.decoding import continue_rows
 from minimind.inference.sampling import Sampling, TextStream
@@ -60,8 +61,7 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        cuda = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), torch.inference_mode():
+        with random_state_kept(device), torch.inference_mode():
             torch.manual_seed(seed)
             if isinstance(model, LanguageModel):
                 output = continue_rows(

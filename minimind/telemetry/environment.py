@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from minimind import __version__
-from minimind.distributed.device import device_name
+from minimind.distributed.device import device_name, toolkit_versions
 from minimind.distributed.world import World
 from minimind.system.durable import write_text_durably
 from minimind.system.process import available_cores
@@ -42,8 +42,7 @@ def write_environment(path: Path, world: World, **facts: Any) -> None:
         "torch": torch.__version__,
         "transformers": importlib.metadata.version("transformers"),
         "minimind": __version__,
+        **toolkit_versions(),
     }
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
     content = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     write_text_durably(path, content)

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from minimind.distributed.device import synchronize
+from minimind.distributed.device import device_name, multiplies_in_tf32, synchronize
 from minimind.planning.cards import data_sheet_peak
 
 
@@ -31,9 +31,9 @@ def peak_flops(device: torch.device | str, dtype: torch.dtype | str) -> tuple[fl
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     assert isinstance(dtype, torch.dtype)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        tf32 = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    if device.type != "cpu":
+        name = device_name(device)
+        tf32 = multiplies_in_tf32(device, dtype)
         peak = data_sheet_peak(name, _name_of(dtype), tf32)
         unit = "TF32" if tf32 else _name_of(dtype)
         if peak is not None:
@@ -55,7 +55,7 @@ def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     ``threads`` only tells one measurement from another.
     """
     budget = 0.2
-    sizes = [512, 1024, 2048, 4096, 8192] if device.type == "cuda" else [384, 768, 1536]
+    sizes = [384, 768, 1536] if device.type == "cpu" else [512, 1024, 2048, 4096, 8192]
     rate = 0.0
     start = time.perf_counter()
     for size in sizes:

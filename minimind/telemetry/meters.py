@@ -6,11 +6,12 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.profiler import record_function
 
-from minimind.distributed.device import synchronize
+from minimind.distributed.device import sum_dtype, synchronize, timing_events
 
 SECTIONS = ("data", "compute", "optimizer", "checkpoint")
 
@@ -18,19 +19,21 @@ SECTIONS = ("data", "compute", "optimizer", "checkpoint")
 class LossMeter:
     """Sums losses on the device, so that reading them is the only host sync.
 
-    Each sum has three values, in float64, of this rank: cross-entropy (nats), aux loss
-    weighted with scored tokens, and the number of scored tokens. The micro-steps of the
-    optimiser step under way are kept apart, so that they can be dropped with it.
+    Each sum has three values, in float64 (float32 where a device has no other), of this rank:
+    cross-entropy (nats), aux loss weighted with scored tokens, and the number of scored tokens.
+    The micro-steps of the optimiser step under way are kept apart, so that they can be dropped
+    with it.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.complete = torch.zeros(3, dtype=torch.float64, device=device)
+        self.complete = torch.zeros(3, dtype=sum_dtype(device), device=device)
         self.window = torch.zeros_like(self.complete)
 
     def add(self, loss_sum: torch.Tensor, aux_loss: torch.Tensor, targets: torch.Tensor) -> None:
         """Add one micro-step: scalars, still on the device."""
+        dtype = self.window.dtype
         self.window += torch.stack(
-            (loss_sum.double(), aux_loss.double() * targets, targets.double())
+            (loss_sum.to(dtype), aux_loss.to(dtype) * targets, targets.to(dtype))
         )
 
     def close_window(self, *, taken: bool) -> None:
@@ -41,18 +44,18 @@ class LossMeter:
 
     def read(self) -> torch.Tensor:
         """The sums since the last read, on the CPU, and start again: waits for the device."""
-        total = (self.complete + self.window).cpu()
+        total = (self.complete + self.window).cpu().double()
         self.complete = torch.zeros_like(self.complete)
         self.window = torch.zeros_like(self.window)
         return total
 
     def snapshot(self) -> torch.Tensor:
-        """What a checkpoint keeps at an optimiser-step boundary: float64 [3]."""
+        """What a checkpoint keeps at an optimiser-step boundary: [3]."""
         return self.complete.clone()
 
     def restore(self, complete: torch.Tensor) -> None:
         """Go back to a :meth:`snapshot`."""
-        self.complete = complete.to(self.complete.device, torch.float64).clone()
+        self.complete = complete.to(self.complete.dtype).to(self.complete.device).clone()
         self.window = torch.zeros_like(self.window)
 
 
@@ -60,13 +63,13 @@ class LossMeter:
 class StepTimer:
     """Where the seconds of a step go, by section.
 
-    On CUDA the sections that queue kernels are timed with events, which are read only at
-    a log line, when the device is synchronised anyway. A profiler sees the sections by name.
+    On an accelerator the sections that queue kernels are timed with its events, which are read
+    only at a log line, when it is synchronised anyway. A profiler sees the sections by name.
     """
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0.0))
-    _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+    _events: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def section(self, name: str) -> Iterator[None]:
@@ -74,8 +77,9 @@ class StepTimer:
             yield from self._timed(name)
 
     def _timed(self, name: str) -> Iterator[None]:
-        if self.device.type == "cuda" and name in ("compute", "optimizer"):
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        queues = name in ("compute", "optimizer")
+        if queues and (events := timing_events(self.device)) is not None:
+            begin, end = events
             begin.record()
             yield
             end.record()

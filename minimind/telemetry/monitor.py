@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import torch
 
+from minimind.distributed.device import device_name, management_ids, memory_left, memory_used
 from minimind.system.memory import cgroup_memory
 
 GB = 1e9
@@ -25,9 +26,9 @@ class Monitor:
         self._process = psutil.Process()
         self._nvml: Any = None
         self._handle: Any = None
-        if self._device.type == "cuda":
-            with contextlib.suppress(Exception):
-                self._nvml, self._handle = _find_gpu(self._device)
+        with contextlib.suppress(Exception):
+            if ids := management_ids(self._device):
+                self._nvml, self._handle = _find_gpu(*ids)
 
     def sample(self) -> dict[str, float]:
         """What there is of these: ``host_memory_gb`` (resident, this process),
@@ -37,11 +38,9 @@ class Monitor:
         values: dict[str, float] = {}
         with contextlib.suppress(Exception):
             values["host_memory_gb"] = self._process.memory_info().rss / GB
-        if self._device.type == "cuda":
-            with contextlib.suppress(Exception):
-                values["gpu_memory_gb"] = torch.cuda.memory_allocated(self._device) / GB
-                peak = torch.cuda.max_memory_reserved(self._device)
-                values["gpu_memory_peak_gb"] = peak / GB
+        with contextlib.suppress(Exception):
+            if used := memory_used(self._device):
+                values["gpu_memory_gb"], values["gpu_memory_peak_gb"] = (n / GB for n in used)
         if self._handle is not None:
             nvml, handle = self._nvml, self._handle
             with contextlib.suppress(Exception):
@@ -52,16 +51,13 @@ class Monitor:
         return values
 
 
-def _find_gpu(device: torch.device) -> tuple[Any, Any]:
-    """NVML and its handle of the GPU that CUDA calls ``device``."""
+def _find_gpu(uuid: str, address: str) -> tuple[Any, Any]:
+    """NVML and its handle of the GPU with this UUID, or else at this PCI address."""
     import pynvml
 
-    properties: Any = torch.cuda.get_device_properties(device)
     pynvml.nvmlInit()
     with contextlib.suppress(Exception):
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
-    domain, bus = properties.pci_domain_id, properties.pci_bus_id
-    address = f"{domain:08x}:{bus:02x}:{properties.pci_device_id:02x}.0"
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)
     return pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(address)
 
 
@@ -72,14 +68,12 @@ def describe_memory(device: torch.device | str) -> str:
     """
     device = torch.device(device)
     parts = []
-    if device.type == "cuda":
-        with contextlib.suppress(Exception):
-            free, total = torch.cuda.mem_get_info(device)
-            name = torch.cuda.get_device_name(device)
-            reserved = torch.cuda.memory_reserved(device)
+    with contextlib.suppress(Exception):
+        if left := memory_left(device):
+            free, total, held = left
             parts.append(
-                f"{name}: {free / GB:.1f} GB free of {total / GB:.1f} GB, "
-                f"{reserved / GB:.1f} GB held by this process"
+                f"{device_name(device)}: {free / GB:.1f} GB free of {total / GB:.1f} GB, "
+                f"{held / GB:.1f} GB held by this process"
             )
     with contextlib.suppress(Exception):
         memory = psutil.virtual_memory()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import nn
 from minimind.checkpoint.state import TrainState
 from minimind.config import AUTO, DEFAULT_BATCH_SIZE, TrainConfig
 from minimind.data.mixture import Plan
-from minimind.distributed.device import synchronize
+from minimind.distributed.device import measures_peaks, memory_left, peak_memory_of, synchronize
 from minimind.distributed.world import World
 from minimind.errors import OutOfMemoryError
 from minimind.training.evaluate import to_device
@@ -73,13 +72,12 @@ def settle_batch_size(
     def step(size: int) -> float:
         return seconds_of_step(model, plan, size, world.device, autocast)
 
-    if world.device.type == "cuda":
+    if measures_peaks(world.device):
         optimizer = ADAM_BYTES * sum(p.numel() for p in model.parameters())
-        free = torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
-        room = min(world.gather(SHARE_OF_MEMORY * free - optimizer))
-        peak = partial(peak_memory, step, world.device)
+        free, _, held = memory_left(world.device) or (0, 0, 0)
+        room = min(world.gather(SHARE_OF_MEMORY * (free + held) - optimizer))
         size, why = (
-            largest(sizes, lambda n: max(world.gather(peak(n))), room),
+            largest(sizes, lambda n: max(world.gather(peak_memory(step, world.device, n))), room),
             "the largest that fits",
         )
     else:
@@ -183,12 +181,10 @@ def seconds_of_step(
 
 def peak_memory(step: Callable[[int], float], device: torch.device, rows: int) -> float:
     """Bytes of GPU memory at the peak of a micro-step; infinite if it ran out of memory."""
-    torch.cuda.reset_peak_memory_stats(device)
     try:
-        step(rows)
+        return float(peak_memory_of(lambda: step(rows), device))
     except torch.OutOfMemoryError:
         return float("inf")
-    return float(torch.cuda.max_memory_allocated(device))
 
 
 def memory_is_ample() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from minimind.data.tokenize.cache import cache_folder, user_cache
+from minimind.distributed.device import device_name
 from minimind.system.ownership import lets_others_rename, own_folder
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ def _home(cache: Path) -> Path:
 
 def _processor(device: torch.device) -> str:
     """A short name of the kind of processor that code is compiled for."""
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        kind = device_name(device)
     else:
         # ATEN_CPU_CAPABILITY can have torch use less than there is: code for the one crashed when
         # it was run for the other.

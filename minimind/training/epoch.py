@@ -10,6 +10,7 @@ from minimind.config import TrainConfig
 from minimind.data.dataloader import make_loader
 from minimind.data.mixture import Plan
 from minimind.data.sampler import SkipBatchSampler
+from minimind.distributed.device import page_locks
 from minimind.distributed.world import World
 from minimind.training.schedule import Schedule
 
@@ -68,7 +69,7 @@ class Epoch:
             plan,
             self._sampler,
             num_workers=config.num_workers,
-            pin_memory=world.device.type == "cuda",
+            pin_memory=page_locks(world.device),
             fixed_shape=fixed_shape,
         )
 

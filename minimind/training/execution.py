@@ -13,7 +13,15 @@ import torch
 
 from minimind.checkpoint.state import Execution, TrainState
 from minimind.config import FLEX_HEAD_SIZE, TrainConfig
-from minimind.distributed.device import cpu_has_bfloat16
+from minimind.distributed.device import (
+    autocast_takes,
+    block_attention_pays,
+    compiling_pays,
+    cpu_has_bfloat16,
+    device_name,
+    has_bfloat16,
+    has_block_attention,
+)
 from minimind.distributed.world import World
 from minimind.errors import ConfigError
 
@@ -33,11 +41,6 @@ In bfloat16: in float32 the fused kernel is the faster one. The scores grow with
 row; docs/performance.md has both side by side.
 """
 
-
-FLEX_CAPABILITY = (8, 0)
-"""CUDA compute capability from which compiled block attention is taken (Ampere): it needs
-bfloat16 or float16 tensor cores and the shared memory that its kernels are laid out for."""
-
 FLEX_TOKENS = 512
 """Shortest row for which compiled block attention beats the fused kernel on a GPU.
 
@@ -56,22 +59,48 @@ def check_machine(config: TrainConfig, device: torch.device) -> None:
     missing = missing_for_compile(device.type)
     if config.compile == "on" and missing:
         raise ConfigError(f"--compile on needs {missing}; install it, or use --compile off")
-    if config.attention == "flex_attention" and device.type == "cpu":
+    if config.attention == "flex_attention" and not has_block_attention(device.type):
+        where = "a CPU" if device.type == "cpu" else f"{device.type} devices"
         raise ConfigError(
-            "--attention flex_attention cannot train on a CPU; leave it out, or name another"
+            f"--attention flex_attention cannot train on {where}; leave it out, or name another"
         )
 
 
-def choose_dtype(config: TrainConfig, device: torch.device) -> str:
-    """``--dtype``, but float32 for bfloat16 on a CPU that would only emulate it.
+def choose_dtype(config: TrainConfig, world: World, saved: TrainState | None = None) -> str:
+    """``--dtype``, but another one for bfloat16 on a device that would only emulate it.
 
-    Emulated, a bfloat16 matrix product takes longer than a float32 one: a quarter longer with
-    AVX-512, fifty times as long with AVX2 (docs/performance.md).
+    Emulated on a CPU, a bfloat16 matrix product takes longer than a float32 one: a quarter longer
+    with AVX-512, fifty times as long with AVX2 (docs/performance.md). GPUs from before Ampere have
+    tensor cores for float16 alone.
     """
-    if device.type == "cpu" and config.dtype == "bfloat16" and not cpu_has_bfloat16():
+    device = world.device
+    if config.dtype != "bfloat16":
+        return config.dtype
+    if device.type == "cpu":
+        if cpu_has_bfloat16():
+            return config.dtype
         log.info("--dtype bfloat16: this CPU has no bfloat16 instructions, float32 is faster here")
         return "float32"
-    return config.dtype
+    if saved and saved.execution and _was_asked_alike(saved, config, device):
+        return saved.execution.dtype
+    if all(world.gather(has_bfloat16(device))):
+        return config.dtype
+    if all(world.gather(autocast_takes(device, torch.float16))):
+        log.info(
+            "--dtype bfloat16: not all of the GPUs (%s here) have it, so float16 with loss scaling",
+            device_name(device),
+        )
+        return "float16"
+    log.info(
+        "--dtype bfloat16: torch has no mixed precision for %s, so float32", device_name(device)
+    )
+    return "float32"
+
+
+def _was_asked_alike(saved: TrainState, config: TrainConfig, device: torch.device) -> bool:
+    """Whether a checkpoint's run was left the same choice of precision on such a device."""
+    same_kind = saved.execution is not None and saved.execution.device == device.type
+    return same_kind and saved.config.get("dtype") == config.dtype
 
 
 def choose_execution(
@@ -100,7 +129,7 @@ def choose_execution(
     if config.compile != "auto":
         compiles = config.compile == "on"
     else:
-        pays = device != "cpu" or planned_flops >= CPU_COMPILE_FLOPS
+        pays = compiling_pays(device) or (device == "cpu" and planned_flops >= CPU_COMPILE_FLOPS)
         wanted = kept.compile if kept else pays
         able = all(world.gather(missing is None))
         if wanted and not able:
@@ -137,11 +166,9 @@ def matrix_products_pay(device: str, dtype: str, max_seq_len: int) -> bool:
 
 def flex_pays(device: torch.device, dtype: str, config: TrainConfig) -> bool:
     """Whether compiled block attention, which skips what documents do not share, is a gain."""
-    if device.type != "cuda" or dtype == "float32" or config.max_seq_len < FLEX_TOKENS:
+    if dtype == "float32" or config.max_seq_len < FLEX_TOKENS:
         return False
-    if config.head_size < FLEX_HEAD_SIZE:
-        return False
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= FLEX_CAPABILITY
+    return config.head_size >= FLEX_HEAD_SIZE and block_attention_pays(device)
 
 
 def missing_for_compile(device: str) -> str | None:

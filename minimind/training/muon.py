@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minimind.distributed.device import cpu_has_bfloat16
+from minimind.distributed.device import has_bfloat16
 from minimind.training.eager import EagerOptimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -79,11 +79,7 @@ class Muon(EagerOptimizer):
 
 def product_dtype(device: torch.device) -> torch.dtype:
     """bfloat16, whose precision is enough here, where the device has it in hardware."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = cpu_has_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from minimind.distributed.device import autocast_takes
 from minimind.errors import ConfigError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -18,12 +19,18 @@ def autocast_context(
     """The context of the forward pass. float32 needs none; it is reusable.
 
     Raises:
-        ConfigError: float16 on a CPU, whose gradients would need a scaler that CPUs lack.
+        ConfigError: float16 on a CPU, whose gradients would need a scaler that CPUs lack; or
+            what a plug-in's device has no autocast for.
     """
     if dtype == "float32":
         return contextlib.nullcontext()
     if dtype == "float16" and device.type == "cpu":
         raise ConfigError("--dtype float16 needs a GPU; use bfloat16 or float32 on a CPU")
+    if not autocast_takes(device, DTYPES[dtype]):
+        raise ConfigError(
+            f"--dtype {dtype}: torch has no such mixed precision on {device.type} devices; "
+            "use --dtype float32"
+        )
     return torch.autocast(device.type, dtype=DTYPES[dtype])
 
 

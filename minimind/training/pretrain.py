@@ -129,7 +129,7 @@ def _run(
 
     # 5. Mixed precision.
     check_machine(config, world.device)
-    dtype = choose_dtype(config, world.device)
+    dtype = choose_dtype(config, world, saved)
     autocast = autocast_context(world.device, dtype)
     scaler = make_scaler(world.device, dtype)
 

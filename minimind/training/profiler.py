@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from minimind.distributed.device import kernel_times
 from minimind.telemetry.meters import SECTIONS
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,8 @@ class StepProfiler:
         self._folder = folder
         self._device = device
         activities = [ProfilerActivity.CPU]
-        if device.type == "cuda":
-            activities.append(ProfilerActivity.CUDA)
+        if activity := kernel_times(device.type):
+            activities.append(getattr(ProfilerActivity, activity))
         self._profile: profile | None = profile(
             activities=activities,
             schedule=schedule(wait=SKIPPED_MICRO_STEPS, warmup=1, active=micro_steps, repeat=1),
@@ -137,7 +138,7 @@ def summary(events: Iterable[Any], micro_steps: int, device: str) -> str:
     Args:
         events: ``key_averages()`` of a torch profile.
         micro_steps: how many it covers.
-        device: ``cuda`` reads kernel times, anything else operator times.
+        device: its kind; without kernel times of it operator times are read.
     """
     per_step = 1e3 / micro_steps
     sections: dict[str, float] = {}
@@ -146,7 +147,8 @@ def summary(events: Iterable[Any], micro_steps: int, device: str) -> str:
         if event.key in SECTIONS:
             sections[event.key] = event.cpu_time_total / 1e6
         elif not event.key.startswith(("ProfilerStep", "Optimizer.")):
-            own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+            kernels = kernel_times(device) is not None
+            own = event.self_device_time_total if kernels else event.self_cpu_time_total
             rows.append(Row(event.key, own / 1e6, event.count))
     kinds: dict[str, float] = defaultdict(float)
     for row in rows:

@@ -588,7 +588,7 @@ def test_without_page_locked_memory_a_copy_from_a_gpu_takes_plain_memory(monkeyp
         return real(*args, **kwargs)
 
     monkeypatch.setattr(torch, "empty", refuse)
-    of_gpu = SimpleNamespace(is_cuda=True, shape=(2, 3), dtype=torch.float64)
+    of_gpu = SimpleNamespace(device=torch.device("cuda"), shape=(2, 3), dtype=torch.float64)
     buffer = host_buffer(of_gpu)
     assert (buffer.shape, buffer.dtype, buffer.is_pinned()) == ((2, 3), torch.float64, False)
     assert asked == [True, False]

@@ -177,15 +177,76 @@ class TestPrecision:
     @pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
     def test_bfloat16_where_the_cpu_has_it(self, monkeypatch, instructions):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
-        assert choose_dtype(TrainConfig(), CPU) == "bfloat16"
+        assert choose_dtype(TrainConfig(), OneRank()) == "bfloat16"
 
     def test_float32_where_it_would_be_emulated_in_one_line(self, monkeypatch, caplog):
         monkeypatch.setattr(
             torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False}
         )
         with caplog.at_level(logging.INFO):
-            assert choose_dtype(TrainConfig(), CPU) == "float32"
+            assert choose_dtype(TrainConfig(), OneRank()) == "float32"
         assert caplog.messages == [
             "--dtype bfloat16: this CPU has no bfloat16 instructions, float32 is faster here"
         ]
-        assert choose_dtype(TrainConfig(), torch.device("cuda")) == "bfloat16"
+
+
+class Accelerators:
+    """Ranks that each have an accelerator; the first of them is this one's."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, monkeypatch, bfloat16=(True,), float16=True):
+        self.bfloat16 = list(bfloat16)
+        self.asked = 0
+        monkeypatch.setattr(execution, "has_bfloat16", lambda device: self.bfloat16[0])
+        monkeypatch.setattr(execution, "autocast_takes", lambda device, dtype: float16)
+        monkeypatch.setattr(execution, "device_name", lambda device: "Tesla V100-SXM2-32GB")
+
+    def gather(self, value):
+        self.asked += 1
+        return self.bfloat16 if self.asked == 1 else [value]
+
+
+class TestPrecisionOnAnAccelerator:
+    def test_bfloat16_where_all_ranks_have_it(self, monkeypatch):
+        assert choose_dtype(TrainConfig(), Accelerators(monkeypatch, [True, True])) == "bfloat16"
+
+    @pytest.mark.parametrize("has", [[False], [True, False]])
+    def test_else_float16_with_the_scaler_in_one_line(self, monkeypatch, caplog, has):
+        with caplog.at_level(logging.INFO):
+            assert choose_dtype(TrainConfig(), Accelerators(monkeypatch, has)) == "float16"
+        assert caplog.messages == [
+            "--dtype bfloat16: not all of the GPUs (Tesla V100-SXM2-32GB here) have it, so float16 "
+            "with loss scaling"
+        ]
+
+    def test_else_float32(self, monkeypatch, caplog):
+        world = Accelerators(monkeypatch, [False], float16=False)
+        with caplog.at_level(logging.INFO):
+            assert choose_dtype(TrainConfig(), world) == "float32"
+        assert caplog.messages == [
+            "--dtype bfloat16: torch has no mixed precision for Tesla V100-SXM2-32GB, so float32"
+        ]
+
+    @pytest.mark.parametrize("asked", ["float16", "float32"])
+    def test_another_dtype_is_taken_as_asked(self, monkeypatch, asked):
+        assert choose_dtype(TrainConfig(dtype=asked), Accelerators(monkeypatch, [False])) == asked
+
+    def test_a_resume_keeps_what_its_run_had(self, monkeypatch):
+        saved = checkpoint(execution.Execution("cuda", "bfloat16", False, "sdpa"))
+        assert choose_dtype(TrainConfig(), Accelerators(monkeypatch, [False]), saved) == "bfloat16"
+        of_cpu = checkpoint(execution.Execution("cpu", "float32", False, "sdpa"))
+        assert choose_dtype(TrainConfig(), Accelerators(monkeypatch, [False]), of_cpu) == "float16"
+
+
+def test_other_accelerators_do_not_compile_by_themselves():
+    world = SimpleNamespace(device=torch.device("xpu", 0), gather=lambda value: [value])
+    made = choose(MUCH, world=world, max_seq_len=FLEX_TOKENS)
+    assert (made.device, made.compile, made.attention) == ("xpu", False, "sdpa")
+    assert choose(MUCH, world=world, compile="on").compile
+
+
+def test_block_attention_is_refused_where_torch_has_none():
+    check_machine(TrainConfig(attention="flex_attention"), torch.device("xpu"))
+    with pytest.raises(ConfigError, match="cannot train on mps devices; leave it out"):
+        check_machine(TrainConfig(attention="flex_attention"), torch.device("mps"))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from minimind.distributed import device
 from minimind.training import muon
 from minimind.training.muon import Muon, orthogonalize, product_dtype
 
@@ -92,7 +93,7 @@ def test_a_zero_gradient_moves_nothing():
 
 @pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_emulated_bfloat16_is_avoided(monkeypatch, has, dtype):
-    monkeypatch.setattr(muon, "cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: has)
     assert product_dtype(torch.device("cpu")) == dtype
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
     assert product_dtype(torch.device("cuda")) == dtype

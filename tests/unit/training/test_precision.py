@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from minimind.checkpoint.resume import must_fit
-from minimind.errors import WeightsError
-from minimind.training.precision import make_scaler, restore_scaler
+from minimind.errors import ConfigError, WeightsError
+from minimind.training import precision
+from minimind.training.precision import autocast_context, make_scaler, restore_scaler
 
 CPU = torch.device("cpu")
 
@@ -40,3 +41,13 @@ def test_a_scale_is_of_no_use_to_a_dtype_that_needs_none() -> None:
 def test_half_a_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError), must_fit(tmp_path):
         restore_scaler(make_scaler(CPU, "float16"), {"scale": 1.0})
+
+
+def test_what_a_plug_in_has_no_autocast_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "autocast_takes", lambda device, dtype: False)
+    with pytest.raises(ConfigError) as raised:
+        autocast_context(torch.device("xpu"), "float16")
+    assert str(raised.value) == (
+        "--dtype float16: torch has no such mixed precision on xpu devices; use --dtype float32"
+    )
+    autocast_context(torch.device("xpu"), "float32")
