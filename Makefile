@@ -52,6 +52,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m tools.check_layers
+	$(BIN)/python -m tools.check_devices
 	git ls-files '*.sh' '*.sbatch' .ci/run | xargs --no-run-if-empty $(BIN)/shellcheck
 	$(BIN)/hadolint docker/Dockerfile
 
