@@ -36,6 +36,9 @@ SIGNAL_SLACK = 65
 CANCEL_EVENTS = (Kind.CANCEL_REQUESTED, Kind.CANCEL_WITHDRAWN, Kind.SUBMITTED)
 """The newest counts: who submits a run again takes the cancel back."""
 
+NODE_FAILED = "Node failure on"
+"""How srun says that a node of its step is lost."""
+
 _CANCELLED_AT = re.compile(
     r"\*\*\* (?P<what>JOB|STEP) (?P<id>\S+) ON \S+ CANCELLED AT \S+?"
     # 25.05 and newer name the signal where they know no reason: "DUE to SIGNAL Terminated".
@@ -112,7 +115,8 @@ def classify(evidence: Evidence) -> str:
     """The cause of an attempt's end, one of :mod:`minimind.rundir.causes`."""
     named = {event.get("event") for event in evidence.events}
     code = evidence.exit_code
-    if Kind.FINISHED in named or code == 0:
+    # Where the job outlives a node, srun calls the end of the step that was on it a success.
+    if Kind.FINISHED in named or (code == 0 and NODE_FAILED not in evidence.log):
         return DONE
     if asked_to_cancel(evidence.events):
         return CANCELLED
@@ -136,7 +140,7 @@ def classify(evidence: Evidence) -> str:
 def _slurm_says(evidence: Evidence) -> str | None:
     notices = slurm_causes(evidence.log, evidence.job_id)
     due = " ".join(reason for _, reason in notices)
-    if "NODE FAIL" in due or "Node failure on" in evidence.log or evidence.down_nodes:
+    if "NODE FAIL" in due or NODE_FAILED in evidence.log or evidence.down_nodes:
         return NODE_FAILURE
     if "PREEMPTION" in due:
         return PREEMPTED

@@ -63,6 +63,11 @@ CASES = [
         Evidence(75, log=BATCH.format(" DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS")),
     ),
     ("node_failure", Evidence(143, log="srun: error: Node failure on n2\n")),
+    ("node_failure", Evidence(0, log="srun: error: Node failure on n2\n")),
+    (
+        "done",
+        Evidence(0, log="srun: error: Node failure on n2\n", events=saw("started", "finished")),
+    ),
     ("node_failure", Evidence(1, down_nodes=("n2",))),
     ("cancelled", Evidence(75, log=BATCH.format(""), job=RUNNING | {"JobState": "COMPLETING"})),
     # The notice went into a file of the user's own.
