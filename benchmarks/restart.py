@@ -4,6 +4,9 @@ Two ranks on two nodes of the development cluster, which lets a requeued job wai
 default. One rank is killed once the run has saved; measured is the time from there to the first
 optimizer step after it, and what of it went into what. `--old` measures another version beside this
 one, through a Python that imports it. The caches are warm: each version has had a run before.
+
+`--fault node` sets down one of three nodes instead: a job that goes on with the two that are left
+(`--min-nodes 2`) beside one that Slurm runs again on three.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +45,18 @@ FLAGS = {**SIZES["256x4"], "device": "cpu", "batch_size": 4, "log_interval": 1, 
 SAVE_EVERY = 10
 SECONDS_TARGET = 15.0
 SHARE_TARGET = 1 / 8
+NODE_SHARE_TARGET = 1 / 5
 WAIT_SECONDS = 600.0
 BASE_PORT = 15800
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of the comparison: whose launcher, with which options, meets which fault."""
+
+    python: str
+    options: tuple[str, ...]
+    break_it: Callable[[Cluster, Path], None]
 
 
 class Cluster:
@@ -67,23 +81,23 @@ class Cluster:
         place = ("--folder", str(self.folder / "slurm"))
         self.command(sys.executable, str(REPOSITORY / "slurm" / "devcluster"), *words, *place)
 
-    def submit(self, python: str, name: str) -> Path:
-        """Submits a run of the version that ``python`` imports; returns its folder."""
+    def submit(self, arm: Arm, name: str) -> Path:
+        """Submits a run of the version that the arm's Python imports; returns its folder."""
         flags = {**FLAGS, "data_path": self.data, "cache_dir": self.cache}
         flags |= {"save_interval": SAVE_EVERY, "accumulation_steps": 1}
         words = [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
-        place = ("--partition", "low", "--nodes", "2", "--gpus", "1", "--runs-dir", str(self.runs))
-        self.command(python, "-m", "launcher", "submit", "--name", name, *place, "--", *words)
+        place = ("--partition", "low", "--gpus", "1", "--runs-dir", str(self.runs), *arm.options)
+        self.command(arm.python, "-m", "launcher", "submit", "--name", name, *place, "--", *words)
         return self.runs / name
 
 
 @contextlib.contextmanager
-def cluster(work: Path, delay: int) -> Iterator[Cluster]:
+def cluster(work: Path, nodes: int, delay: int) -> Iterator[Cluster]:
     # munged wants folders above its socket that everyone can enter.
     work.chmod(0o755)
     data = benchmark_corpus(work)[0]
     found = Cluster(work, data, work / "cache")
-    options = ("--nodes", "2", "--gpus", "1", "--requeue-delay", str(delay))
+    options = ("--nodes", str(nodes), "--gpus", "1", "--requeue-delay", str(delay))
     found.devcluster("up", *options, "--base-port", str(BASE_PORT))
     try:
         yield found
@@ -91,15 +105,24 @@ def cluster(work: Path, delay: int) -> Iterator[Cluster]:
         found.devcluster("down")
 
 
-def measure(place: Cluster, python: str, name: str) -> dict[str, float]:
-    """Kills a rank of a run that has saved; the seconds to its next step, and their parts."""
-    run = place.submit(python, name)
+def kill_a_rank(place: Cluster, run: Path) -> None:
+    os.kill(rank_process(run, 1), signal.SIGKILL)
+
+
+def set_a_node_down(place: Cluster, run: Path) -> None:
+    """As an administrator does; its slurmd lives, and the cluster takes it back at once."""
+    place.command("scontrol", "update", "nodename=n3", "state=down", "reason=benchmark")
+
+
+def measure(place: Cluster, arm: Arm, name: str) -> dict[str, float]:
+    """Breaks a run that has saved; the seconds to its next step, and their parts."""
+    run = place.submit(arm, name)
     points, events = run / "out" / "metrics.jsonl", run / "events.jsonl"
     try:
         _wait(lambda: _last_step(points) >= SAVE_EVERY + SAVE_EVERY // 2, "the first steps")
         load = os.getloadavg()[0]
         died_at = time.time()
-        os.kill(rank_process(run, 1), signal.SIGKILL)
+        arm.break_it(place, run)
         _wait(lambda: _first_point(points, events), "a step after it")
         return {**_parts(points, events, died_at), "load": load}
     finally:
@@ -174,30 +197,50 @@ def _wait(condition: Callable[[], Any], what: str) -> None:
 def run() -> None:
     parser = make_parser("restart", __doc__, "--old /clones/old/.venv/bin/python --repeats 5")
     parser.add_argument("--old", default="", metavar="PYTHON", help="of the version beside it")
+    parser.add_argument("--fault", choices=("rank", "node"), default="rank")
     parser.add_argument("--requeue_delay", type=int, default=120, help="seconds, of the cluster")
     args = parser.parse_args()
-    pythons = {**({"old": args.old} if args.old else {}), "new": sys.executable}
+    by_node = args.fault == "node"
+    arms = node_arms() if by_node else rank_arms(args.old)
     report = Report("restart", __doc__ or "")
-    with work_folder(args.work_dir) as work, cluster(work, args.requeue_delay) as place:
+    nodes = 3 if by_node else 2
+    with work_folder(args.work_dir) as work, cluster(work, nodes, args.requeue_delay) as place:
         count = 0
 
         def once(name: str) -> Mapping[str, Any]:
             nonlocal count
             count += 1
-            return measure(place, pythons[name], f"{name}-{count}")
+            return measure(place, arms[name], f"{name}-{count}")
 
         say("a run that fills the caches")
         once("new")
-        runs = alternate(list(pythons), once, args.repeats)
+        runs = alternate(list(arms), once, args.repeats)
     report.add(parts_table(runs))
     new = spread(runs["new"], "total").median
-    line = verdict(new, SECONDS_TARGET, at_most=True, unit=" s")
-    report.add(f"From the death to the next step: {line}.")
+    if not by_node:
+        line = verdict(new, SECONDS_TARGET, at_most=True, unit=" s")
+        report.add(f"From the death to the next step: {line}.")
     if "old" in runs:
         share = new / spread(runs["old"], "total").median
-        report.add(f"Of the old one's: {verdict(share, SHARE_TARGET, at_most=True)}.")
+        target = NODE_SHARE_TARGET if by_node else SHARE_TARGET
+        report.add(f"Of the old one's: {verdict(share, target, at_most=True)}.")
     report.data["runs"] = runs
     report.publish(args)
+
+
+def rank_arms(old: str) -> dict[str, Arm]:
+    """This version, and the one that the Python ``old`` imports."""
+    pythons = {**({"old": old} if old else {}), "new": sys.executable}
+    return {name: Arm(p, ("--nodes", "2"), kill_a_rank) for name, p in pythons.items()}
+
+
+def node_arms() -> dict[str, Arm]:
+    """A job that loses its nodes with the one, which is the older way, and a job that does not."""
+    size = ("--nodes", "3")
+    return {
+        "old": Arm(sys.executable, size, set_a_node_down),
+        "new": Arm(sys.executable, (*size, "--min-nodes", "2"), set_a_node_down),
+    }
 
 
 def parts_table(runs: Mapping[str, list[Mapping[str, Any]]]) -> str:
