@@ -103,9 +103,8 @@ def explain(run: RunFolder) -> Explanation:
         found.summary = f"suspended: {who}" if who else found.summary
         found.summary = found.summary or preparing(of_attempt(events, newest))
     ended = [event for event in events if event["event"] == Kind.ATTEMPT_ENDED]
-    stayed = {e.get("attempt") for e in events if e["event"] == Kind.RESTARTED}
     found.attempts = [
-        attempt_line(event) + (IN_PLACE if event["attempt"] in stayed else "") for event in ended
+        attempt_line(event) + aftermath(of_attempt(events, event["attempt"])) for event in ended
     ]
     found.attempts += setbacks(events)
     found.attempts += failed_nodes(events, run.job_id())
@@ -175,6 +174,16 @@ def attempt_line(event: Event) -> str:
         f"attempt {event['attempt']} {causes.described(event['cause'])} "
         f"at step {event.get('step', 0)}{status}{f' ({reason})' if reason else ''}"
     )
+
+
+def aftermath(mine: list[Event]) -> str:
+    """The nodes that an attempt has lost, and that the job was kept, by its own events."""
+    lost = [node for e in mine if e["event"] == Kind.NODE_FAILED for node in e.get("nodes", ())]
+    text = f" ({','.join(lost)})" if lost else ""
+    for event in mine:
+        if event["event"] == Kind.RESTARTED:
+            text += IN_PLACE + (f" on {','.join(event['nodes'])}" if "nodes" in event else "")
+    return text
 
 
 def setbacks(events: list[Event]) -> list[str]:

@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from launcher.slurm.parse import leading_number
+from launcher.spec.elastic import allocated_nodes, keeps_nodes
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import sbatch_parameters
 from launcher.spec.run_folder import RunFolder
@@ -77,7 +78,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     asked = sbatch_parameters(spec)
     others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
     ignored = " ".join(number.name.removeprefix("SIG") for number in IGNORED_BY_BATCH_SHELL)
-    ours = {
+    ours: dict[str, Any] = {
         **asked,
         "gpus_per_node": spec.gpus if spec.request_gpus else None,
         "wckey": None,
@@ -94,6 +95,10 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
             **{name: value for name, value in others.items() if value is not None},
         },
     }
+    if keeps_nodes(spec):
+        ours["nodes"] = allocated_nodes(spec)
+        # Slurm takes a lost node out of the job, and ends the step that was on it, not the job.
+        ours["additional_parameters"]["no-kill"] = True
     return with_site_options(ours, spec.sbatch)
 
 

@@ -43,6 +43,8 @@ class JobSpec(Options):
     max_no_progress: int = 3
     max_false_starts: int = 30
     """Attempts in a row that nobody is to blame for and that ended before they began to train."""
+    accumulation_steps: int = 0
+    """With ``min_nodes``: the training's, which says what fewer nodes can share. 0: unknown."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -70,6 +72,10 @@ class JobSpec(Options):
                 raise ConfigError("a train flag cannot hold a zero byte")
         if self.cluster not in ("slurm", "local"):
             raise ConfigError(f"--cluster {self.cluster}: choose auto, slurm or local")
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ConfigError(f"--min-nodes {self.min_nodes}: cannot be more than --nodes")
+        if self.cluster == "local" and (self.min_nodes is not None or self.spare_nodes):
+            raise ConfigError("--min-nodes and --spare-nodes need a job of Slurm's; leave them out")
         check_utf8(asdict(self))
         if not re.fullmatch(r"[A-Za-z_][\w.]*", self.module):
             raise ConfigError(f"--module {self.module!r}: must be a dotted Python module name")

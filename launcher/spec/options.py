@@ -25,6 +25,7 @@ WHERE, SIZE, IMAGE, RUN, GRID = "Where", "Size", "Container", "Run", "Grid"
 
 EVERY = ("submit", "run", "sweep")
 QUEUED = ("submit", "sweep")
+ONE_JOB = ("submit",)
 
 
 def flag_wins(in_profile: Any, given: Any) -> Any:
@@ -144,6 +145,23 @@ class Options:
     )
     nodes: int = option(
         int, SIZE, "Number of nodes ({}).", 1, commands=QUEUED, least=1, sbatch="nodes"
+    )
+    min_nodes: int | None = option(
+        int,
+        SIZE,
+        "Go on in the job with this many nodes, if some are lost.",
+        commands=ONE_JOB,
+        key="",
+        least=1,
+    )
+    spare_nodes: int = option(
+        int,
+        SIZE,
+        "Nodes to hold ready besides, for lost ones ({}).",
+        0,
+        commands=ONE_JOB,
+        key="",
+        least=0,
     )
     gpus: int = option(
         int,

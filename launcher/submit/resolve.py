@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from launcher.containers import runtimes as container
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition, Site
 from launcher.spec.checks import check_name, check_path, check_writable
+from launcher.spec.elastic import accumulation_of, allocated_nodes, check_node_counts
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE, spec_values
 from launcher.spec.profile import load_profile
@@ -109,6 +111,9 @@ def build_spec(
         host_python=sys.executable,
         expedite=site is not None and site.expedites,
     )
+    if spec.min_nodes is not None:
+        spec = replace(spec, accumulation_steps=accumulation_of(arguments, module))
+        check_node_counts(spec)
     if cluster == "slurm" and site is not None:
         check_site(spec, site)
     return spec
@@ -238,8 +243,9 @@ def check_site(spec: JobSpec, site: Site) -> None:
     if partition is None:
         return
     where = f"partition {partition.name}"
-    if spec.nodes > partition.nodes:
-        raise ConfigError(f"--nodes {spec.nodes}: {where} has {partition.nodes}")
+    if allocated_nodes(spec) > partition.nodes:
+        spare = f" and --spare-nodes {spec.spare_nodes}" if spec.spare_nodes else ""
+        raise ConfigError(f"--nodes {spec.nodes}{spare}: {where} has {partition.nodes}")
     if spec.request_gpus and spec.gpus > partition.gpus:
         if partition.gpus == 0:
             raise ConfigError(

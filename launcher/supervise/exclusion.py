@@ -17,6 +17,7 @@ from typing import Any
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Node
 from launcher.slurm.parse import JobInfo, leading_number
+from launcher.spec.elastic import allocated_nodes
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
@@ -166,7 +167,7 @@ def make_plan(run: RunFolder, spec: JobSpec, job_id: str, address: str) -> Plan:
         slurm.expand_nodes(job.get("ExcNodeList", "")),
         ours,
         {node: find_spares(node, job, known, reserved) for node in failed},
-        max(spec.nodes, leading_number(job.get("NumNodes", ""))),
+        max(allocated_nodes(spec), leading_number(job.get("NumNodes", ""))),
         slurm.expand_nodes(job.get("ReqNodeList", "")),
     )
     return replace(found, requeues=job.get("Requeue") == "1")

@@ -34,6 +34,8 @@ from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import exclusion, host
 from launcher.supervise.classify import CANCEL_EVENTS, SIGNAL_SLACK, Evidence, classify
+from launcher.supervise.guard import Guard
+from launcher.supervise.held_nodes import HeldNodes, named, once_a_node
 from launcher.supervise.restart_policy import (
     may_stay,
     pause_in_place,
@@ -67,19 +69,19 @@ STEP_END_SECONDS = 5.0
 """How long Slurm may list a step whose srun has ended."""
 
 
-def once_a_node(nodes: str) -> list[str]:
-    """srun's words for a step that runs one process on each of the job's ``nodes`` nodes."""
-    return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-
-
 class StepRanks:
     """The ranks as one Slurm step behind an srun process."""
 
     def __init__(
-        self, run: RunFolder, number: int, command: list[str], environment: dict[str, str]
+        self,
+        run: RunFolder,
+        number: int,
+        command: list[str],
+        environment: dict[str, str],
+        held: HeldNodes | None = None,
     ) -> None:
         """Starts attempt ``number`` with ``command``: srun, and what each rank runs."""
-        self._run, self._number = run, number
+        self._run, self._number, self._held = run, number, held
         self._killed_at: float | None = None
         with run.srun_log(number).open("ab") as output:
             self._process = subprocess.Popen(
@@ -112,11 +114,14 @@ class StepRanks:
     def _suspended_elsewhere(self) -> str:
         """As every node of the job sees it, in a step beside that of the ranks."""
         nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+        if self._held is not None:
+            nodes = str(len(self._held.nodes))
         if nodes == "1":
             return ""
         look = (sys.executable, "-m", "launcher.supervise.host", str(self._run.events_file))
         beside = ("--overlap", "--mem=0", "--quiet")
-        answer = slurm.run(*once_a_node(nodes), *beside, *look, timeout=60)
+        step = [*once_a_node(nodes), *named(self._held)]
+        answer = slurm.run(*step, *beside, *look, timeout=60)
         return next((line for line in answer.stdout.splitlines() if line), "")
 
     def dump_stacks(self) -> None:
@@ -170,6 +175,8 @@ class SlurmJob:
         self._before = 0
         self._log_offset = 0
         self._handed_over = False
+        self.held = HeldNodes.of(spec, self.address, self.where)
+        self._guard = Guard(run, self.address, self.held)
 
     def say(self, text: str) -> None:
         attempt.say(text)
@@ -180,6 +187,8 @@ class SlurmJob:
 
     def place(self) -> dict[str, Any]:
         self._log_offset = self.output.stat().st_size if self.output.is_file() else 0
+        if self.held is not None:
+            self.where = ",".join(self.held.nodes)
         return {
             "job_id": self.job_id,
             "nodes": slurm.expand_nodes(self.where),
@@ -191,14 +200,20 @@ class SlurmJob:
         sweep = container.sweep_command(self.spec)
         if sweep:
             silent = ("--output=none", "--error=none")
-            slurm.run(*once_a_node(str(self.spec.nodes)), *silent, *sweep, timeout=120)
+            nodes = len(self.held.nodes) if self.held is not None else self.spec.nodes
+            step = [*once_a_node(str(nodes)), *named(self.held)]
+            slurm.run(*step, *silent, *sweep, timeout=120)
 
     def start(self, number: int) -> StepRanks:
         self._before, self.number = self.number, number
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
-        command = [shutil.which(self.command[0]) or self.command[0], *self.command[1:]]
+        srun = shutil.which(self.command[0]) or self.command[0]
+        size = self.held.srun_words() if self.held is not None else []
+        command = [srun, *size, *self.command[1:]]
         signal.signal(signal.SIGTERM, self._on_warning)
-        return StepRanks(self.run, number, command, self._environment())
+        ranks = StepRanks(self.run, number, command, self._environment(), self.held)
+        self._guard.begin()
+        return ranks
 
     def tick(self) -> None:
         """Asks for the next attempt while the ranks still save, if this process is about to die.
@@ -206,6 +221,7 @@ class SlurmJob:
         A time limit is not requeued by Slurm itself. Once the job is on its way out, asking
         early does not shorten the ranks' time, but asking too late is asking never.
         """
+        self._guard.keep()
         if self.warned_at is None or self._handed_over or self.run.superseded(self.number):
             return
         if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
@@ -217,7 +233,8 @@ class SlurmJob:
             self._handed_over = complaint is None or not unanswered(complaint)
 
     def ranks_are_gone(self) -> None:
-        """Nothing: the job may have few seconds left, and the next attempt sweeps."""
+        """No sweep: the job may have few seconds left, and the next attempt sweeps."""
+        self._guard.end()
 
     def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
         return Evidence(
@@ -226,11 +243,17 @@ class SlurmJob:
             job_id=self.job_id,
             events=self._events(),
             job=slurm.show_job(self.address),
-            **_state_of(self.where),
+            **self._state_of_nodes(),
             killed_for_hang=hung,
             signal_lead=warning_seconds(self.spec),
             now=time.time(),
         )
+
+    def _state_of_nodes(self) -> dict[str, Any]:
+        """As :func:`_state_of`; what Slurm has taken out of the job is down, too."""
+        state = _state_of(self.where)
+        gone = self.held.gone() if self.held is not None else []
+        return {**state, "down_nodes": tuple(dict.fromkeys([*state["down_nodes"], *gone]))}
 
     def evidence_of_lost(self, number: int) -> Evidence:
         events = of_attempt(self.run.events(), number)
@@ -248,23 +271,49 @@ class SlurmJob:
     def again(self, cause: str, exit_code: int, pause: float) -> int | None:
         """In this job where that can work; else Slurm runs the job again, which has a queue."""
         ended = attempt.endings(self.run.events())
-        # A full disk may not have taken the newest one.
-        on_record = bool(ended) and ended[-1]["attempt"] == self.number
         pause = max(pause, pause_in_place(ended))
-        stays = on_record and may_stay(ended) and not self._must_move()
-        if stays and self._can_stay(pause):
+        if self._may_stay(ended, cause) and self._can_stay(pause):
             self._rest(pause)
             if self._cancelled_meanwhile():
                 return EXIT_CANCELLED
-            if self.warned_at is None and not self.run.superseded(self.number):
-                attempt.record(self.run, Kind.RESTARTED, attempt=self.number, cause=cause)
+            superseded = self.warned_at is not None or self.run.superseded(self.number)
+            if not superseded and self._has_nodes(cause):
+                self._record_restart(cause)
                 return None
         return self._hand_back(cause, exit_code)
+
+    def _may_stay(self, ended: list[Event], cause: str) -> bool:
+        """Whether what ended the newest attempt leaves hope in this job."""
+        # A full disk may not have taken the newest one.
+        if not ended or ended[-1]["attempt"] != self.number:
+            return False
+        if self.held is None:
+            return may_stay(ended) and not self._must_move()
+        return may_stay(ended) or cause == causes.NODE_FAILURE
 
     def _must_move(self) -> bool:
         """Whether a node of this job has failed that Slurm can leave out."""
         plan = exclusion.make_plan(self.run, self.spec, self.job_id, self.address)
         return exclusion.must_move(self.run, plan, self.number, self.job_id)
+
+    def _has_nodes(self, cause: str) -> bool:
+        """Whether the job has nodes for another attempt, which is given those.
+
+        Nodes that the run has failed on come in only where Slurm has no others either.
+        """
+        if self.held is None:
+            return True
+        gone = self.held.gone()
+        if gone and cause != causes.NODE_FAILURE:
+            # Slurm takes minutes to find a node lost whose ranks the others have missed at once.
+            attempt.record(self.run, Kind.NODE_FAILED, attempt=self.number, nodes=gone)
+        failed = exclusion.failed_nodes(self.run.events(), time.time(), self.spec.exclude_hours)
+        return self.held.choose(failed) or (not self._must_move() and self.held.choose())
+
+    def _record_restart(self, cause: str) -> None:
+        """That the next attempt begins in this job, and where a node may be lost, on which ones."""
+        nodes = {"nodes": self.held.nodes} if self.held is not None else {}
+        attempt.record(self.run, Kind.RESTARTED, attempt=self.number, cause=cause, **nodes)
 
     def _can_stay(self, pause: float) -> bool:
         """Whether this job has nodes and time for another attempt after ``pause`` seconds."""
@@ -281,11 +330,12 @@ class SlurmJob:
     def _ranks_may_live(self) -> bool:
         """Whether the ended attempt's step may still be there: its srun may have been killed."""
         step = self.run.reported_step(self.number)
-        deadline = time.monotonic() + STEP_END_SECONDS
+        patience = self.held.patience if self.held is not None else 0.0
+        deadline = time.monotonic() + STEP_END_SECONDS + patience
         while (listed := slurm.numbered_steps(self.address)) != []:
             if listed and step is not None and f"{self.address}.{step}" not in listed:
                 return False
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self.warned_at is not None:
                 return True
             time.sleep(POLL_SECONDS)
         return False

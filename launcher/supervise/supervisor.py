@@ -110,9 +110,14 @@ class Supervisor:
                 status = self._attempt(fence_seconds)
             if status is not None:
                 return status
-            fence_seconds = 0.0
+            fence_seconds = self.backend.fence_seconds if self._nodes_lost() else 0.0
         attempt.say(f"launcher: this run is over ({final.reason}); nothing to do")
         return final.exit_code
+
+    def _nodes_lost(self) -> bool:
+        """Whether ranks of the newest attempt may live on where nobody can reach them."""
+        mine = of_attempt(self.run.events(), max(self.run.attempt_numbers(), default=0))
+        return any(event["event"] == Kind.NODE_FAILED for event in mine)
 
     def _close_lost_attempt(self) -> bool:
         """Records the end of an attempt whose supervisor was killed. False: there is none."""

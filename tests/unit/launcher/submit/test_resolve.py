@@ -57,6 +57,9 @@ def test_network_interface_becomes_hints_for_nccl_and_gloo(tmp_path: Path) -> No
     [
         ({"partition": "fast"}, "choose cpu, low, mixed"),
         ({"gpus": 9}, "at most 8"),
+        ({"nodes": 3, "spare_nodes": 2}, "--nodes 3 and --spare-nodes 2: partition low has 4"),
+        ({"nodes": 2, "min_nodes": 3}, "cannot be more than --nodes"),
+        ({"nodes": 0, "min_nodes": 0}, "must be 1 or more"),
         ({"partition": "cpu"}, "no GPUs"),
         ({"nodes": 5}, "has 4"),
         ({"time": "11:00:00"}, "allows 600"),

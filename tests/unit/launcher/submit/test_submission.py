@@ -54,6 +54,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "cpu": {"request_gpus": False, "time_minutes": 5},
     "expedite": {"expedite": True},
+    "min-nodes": {"nodes": 3, "min_nodes": 2},
+    "spare-nodes": {"spare_nodes": 1},
 }
 
 

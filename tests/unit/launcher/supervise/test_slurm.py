@@ -16,6 +16,7 @@ import pytest
 
 from launcher.inspect.explain import explain
 from launcher.inspect.run_state import Records, read_state
+from launcher.rank.fencing import FENCE_SECONDS
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
@@ -596,3 +597,58 @@ def test_a_job_that_could_not_start_elsewhere_keeps_its_nodes(
     assert [event["cause"] for event in job.events("attempt_ended")] == ["crash"] * 3
     assert not (job.bin / "updates").exists()
     assert job.requeues() == 0
+
+
+LOSES_N2 = """
+case "$1 $2" in
+  "show hostnames") echo "$3" | tr , '\\n' ;;
+  "show job")
+    left=n1,n2,n3; [ ! -e "$HERE/starts" ] || left=n1,n3
+    echo "JobId=7 JobState=RUNNING TimeLimit=UNLIMITED EndTime=Unknown NodeList=$left" ;;
+esac
+"""
+KILLED_WITH_N2 = """
+case "$*" in *launcher.supervise.guard*) exit 0 ;; esac
+echo "$*" >> "$HERE/starts"
+[ "$(wc -l < "$HERE/starts")" -eq 1 ] || exit 0
+echo "srun: error: Node failure on n2" >&2
+exit 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("held", "ranks"),
+    [
+        ({"nodes": 3, "min_nodes": 2}, ["--nodelist=n1,n2,n3", "--nodelist=n1,n3"]),
+        ({"nodes": 2, "spare_nodes": 1}, ["--nodelist=n1,n2", "--nodelist=n1,n3"]),
+        ({"nodes": 3, "min_nodes": 3}, ["--nodelist=n1,n2,n3"]),
+    ],
+)
+def test_a_job_that_has_nodes_left_goes_on_with_them(
+    job: Job, held: dict[str, int], ranks: list[str]
+) -> None:
+    """srun calls the end of a step a success that a lost node has ended."""
+    job.run.write_spec(replace(job.run.spec(), gpus=2, **held))
+    job.fake("scontrol", f"{LOSES_N2}\n{COUNT_REQUEUES}")
+    job.fake("srun", KILLED_WITH_N2)
+    job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    starts = [line.split() for line in (job.bin / "starts").read_text().splitlines()]
+    assert [words[3] for words in starts] == ranks
+    sizes = [words[0:3] for words in starts]
+    assert sizes == [
+        [f"--nodes={n}", f"--ntasks={2 * n}", "--ntasks-per-node=2"]
+        for n in (line.count(",") + 1 for line in ranks)
+    ]
+    assert job.requeues() == (len(ranks) == 1)
+    first = job.events("attempt_ended")[0]
+    assert (first["cause"], first["exit_code"]) == ("node_failure", 0)
+    if len(ranks) == 1:
+        return
+    assert job.events("restarted")[0]["nodes"] == ["n1", "n3"]
+    assert job.events("attempt_started")[1]["nodes"] == ["n1", "n3"]
+    assert explain(job.run).attempts[0] == (
+        "attempt 1 lost a node at step 0 (n2); restarted in the same job on n1,n3"
+    )
+    seconds = [float(str(event["time"])) for event in job.run.events()]
+    kinds = [event["event"] for event in job.run.events()]
+    assert seconds[kinds.index("restarted")] < seconds[-1] - FENCE_SECONDS

@@ -1,0 +1,94 @@
+"""Jobs that outlive the loss of a node, on a real Slurm of three nodes.
+
+The training is the test double: what is tested is the launcher.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import CLUSTER, base_port, make_lab, slurm_or_skip
+from tests.e2e.lab import FAKE, Lab, poll
+from tests.e2e.test_survival import assert_whole
+
+HELD = ("--max_steps", "30", "--step_seconds", "0.05", "--wait_at", "12")
+"""Flags of a run whose first attempt waits at step 12, saved at 10, until somebody interferes."""
+
+
+@pytest.fixture(scope="module")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    slurm_or_skip()
+    folder = tmp_path_factory.mktemp("three")
+    for parent in (folder, folder.parent, folder.parent.parent):
+        parent.chmod(0o755)
+    size = ("--nodes", "3", "--kill-wait", "5", "--base-port", str(int(base_port()) + 8))
+    lab = make_lab(folder, *CLUSTER, *size)
+    yield lab
+    lab.devcluster("down")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_down(lab: Lab, node: str) -> None:
+    lab.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+
+def set_free(lab: Lab, node: str) -> None:
+    """Where the node has not come back by itself."""
+    shown = lab.command("scontrol", "show", "node", node).stdout
+    if "DOWN" in shown:
+        lab.command("scontrol", "update", f"nodename={node}", "state=resume")
+    poll(
+        lambda: "State=IDLE " in lab.command("scontrol", "show", "node", node).stdout,
+        f"{node} to be idle",
+    )
+
+
+def nodes_of_attempts(lab: Lab, name: str) -> list[list[str]]:
+    return [event["nodes"] for event in lab.events(name, "attempt_started")]
+
+
+def test_a_run_goes_on_with_the_nodes_that_are_left(three_nodes: Lab) -> None:
+    lab = three_nodes
+    job = lab.submit("fewer", *FAKE, "--nodes", "3", "--min-nodes", "2", train=HELD)
+    lab.wait_for_step("fewer", 12)
+    set_down(lab, "n2")
+    assert_whole(lab, "fewer", 30)
+    set_free(lab, "n2")
+    assert nodes_of_attempts(lab, "fewer") == [["n1", "n2", "n3"], ["n1", "n3"]]
+    assert [e["world_size"] for e in lab.events("fewer", "started")] == [3, 2]
+    assert [e["job_id"] for e in lab.events("fewer", "attempt_started")] == [job, job]
+    assert lab.events("fewer", "node_failed")[0]["nodes"] == ["n2"]
+    assert not lab.events("fewer", "requeued")
+    assert "(n2); restarted in the same job on n1,n3" in lab.why("fewer")
+
+
+def test_a_spare_node_takes_the_place_of_a_lost_one(three_nodes: Lab) -> None:
+    lab = three_nodes
+    job = lab.submit("spare", *FAKE, "--nodes", "2", "--spare-nodes", "1", train=HELD)
+    lab.wait_for_step("spare", 12)
+    set_down(lab, "n2")
+    assert_whole(lab, "spare", 30)
+    set_free(lab, "n2")
+    assert nodes_of_attempts(lab, "spare") == [["n1", "n2"], ["n1", "n3"]]
+    assert [e["world_size"] for e in lab.events("spare", "started")] == [2, 2]
+    assert [e["job_id"] for e in lab.events("spare", "attempt_started")] == [job, job]
+    assert not lab.events("spare", "requeued")
+
+
+def test_a_lost_batch_host_gives_the_job_back_to_slurm(three_nodes: Lab) -> None:
+    """Slurm itself would not run it again: it ends as failed, or keeps its nodes for nothing.
+
+    Whose slurmd lives on, as here, keeps rank 0 until it is told: there the job could not begin.
+    """
+    lab = three_nodes
+    job = lab.submit("headless", *FAKE, "--nodes", "3", "--min-nodes", "2", train=HELD)
+    lab.wait_for_step("headless", 12)
+    steps = ("scontrol", "show", "step", job)
+    poll(lambda: f"StepId={job}.1" in lab.command(*steps).stdout, "the guard")
+    set_down(lab, "n1")
+    shown = ("scontrol", "show", "job", job)
+    waits = "JobState=PENDING Reason=BeginTime"
+    poll(lambda: waits in lab.command(*shown).stdout, "the requeue")

@@ -1,0 +1,86 @@
+"""The guard of a job whose batch host may be lost, with stand-ins for Slurm's commands."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from launcher.spec.run_folder import Final, RunFolder
+from launcher.supervise import guard
+
+HELD_ONCE = """
+echo "$*" >> "$HERE/asked"
+case "$*" in
+  "show hostnames "*) echo "$3" | tr , '\\n' ;;
+  "show job "*)
+    state="JobState=FAILED Reason=JobLaunchFailure NodeList=n2,n3"
+    if grep -q "^requeue" "$HERE/asked"; then
+      state="JobState=PENDING Reason=launch_failed_requeued_held NodeList="
+    fi
+    if grep -q "^release" "$HERE/asked"; then state="JobState=PENDING Reason=None NodeList="; fi
+    echo "JobId=7 Restarts=0 BatchHost=n1 $state" ;;
+esac
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A controller whose job 7 has failed with its batch host; returns what it is asked."""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{HELD_ONCE}")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setattr(guard.time, "sleep", lambda seconds: None)
+    return tmp_path / "asked"
+
+
+def told_to_end() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def requeues(asked: Path) -> list[str]:
+    lines = asked.read_text().splitlines()
+    return [line for line in lines if line.startswith(("requeue", "release"))]
+
+
+def test_a_job_without_its_batch_host_goes_back_to_slurm(asked: Path, submitted: RunFolder) -> None:
+    guard.watch(submitted, "7", "n1", told_to_end())
+    assert requeues(asked) == ["requeue 7", "release 7", "requeue 7"]
+
+
+def test_a_job_whose_batch_host_lives_is_left_alone(asked: Path, submitted: RunFolder) -> None:
+    guard.watch(submitted, "7", "n2", told_to_end())
+    assert requeues(asked) == []
+
+
+def test_a_run_that_is_over_or_cancelled_is_left_alone(asked: Path, submitted: RunFolder) -> None:
+    submitted.append("cancel_requested")
+    guard.watch(submitted, "7", "n1", told_to_end())
+    submitted.append("cancel_withdrawn")
+    submitted.finish(Final("crash", 1, "too many"))
+    guard.watch(submitted, "7", "n1", told_to_end())
+    assert requeues(asked) == []
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(
+    ("fields", "lost"),
+    [
+        ({"JobState": "RUNNING"}, True),
+        ({"JobState": "COMPLETING"}, True),
+        ({"JobState": "CANCELLED"}, False),
+        ({"JobState": "TIMEOUT"}, False),
+        ({"JobState": "TELEPORTING"}, False),
+        ({"JobState": "RUNNING", "Restarts": "1"}, False),
+        ({"JobState": "PENDING", "NodeList": ""}, False),
+        ({"JobState": "RUNNING", "NodeList": "n1,n2"}, False),
+    ],
+)
+def test_what_counts_as_lost(fields: dict[str, str], lost: bool) -> None:
+    job = {"Restarts": "0", "NodeList": "n2,n3", **fields}
+    assert guard.has_lost(job, "n1", 0) is lost
+    assert guard.has_lost(None, "n1", 0) is False
