@@ -280,6 +280,10 @@ class SlurmJob:
             if not superseded and self._has_nodes(cause):
                 self._record_restart(cause)
                 return None
+        # The signal that ended the pause, or kept it from beginning, may have been a cancel's.
+        ends = self.warned_at is not None and cause in causes.FAILURES
+        if ends and self._cancelled_meanwhile():
+            return EXIT_CANCELLED
         return self._hand_back(cause, exit_code)
 
     def _may_stay(self, ended: list[Event], cause: str) -> bool:
@@ -418,6 +422,7 @@ class SlurmJob:
             log=self._slurm_log(self._log_offset, self.number),
             job_id=self.job_id,
             events=self._events(),
+            job=slurm.show_job(self.address),
         )
         if classify(evidence) != causes.CANCELLED:
             return False
