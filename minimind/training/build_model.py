@@ -15,6 +15,7 @@ from minimind.config import TrainConfig
 from minimind.data.mixture import Plan
 from minimind.data.token_store import TokenStore
 from minimind.distributed.ddp import wrap
+from minimind.distributed.device import has_block_attention
 from minimind.distributed.world import World
 from minimind.errors import WeightsError
 from minimind.model.architecture import Architecture
@@ -87,7 +88,7 @@ def _plain_model(
     config: TrainConfig, device: torch.device, sizes: dict[str, Any]
 ) -> LanguageModel | None:
     """The model in plain torch; None for what it does not know."""
-    if device.type != "cpu" or config.gradient_checkpointing:
+    if has_block_attention(device.type) or config.gradient_checkpointing:
         return None
     if config.attention not in ("auto", *ATTENTION_FUNCTIONS):
         return None
