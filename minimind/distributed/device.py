@@ -28,6 +28,17 @@ CPU, CUDA, MPS, XPU = "cpu", "cuda", "mps", "xpu"
 EXCHANGES = {CUDA: "nccl", XPU: "xccl", "npu": "hccl"}
 """Kind → what its ranks exchange tensors through; other plug-ins enter theirs in torch's table."""
 
+DEVICE_FILES = Path("/dev")
+
+LOCALLY = "https://pytorch.org/get-started/locally"
+
+DRIVERS = (
+    ("nvidia[0-9]*", "NVIDIA GPU", f"torch's CUDA build ({LOCALLY})"),
+    ("kfd", "AMD GPU", f"torch's ROCm build ({LOCALLY})"),
+    ("davinci[0-9]*", "Ascend NPU", "torch-npu of torch's version (pip install torch-npu)"),
+)
+"""What a driver puts into /dev, for which device, and what torch lacks to use it."""
+
 FLEX_CAPABILITY = (8, 0)
 """CUDA compute capability from which compiled block attention is taken (Ampere): it needs
 bfloat16 or float16 tensor cores and the shared memory that its kernels are laid out for."""
@@ -83,6 +94,22 @@ def _how_many(kind: str, count: int) -> str:
     if kind == CUDA:
         return f"this machine has {count} GPU(s)"
     return f"this machine has {count} device(s) of the kind {kind}"
+
+
+def overlooked() -> str | None:
+    """An accelerator of this machine that this torch was not built for, and what to install.
+
+    Only for a torch that knows no accelerator at all: any other says itself why it has none.
+    """
+    if torch.accelerator.current_accelerator() is not None:
+        return None
+    for pattern, name, remedy in DRIVERS:
+        if files := sorted(DEVICE_FILES.glob(pattern)):
+            return (
+                f"training on the CPU: torch {torch.__version__} cannot use this machine's "
+                f"{name} ({files[0]}); install {remedy}, or say --device cpu"
+            )
+    return None
 
 
 def use_device(device: torch.device) -> None:

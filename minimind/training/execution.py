@@ -21,6 +21,7 @@ from minimind.distributed.device import (
     device_name,
     has_bfloat16,
     has_block_attention,
+    overlooked,
 )
 from minimind.distributed.world import World
 from minimind.errors import ConfigError
@@ -64,6 +65,12 @@ def check_machine(config: TrainConfig, device: torch.device) -> None:
         raise ConfigError(
             f"--attention flex_attention cannot train on {where}; leave it out, or name another"
         )
+
+
+def warn_of_idle_accelerator(config: TrainConfig, world: World) -> None:
+    """Say that the machine has more than the CPU that it trains on, unless a CPU was asked for."""
+    if world.is_main and not config.device and (line := overlooked()):
+        log.warning("%s", line)
 
 
 def choose_dtype(config: TrainConfig, world: World, saved: TrainState | None = None) -> str:

@@ -33,7 +33,12 @@ from minimind.training.audit import RowRecord
 from minimind.training.batch_size import keep_batch_size, settle_batch_size
 from minimind.training.build_model import check_fit, init_model, make_replica, planned_flops
 from minimind.training.evaluate import evaluate
-from minimind.training.execution import check_machine, choose_dtype, choose_execution
+from minimind.training.execution import (
+    check_machine,
+    choose_dtype,
+    choose_execution,
+    warn_of_idle_accelerator,
+)
 from minimind.training.failure import explain
 from minimind.training.folders import claim_folders
 from minimind.training.inputs import (
@@ -109,6 +114,8 @@ def _run(
     setup_seed(config.seed, deterministic=config.deterministic)
     if world.device.type == "cpu":
         keep_freed_memory()
+
+    warn_of_idle_accelerator(config, world)
 
     # 3. Folders, log and locks.
     world.on_main(partial(refuse_silent_restart, config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -312,3 +313,44 @@ def test_nvml_is_asked_for_nvidias_gpus_alone(monkeypatch: pytest.MonkeyPatch) -
     assert device.management_ids(XPU) is device.management_ids(CPU) is None
     monkeypatch.setattr(torch.version, "hip", "7.1")
     assert device.management_ids(CUDA) is None
+
+
+class TestOverlooked:
+    @pytest.mark.parametrize(
+        ("files", "says"),
+        [
+            (
+                ["nvidiactl", "nvidia1", "nvidia0"],
+                "NVIDIA GPU ({dev}/nvidia0); install torch's CUDA",
+            ),
+            (["kfd"], "AMD GPU ({dev}/kfd); install torch's ROCm build (https://"),
+            (["davinci_manager", "davinci3"], "Ascend NPU ({dev}/davinci3); install torch-npu of"),
+        ],
+    )
+    def test_a_torch_for_cpus_beside_a_driver(
+        self,
+        machine: Install,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        files: list[str],
+        says: str,
+    ) -> None:
+        for name in files:
+            (tmp_path / name).touch()
+        monkeypatch.setattr(device, "DEVICE_FILES", tmp_path)
+        machine("cuda", 0, built=False)
+        line = device.overlooked()
+        assert line is not None
+        assert line.startswith("training on the CPU: torch ")
+        assert says.format(dev=tmp_path) in line
+        assert "\n" not in line
+        machine("cuda", 0)
+        assert device.overlooked() is None
+
+    def test_a_machine_without_one(
+        self, machine: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "nvidiactl").touch()
+        monkeypatch.setattr(device, "DEVICE_FILES", tmp_path)
+        machine("cuda", 0, built=False)
+        assert device.overlooked() is None

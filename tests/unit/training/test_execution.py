@@ -19,6 +19,7 @@ from minimind.training.execution import (
     choose_dtype,
     choose_execution,
     missing_for_compile,
+    warn_of_idle_accelerator,
 )
 from tests.checkpoints import train_state
 
@@ -250,3 +251,14 @@ def test_block_attention_is_refused_where_torch_has_none():
     check_machine(TrainConfig(attention="flex_attention"), torch.device("xpu"))
     with pytest.raises(ConfigError, match="cannot train on mps devices; leave it out"):
         check_machine(TrainConfig(attention="flex_attention"), torch.device("mps"))
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "says"), [("", 0, ["a line"]), ("", 1, []), ("cpu", 0, [])]
+)
+def test_an_idle_accelerator_is_named_once_unless_a_cpu_was_asked_for(
+    monkeypatch, caplog, device, rank, says
+):
+    monkeypatch.setattr(execution, "overlooked", lambda: "a line")
+    warn_of_idle_accelerator(TrainConfig(device=device), SimpleNamespace(is_main=rank == 0))
+    assert caplog.messages == says
