@@ -16,6 +16,7 @@ from minimind.data.mixture import Plan
 from minimind.data.packing import plan_rows
 from minimind.data.token_store import TokenStore
 from minimind.data.tokenize.build import open_corpus
+from minimind.distributed.device import sum_dtype
 from minimind.distributed.world import World
 from minimind.training.precision import autocast_context
 from minimind.weights.pretrained import open_pretrained
@@ -45,7 +46,7 @@ def evaluate(
     mine = np.arange(world.rank, plan.n_rows, world.world_size)
     was_training = model.training
     model.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=world.device)
+    totals = torch.zeros(2, dtype=sum_dtype(world.device), device=world.device)
     try:
         # Rank 0 has the most rows; a rank that has none left still answers.
         for start in range(0, -(-plan.n_rows // world.world_size), batch_size):
@@ -56,7 +57,7 @@ def evaluate(
                 totals += score_batch(model, plan.build(rows, batch_size), world.device, autocast)
     finally:
         model.train(was_training)
-    nats, scored = world.sum(totals.cpu()).tolist()
+    nats, scored = world.sum(totals.cpu().double()).tolist()
     return {
         "eval_loss": nats / max(1, scored),
         "bits_per_byte": nats / math.log(2) / max(1, store.n_bytes),
@@ -69,12 +70,13 @@ def score_batch(
     device: torch.device,
     autocast: AbstractContextManager[Any],
 ) -> torch.Tensor:
-    """Nats and scored tokens of one batch: float64, shape [2]."""
+    """Nats and scored tokens of one batch, as of ``sum_dtype``: shape [2]."""
     batch = to_device(arrays, device)
     targets = batch.pop("targets")
     with autocast:
         out = model(**batch, shift_labels=targets, num_items_in_batch=1)
-    return torch.stack((out.loss.double(), (targets >= 0).sum().double()))
+    dtype = sum_dtype(device)
+    return torch.stack((out.loss.to(dtype), (targets >= 0).sum().to(dtype)))
 
 
 def score(

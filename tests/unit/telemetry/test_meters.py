@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from minimind.telemetry import meters
 from minimind.telemetry.meters import LossMeter, StepTimer
 
 CPU = torch.device("cpu")
@@ -48,3 +50,17 @@ def test_sections_are_timed_apart() -> None:
     assert seconds["data"] > 0
     assert seconds["compute"] == 0
     assert timer.read()["data"] == 0
+
+
+def test_a_device_without_float64_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_others = LossMeter(CPU)
+    add(on_others, 10.0, 0.5, 4)
+    on_others.close_window(taken=True)
+    monkeypatch.setattr(meters, "sum_dtype", lambda device: torch.float32)
+    meter = LossMeter(CPU)
+    meter.restore(on_others.snapshot())
+    add(meter, 6.0, 0.25, 2)
+    meter.close_window(taken=True)
+    assert meter.snapshot().dtype == torch.float32
+    total = meter.read()
+    assert (total.dtype, total.tolist()) == (torch.float64, [16.0, 2.5, 6.0])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from minimind.data.mixture import open_plan
 from minimind.distributed.world import World
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
-from minimind.training.evaluate import evaluate
+from minimind.training import evaluate as evaluation
+from minimind.training.evaluate import evaluate, score_batch
 
 
 class TwoRanks:
@@ -76,3 +78,19 @@ def test_it_asks_before_each_batch_whether_to_go_on_and_the_loss_is_that_of_all_
     # An untrained model is about as good as guessing.
     guess = torch.tensor(plan.store.vocab_size).log().item()
     assert abs(scores["eval_loss"] - guess) < 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_are_of_a_type_that_the_device_has(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(evaluation, "sum_dtype", lambda device: dtype)
+
+    def model(**batch: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=torch.tensor(2.5))
+
+    arrays = {"targets": torch.tensor([[3, -100, 4]])}
+    scored = score_batch(
+        cast(torch.nn.Module, model), arrays, torch.device("cpu"), contextlib.nullcontext()
+    )
+    assert (scored.dtype, scored.tolist()) == (dtype, [2.5, 2.0])
