@@ -46,7 +46,7 @@ NOT_NEGATIVE: Check = (lambda v: v >= 0, "must be 0 or more")
 FRACTION: Check = (lambda v: 0 <= v < 1, "must be at least 0 and below 1")
 UNIT: Check = (lambda v: 0 <= v <= 1, "must be between 0 and 1")
 DEVICE: Check = (
-    lambda v: not v or re.fullmatch(r"[a-z][a-z0-9_]*(:[0-9]{1,4})?", v) is not None,
+    lambda v: not v or re.fullmatch(r"(?!cpu:)[a-z][a-z0-9_]*(:[0-9]{1,4})?", v) is not None,
     "must be a device as torch names it, such as cpu, cuda, cuda:1, mps, xpu or npu",
 )
 DEVICE_HELP = "cpu, cuda, cuda:N, mps, xpu, npu …, as torch names it (default: an accelerator if there is one)"

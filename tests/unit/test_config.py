@@ -69,6 +69,7 @@ def test_a_value_may_begin_with_a_dash_or_hold_dashes() -> None:
         ),
         (["--dtype", "int8"], "--dtype must be one of bfloat16, float16, float32"),
         (["--use_moe", "2"], "--use_moe must be one of 0, 1"),
+        (["--device", "cpu:0"], "--device must be a device as torch names it, such as cpu, cuda"),
         (["--device", "GPU 0"], "--device must be a device as torch names it, such as cpu, cuda"),
         (["--device", "cpu", "--dtype", "float16"], "use bfloat16 or float32 on a CPU"),
         (["--save_weight", "a/b"], "--save_weight must be a plain file name"),
