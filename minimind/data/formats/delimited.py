@@ -16,6 +16,14 @@ from minimind.data.formats.rows_to_json import to_line
 DELIMITERS = ",\t;|"
 
 
+def most_chars() -> int:
+    """What a row may have that goes over several lines: 5,000,000 characters.
+
+    The reader takes up to eight bytes for each while it looks for the end of a quote.
+    """
+    return chunks.MAX_LINE_BYTES // 10
+
+
 def read_delimited(path: Path, start: Place, field: str | None) -> Iterator[Chunk]:
     """Yield the rows of a file with a header, numbered by the lines on which they begin."""
     with reading(path) as (raw, content), _text(content) as text:
@@ -70,8 +78,8 @@ def _records(
 class _Lines:
     """Counts lines, the header being the first, and gives those of a bad row again.
 
-    A quote that nobody closes takes all lines up to the next quote, or :data:`MAX_LINE_BYTES`, for
-    one field: only its own line is a bad row then, and those behind it are read as rows.
+    A quote that nobody closes takes all lines up to the next quote, or :func:`most_chars`, for one
+    field: only its own line is a bad row then, and those behind it are read as rows.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
@@ -97,17 +105,18 @@ class _Lines:
         """What the reader says against the row, whose other lines it then gets once more."""
         reason, others = f"invalid CSV: {error}", self._row[1:]
         if others:
-            reason = f"invalid CSV: a quote that opens on line {number} is not closed"
+            where = f"within {most_chars()} characters" if self._size > most_chars() else ""
+            reason = f"invalid CSV: a quote that opens on line {number} is not closed {where}"
         self._again.extendleft(reversed(others))
         self._read -= len(others)
-        return BadRow(number, reason, self.beginning)
+        return BadRow(number, reason.rstrip(), self.beginning)
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        if self._row and self._size > chunks.MAX_LINE_BYTES:
-            raise csv.Error("the row is too long")
+        if self._row and self._size > most_chars():
+            raise csv.Error(f"more than {most_chars()} characters")
         line = self._again.popleft() if self._again else self._text.readline(chunks.MAX_LINE_BYTES)
         if not line:
             raise StopIteration

@@ -45,7 +45,9 @@ resource.setrlimit(resource.RLIMIT_AS, [(size << 10) + (int(sys.argv[1]) << 20)]
 for name in sys.argv[2:]:
     found = {"rows": 0, "bytes": 0}
     for row in read_texts(Path(name)):
-        assert not isinstance(row, BadRow), row
+        if isinstance(row, BadRow):
+            assert "open" in name and row.line == 2, row
+            continue
         found["rows"] += 1
         found["bytes"] += len(row)
     print(json.dumps({**found, "name": name}), flush=True)
@@ -72,8 +74,18 @@ def one_row_group(path: Path) -> Path:
     return path
 
 
+def open_quote(path: Path) -> Path:
+    """A csv whose first row has a quote that nobody closes, and none behind it."""
+    line = TEXT[:70].replace('"', "").replace(",", "").strip()
+    with open(path, "w") as file:
+        file.write('id,text\n0,"begin\n')
+        file.writelines(f"{n},{line}\n" for n in range((16 << 20) // len(line)))
+    return path
+
+
 def test_every_format_within_a_limit(tmp_path: Path) -> None:
     files = [tmp_path / "plain.jsonl", one_row_group(tmp_path / "one.parquet")]
+    files.append(open_quote(tmp_path / "open.csv"))
     files[0].write_bytes(jsonl(MEGABYTES))
     for suffix, write in WRITERS.values():
         files.append(tmp_path / f"a{suffix}")
@@ -93,4 +105,4 @@ def test_every_format_within_a_limit(tmp_path: Path) -> None:
     wanted = sum(map(len, texts()))
     assert [Path(each["name"]).name for each in found] == [file.name for file in files]
     for each in found:
-        assert each["bytes"] >= 0.95 * wanted, each
+        assert each["bytes"] >= 0.95 * ((16 << 20) if "open" in each["name"] else wanted), each
