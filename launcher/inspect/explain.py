@@ -18,7 +18,7 @@ from launcher.supervise import exclusion
 from launcher.supervise.restart_policy import SEE_WHY
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
-from minimind.rundir.events import Event, Kind, of_attempt, preparing
+from minimind.rundir.events import Event, Kind, has_begun, of_attempt, preparing
 from minimind.rundir.goodput import account_for
 from minimind.rundir.layout import OutputPaths
 from minimind.system.tail import last_lines
@@ -127,6 +127,18 @@ def explain(run: RunFolder) -> Explanation:
             found.advice.append(f"Slurm expects to start it at {found.estimated_start}")
     found.advice += advice(run, now, events)
     return found
+
+
+def never_in_its_container(run: RunFolder, events: list[Event]) -> list[str]:
+    """What to look at where no rank began to train in its container.
+
+    A runtime's own words need not name what is missing: podman's init only says "failed to exec".
+    """
+    spec = run.spec()
+    if spec.container == "none" or has_begun(events):
+        return []
+    looked_at = ["--image", "--mount", f"--python (here {spec.python})"]
+    return [f"no rank began to train: in its container, look at {', '.join(looked_at)}"]
 
 
 def refused_to_go_on(final: Final | None, recent: list[Event]) -> bool:
@@ -331,6 +343,7 @@ def advice(run: RunFolder, now: str, events: list[Event]) -> list[str]:
                 f"or, once what it names is in its place: launcher requeue {name}",
             ]
         return [
+            *never_in_its_container(run, events),
             f"the logs: launcher logs {name}",
             f"when the cause is removed, continue: launcher requeue {name}",
         ]

@@ -10,6 +10,7 @@ from launcher.containers.runtimes import detect
 from launcher.inspect import run_state as state
 from launcher.inspect.explain import TRACEBACK, explain, first_error, pending_words
 from launcher.slurm import client as slurm
+from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
 
@@ -301,3 +302,18 @@ def test_an_attempt_that_went_back_is_named(run: RunFolder) -> None:
         "attempt 2 crashed at step 15",
         "attempt 2 went back from step 10 to step 5",
     ]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_container_whose_ranks_never_began_points_to_what_it_was_given(
+    begun: bool, run: RunFolder, make_spec: Callable[..., JobSpec]
+) -> None:
+    """podman's init does not say which program is missing: "failed to exec pid1"."""
+    run.write_spec(make_spec(container="podman", image="mm:1", python="no-such-python"))
+    run.append("attempt_started", attempt=1)
+    if begun:
+        run.append("started", attempt=1)
+    run.append("attempt_ended", attempt=1, cause="crash", exit_code=1)
+    run.finish(Final("crash", 1, "1 failed attempt"))
+    told = any("--python (here no-such-python)" in line for line in explain(run).advice)
+    assert told != begun
