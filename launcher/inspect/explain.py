@@ -57,9 +57,9 @@ _LIMITED = {
 _SLURMS_WORD = re.compile(r"(?:[A-Z][a-z0-9]*){2,}|\w+_\w+")
 _ONE_LINE = re.compile(r"[a-z][\w -]*: error: .+")
 """What our programs say of a person's mistake."""
-_ONLY_THE_CODE = re.compile(
-    r"srun: error: .*: Exited with exit code \d+|srun: (?:Force )?Terminat\w+ .*|\s*"
-)
+_ONLY_THE_CODE = re.compile(r"srun: error: .*: Exited with exit code \d+|srun: (?!error: ).*|\s*")
+"""srun's lines that tell no cause: exit codes, and notices such as that of a cluster which binds
+no CPUs."""
 ERROR_PREFIX = "launcher: error: "
 TRACEBACK = "Traceback (most recent call last):"
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(?:: .*)?")

@@ -115,7 +115,10 @@ def test_without_a_traceback_the_end_of_the_log_is_shown(run: RunFolder) -> None
 def test_a_ranks_own_words_say_more_than_the_exit_code_that_srun_has_seen(run: RunFolder) -> None:
     number = run.new_attempt()
     srun = run.attempt_dir(number) / "srun.log"
-    srun.write_text("srun: error: n1: tasks 0-1: Exited with exit code 255\n")
+    srun.write_text(
+        "srun: cluster configuration lacks support for cpu binding\n"
+        "srun: error: n1: tasks 0-1: Exited with exit code 255\n"
+    )
     assert "exit code 255" in first_error(run, number)
     run.rank_log(number, 0).write_text("FATAL: stat /shared/image.sif: no such file\n")
     said = first_error(run, number)
