@@ -18,7 +18,7 @@ PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --max
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test pytest lint format types unit integration e2e e2e-clusters e2e-slurms e2e-containers audit fuzz fuzz-guided chaos test-transformers \
+.PHONY: help setup train test pytest lint format types unit integration e2e e2e-clusters e2e-slurms e2e-containers e2e-runtimes audit fuzz fuzz-guided chaos test-transformers \
 	lock docs clean slurm-up slurm-down slurm-status build-image image-test push-image bench report-look
 
 help: ## list the commands
@@ -106,7 +106,11 @@ e2e-slurms: $(STAMP) ## the survival tests on Slurm 24.11 and 26.05 in chroots, 
 	done
 
 e2e-containers: $(STAMP)
-	$(BIN)/python -m pytest --timeout 1500 tests/e2e/docker
+	$(BIN)/python -m pytest --timeout 1500 --ignore tests/e2e/docker/runtimes tests/e2e/docker
+
+# The runtimes of other releases than this machine's: Debian's packages in roots. Outside CI.
+e2e-runtimes: $(STAMP) ## a run in podman, apptainer and charliecloud of trixie and sid, as root
+	$(BIN)/python -m pytest --timeout 3600 -s tests/e2e/docker/runtimes
 
 chaos: $(STAMP) ## interfere with runs at random moments; SEED=7 MINUTES=10 CHAOS_FLAGS='--layer slurm'
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(CHAOS_FLAGS)

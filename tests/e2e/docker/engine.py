@@ -135,16 +135,25 @@ def install(*packages: str) -> None:
 
 
 def import_base(engine: Engine) -> str:
-    """A Debian base image made without a registry; the archive is kept between test runs."""
-    suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+    """A Debian base image made without a registry."""
+    tag = f"{BASE_TAG}:{_suite()}"
+    engine.ok("import", str(base_archive()), tag, timeout=600)
+    return tag
+
+
+def _suite() -> str:
+    return platform.freedesktop_os_release().get("VERSION_CODENAME", "bookworm")
+
+
+def base_archive() -> Path:
+    """The base's root file system as a tar file, which is kept between test runs."""
+    suite = _suite()
     archive = user_cache_path("minimind-tests") / f"base-{suite}-1.tar"
     archive.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{archive}.lock"):
         if not archive.exists():
             make_base(suite, archive)
-    tag = f"{BASE_TAG}:{suite}"
-    engine.ok("import", str(archive), tag, timeout=600)
-    return tag
+    return archive
 
 
 def make_base(suite: str, archive: Path) -> None:
