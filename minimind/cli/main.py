@@ -18,6 +18,7 @@ from minimind.system.terminal import complain, print_anything
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
+    "plan": ("minimind.cli.plan", "say what a run would take: memory, disk, time"),
     "generate": ("minimind.cli.generate", "write text with a trained model"),
     "chat": ("minimind.cli.chat", "talk to a model in the terminal"),
     "eval": ("minimind.cli.eval", "score text that the model has not seen"),

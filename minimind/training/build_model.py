@@ -22,6 +22,7 @@ from minimind.model.architecture import Architecture
 from minimind.model.language_model import LanguageModel
 from minimind.model.layers import ATTENTION_FUNCTIONS
 from minimind.planning.flops import flops_per_token
+from minimind.planning.model import sizes_of
 from minimind.training.compile_cache import cost_of_compiling, keep_compiled_code
 from minimind.training.evaluate import score_batch, to_device
 from minimind.training.inputs import find_weight
@@ -70,7 +71,7 @@ def init_model(
     elif stored is not None:
         settings = stored.settings
     sizes = {
-        **_sizes(config),
+        **sizes_of(config),
         "vocab_size": store.vocab_size,
         "bos_token_id": store.bos_id,
         "eos_token_id": store.eos_id,
@@ -106,18 +107,6 @@ def _transformers_model(config: TrainConfig, sizes: dict[str, Any]) -> MiniMindF
     return model
 
 
-def _sizes(config: TrainConfig) -> dict[str, Any]:
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "use_moe": bool(config.use_moe),
-        "num_experts": config.num_experts,
-        "num_experts_per_tok": config.num_experts_per_tok,
-    }
-
-
 def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
     """Check that ``--from_weight`` has the shape that the flags describe, whatever its vocabulary.
 
@@ -131,7 +120,7 @@ def check_fit(config: TrainConfig, stored: StoredWeights | None) -> None:
     embedding = stored.state.get(EMBEDDING)
     vocabulary = len(embedding) if embedding is not None and embedding.ndim else 1
     with torch.device("meta"):
-        model = LanguageModel(Architecture(**_sizes(config), vocab_size=vocabulary))
+        model = LanguageModel(Architecture(**sizes_of(config), vocab_size=vocabulary))
     if fault := misfit(model, stored.state, str(find_weight(config))):
         raise WeightsError(fault)
 

@@ -136,8 +136,7 @@ def choose_execution(
     if config.compile != "auto":
         compiles = config.compile == "on"
     else:
-        pays = compiling_pays(device) or (device == "cpu" and planned_flops >= CPU_COMPILE_FLOPS)
-        wanted = kept.compile if kept else pays
+        wanted = kept.compile if kept else pays_to_compile(device, planned_flops)
         able = all(world.gather(missing is None))
         if wanted and not able:
             log.warning(
@@ -164,6 +163,11 @@ def choose_execution(
             kept.dtype,
         )
     return Execution(device, dtype, compiles, attention)
+
+
+def pays_to_compile(device: str, planned_flops: float) -> bool:
+    """Whether a run that has so much before it ends sooner with torch's compiler."""
+    return compiling_pays(device) or (device == "cpu" and planned_flops >= CPU_COMPILE_FLOPS)
 
 
 def matrix_products_pay(device: str, dtype: str, max_seq_len: int) -> bool:

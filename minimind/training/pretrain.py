@@ -49,6 +49,7 @@ from minimind.training.inputs import (
 )
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
+from minimind.training.preflight import announce_plan, refuse_what_cannot_fit
 from minimind.training.profiler import StepProfiler
 from minimind.training.records import prepare_records
 from minimind.training.restart import (
@@ -145,10 +146,13 @@ def _run(
         first_weights = read_first_weights(config, world) if saved is None else None
         check_fit(config, first_weights)
         origin = world.on_main(partial(open_tokenizer, config, first_weights))
+    world.on_main(partial(refuse_what_cannot_fit, config, world, dtype))
     plan = open_rows(config, world, "data_path", config.pack)
     if saved is not None:
         check_data(plan.fingerprint, saved.data)
     startup.lap("data")
+    sizes = plan.n_rows, plan.store.vocab_size
+    world.on_main(partial(announce_plan, config, world, *sizes, dtype))
     with world.busy("building the model"):
         model = init_model(config, plan.store, world.device, saved, first_weights)
         del first_weights

@@ -61,8 +61,10 @@ from minimind.data.tokenizer import (
     OWN_TOKENS,
     SpecialTokens,
     load_tokenizer,
+    special_tokens,
     tokenizer_fingerprint,
 )
+from minimind.rundir.data_path import parse_sources
 from minimind.system.durable import sync_tree
 from minimind.system.ownership import is_ours, open_private, opened_folder
 from minimind.system.process import available_cores
@@ -70,6 +72,8 @@ from minimind.system.process import available_cores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerFast
+
+    from minimind.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +138,32 @@ def open_corpus(
         )
     _report_bad_rows(store, max_bad_rows)
     return store
+
+
+def find_corpora(config: TrainConfig) -> list[TokenStore] | None:
+    """The finished stores of ``--data_path``, one a source; None if one of them is missing.
+
+    They are taken as they are: whether the text has changed since is not looked at.
+
+    Raises:
+        DataError: a path, or the tokenizer, cannot be used.
+    """
+    weighted = parse_sources(config.data_path)
+    groups = [[source.path] for source in weighted] if weighted else [config.data_path]
+    special = special_tokens(config)
+    fingerprint = tokenizer_fingerprint(config.tokenizer_path, special)
+    chat = None
+    if config.render_chat:
+        chat = ChatTemplate.of(load_tokenizer(config.tokenizer_path, special))
+    found = []
+    for group in groups:
+        sources = [Source.of(path) for path in find_files(group)]
+        folder = store_folder(config.cache_dir, sources, config.text_field, fingerprint, chat=chat)
+        stores = [store for name in names_of(folder) if (store := find_store(name))]
+        if not stores:
+            return None
+        found.append(stores[0])
+    return found
 
 
 def _find(

@@ -16,7 +16,7 @@ import typer
 
 import launcher.cli
 import minimind.cli
-from minimind.config import parse_args
+from minimind.config import parse_args, take_procs
 
 
 def minimind_parsers() -> dict[str, argparse.ArgumentParser]:
@@ -109,7 +109,7 @@ def _check_minimind(command: str, *words: str) -> None:
     parser = parser_of(minimind.cli.COMMANDS[command][0])
     known, rest = parser.parse_known_args(words)
     assert not rest or getattr(known, "takes_train_flags", False), rest
-    parse_args(rest)
+    parse_args(take_procs(rest)[0] if command == "plan" else rest)
 
 
 def _check_launcher(words: list[str]) -> None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[3]
 QUOTES = {
     "docs/faq.md": re.compile(r"^### `(.*)`$", re.MULTILINE),
     "docs/faults.md": re.compile(r"^> `(.*)`$", re.MULTILINE),
+    "docs/plan.md": re.compile(r"^> `(.*)`$", re.MULTILINE),
     "docs/resume.md": re.compile(r"^> `(.*)`$", re.MULTILINE),
 }
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minimind.cli import plan as module
+from minimind.cli.plan import main
+from minimind.planning.run_plan import Machine
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> str:
+    (tmp_path / "text.jsonl").write_text('{"text": "' + "word " * 1000 + '"}\n')
+    return str(tmp_path / "text.jsonl")
+
+
+def test_for_a_card_nothing_is_measured(
+    corpus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_measured", None)
+    flags = ["--on", "4090", "--procs", "8", "--data-path", corpus, "--use_moe", "1"]
+    assert main(flags) == 0
+    shown = capsys.readouterr().out
+    assert "of them active for a token" in shown
+    assert "on 8 ranks" in shown
+    assert "30% of the RTX 4090's data sheet" in shown
+
+
+def test_a_model_that_cannot_fit_ends_with_2(
+    corpus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--on", "3090", "--data_path", corpus, "--json"]
+    assert main([*flags, "--hidden_size", "4096", "--num_hidden_layers", "32"]) == 2
+    assert json.loads(capsys.readouterr().out)["fits"] is False
+
+
+def test_a_login_node_without_torch_says_what_it_can(
+    corpus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "this_host", lambda ranks: Machine("cpu", "host", 10**11))
+    assert main(["--data_path", corpus]) == 0
+    shown = capsys.readouterr()
+    assert "torch is not installed here: nothing is measured" in shown.err
+    assert "about 4 sequences of 512 tokens" in shown.out
