@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli.options import submission_options
-from minimind.errors import ConfigError
+from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, ConfigError
 from minimind.system.terminal import note, print_json
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def submit(train_flags: list[str] | None, **given: Any) -> int:
 
     spec = resolve(given, train_flags or [])
     as_json, wait = given["as_json"], given["wait"]
+    if given["plan"]:
+        return _print_plan(spec, given["on"], as_json)
     if given["dry_run"]:
         from launcher.cli.output import print_script
 
@@ -41,6 +43,20 @@ def submit(train_flags: list[str] | None, **given: Any) -> int:
     from launcher.inspect.follow import follow
 
     return follow(spec.run_dir, as_json=as_json)
+
+
+def _print_plan(spec: JobSpec, on: str | None, as_json: bool) -> int:
+    """Returns 2 where the model cannot fit, as ``minimind plan`` does."""
+    from launcher.submit.plan import plan_of
+    from minimind.planning.run_plan import as_dict
+    from minimind.planning.text import table
+
+    plan = plan_of(spec, on)
+    if as_json:
+        print_json(as_dict(plan))
+    else:
+        print(table(plan))
+    return EXIT_USER_ERROR if plan.cannot_fit else EXIT_DONE
 
 
 def check_name_is_free(spec: JobSpec, resume: bool) -> None:
