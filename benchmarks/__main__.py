@@ -18,6 +18,7 @@ SHORT: dict[str, str] = {
     "ablation": "--sizes 256x4 --seconds 10 --warmup 5 --repeats 1",
     "startup": "--sizes 256x4 --rows 200000 --repeats 2",
     "checkpoint": "--sizes 256x4 --stop_size 256x4 --steps 60 --save_every 12 --repeats 1",
+    "plan": "--sizes 256x4 --steps 5 --repeats 1",
     "data": "--speed_mb 20 --big_gb 0.1 --seconds 15 --repeats 1",
     "ddp": "--seconds 10 --warmup 5 --repeats 1",
     "learning": "--seeds 1 --upstream_epochs 1 --upstream_batch_size 8 "
