@@ -21,6 +21,7 @@ from minimind.rundir import causes
 from minimind.rundir.events import Event, Kind, has_begun, of_attempt, preparing
 from minimind.rundir.goodput import account_for
 from minimind.rundir.layout import OutputPaths
+from minimind.rundir.slowness import slow_now
 from minimind.system.tail import last_lines
 
 PENDING_WORDS = {
@@ -107,6 +108,8 @@ def explain(run: RunFolder) -> Explanation:
         attempt_line(event) + aftermath(of_attempt(events, event["attempt"])) for event in ended
     ]
     found.attempts += setbacks(events)
+    if now == state.RUNNING and (slow := slow_now(run.points())):
+        found.attempts.append(f"steadily slow: {slow}")
     found.attempts += failed_nodes(events, run.job_id())
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)

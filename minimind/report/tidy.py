@@ -21,8 +21,10 @@ Record = dict[str, Any]
 LARGEST = 1e30
 """Of a metric. What is beyond is as good as infinite, and its squares must still be numbers."""
 
-_WHOLE = frozenset({"attempt", "epoch", "global_step", "iters", "step", "tokens", "total_steps"})
-_TEXTS = frozenset({"cause", "error", "event", "prompt", "text"})
+_WHOLE = frozenset(
+    {"attempt", "epoch", "global_step", "iters", "slowest_rank", "step", "tokens", "total_steps"}
+)
+_TEXTS = frozenset({"cause", "error", "event", "prompt", "slowest_node", "text"})
 
 
 def tidy(records: Iterable[Record]) -> list[Record]:

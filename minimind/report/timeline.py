@@ -10,6 +10,7 @@ from minimind.report.svg import bar
 from minimind.report.words import counted, moment, share, text
 from minimind.rundir import causes
 from minimind.rundir.goodput import PHASES, Attempt
+from minimind.rundir.slowness import slowest
 from minimind.system.terminal import long_duration
 
 PHASE_WORDS = {
@@ -125,8 +126,10 @@ def _step_split(run: RunRecord) -> str:
         if sums[name] / total >= LEAST_SHARE
     )
     parts = [(name, value / total, SECTION_WORDS[name]) for name, value in sums.items()]
+    slow = slowest(run.points)
+    note = f'<p class="soft small note">{text(slow)}.</p>' if slow else ""
     return (
         '<h3 class="head apart">Within a step</h3>'
         f"{bar(parts, 'where the time of a step goes', thin=True)}"
-        f'<div class="keys below">{keys}</div>'
+        f'<div class="keys below">{keys}</div>{note}'
     )

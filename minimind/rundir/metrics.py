@@ -13,7 +13,7 @@ from typing import Any
 
 from minimind.rundir.events import Kind
 from minimind.system.jsonl import NON_FINITE, read_objects
-from minimind.system.validators import is_finite, is_number, is_whole
+from minimind.system.validators import is_finite, is_number, is_whole, is_word
 
 Point = dict[str, Any]
 """What the training logged at one moment."""
@@ -26,6 +26,9 @@ FIELDS = {
     **dict.fromkeys(("tokens_per_second", "checkpoint_seconds", "elapsed_seconds"), is_number),
     "seconds_left": is_finite,
     "time": is_finite,
+    "slowest_rank": is_whole,
+    "slowest_node": is_word,
+    "slowest_share": is_finite,
 }
 """What readers compute with: a record that has it in another type is taken for a torn one."""
 

@@ -14,6 +14,7 @@ from torch.profiler import record_function
 from minimind.distributed.device import sum_dtype, synchronize, timing_events
 
 SECTIONS = ("data", "compute", "optimizer", "checkpoint")
+ALONE = "alone"
 
 
 class LossMeter:
@@ -69,6 +70,7 @@ class StepTimer:
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECTIONS, 0.0))
+    _alone: float = 0.0
     _events: list[tuple[str, Any, Any]] = field(default_factory=list)
 
     @contextlib.contextmanager
@@ -76,8 +78,24 @@ class StepTimer:
         with record_function(name):
             yield from self._timed(name)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """A part of a step in which this rank waits for no other; may lie within a section."""
+        yield from self._timed(ALONE)
+
+    def read_alone(self) -> float:
+        """Seconds of such parts up to the newest :meth:`read`, and start again."""
+        seconds, self._alone = self._alone, 0.0
+        return seconds
+
+    def _add(self, name: str, seconds: float) -> None:
+        if name == ALONE:
+            self._alone += seconds
+        else:
+            self.seconds[name] += seconds
+
     def _timed(self, name: str) -> Iterator[None]:
-        queues = name in ("compute", "optimizer")
+        queues = name in ("compute", "optimizer", ALONE)
         if queues and (events := timing_events(self.device)) is not None:
             begin, end = events
             begin.record()
@@ -87,14 +105,14 @@ class StepTimer:
             return
         start = time.perf_counter()
         yield
-        self.seconds[name] += time.perf_counter() - start
+        self._add(name, time.perf_counter() - start)
 
     def read(self) -> dict[str, float]:
         """Seconds per section since the last read, and start again."""
         if self._events:
             synchronize(self.device)
             for name, begin, end in self._events:
-                self.seconds[name] += begin.elapsed_time(end) / 1000
+                self._add(name, begin.elapsed_time(end) / 1000)
             self._events.clear()
         result, self.seconds = self.seconds, dict.fromkeys(SECTIONS, 0.0)
         return result

@@ -200,6 +200,7 @@ class Reporter:
         epoch_minutes: float,
         seconds_left: float,
         sections: Mapping[str, float],
+        slowest: Mapping[str, Any],
     ) -> None:
         """One point for console, metrics file and tracker.
 
@@ -210,6 +211,7 @@ class Reporter:
             epoch_minutes: what the whole epoch takes at the speed so far.
             seconds_left: to the end of training, ``--max_steps`` and ``--max_minutes`` considered.
             sections: as of :meth:`StepTimer.read`.
+            slowest: as of :meth:`SlowestRank.read`.
         """
         self.logged_at = place.step
         now = time.perf_counter()
@@ -240,11 +242,12 @@ class Reporter:
             "skipped_steps": progress.skipped_steps,
             "elapsed_seconds": elapsed,
             **{f"{name}_seconds": seconds for name, seconds in sections.items()},
+            **slowest,
             **self.monitor.sample(),
         }
         log.info("%s", step_line(point, self.config.epochs))
         self.metrics.write(point)
-        hidden = ("time", "epoch", "step", "iters", "total_steps", "seconds_left")
+        hidden = ("time", "epoch", "step", "iters", "total_steps", "seconds_left", "slowest_node")
         self.tracker.log(
             {name: value for name, value in point.items() if name not in hidden},
             **tracker_place(place, progress),

@@ -6,6 +6,7 @@ Nothing here knows of epochs, log lines or checkpoints.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,6 +28,7 @@ class TrainStep:
         replica: the model, or its DDP wrapper: what is called in training.
         meter: the losses since the last log line.
         grad_norm: of the newest step, a scalar on the device.
+        alone: times what this rank does without the others.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TrainStep:
         self.scaler = scaler
         self.meter = LossMeter(world.device)
         self.grad_norm = torch.zeros((), device=world.device)
+        self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._world = world
         self._autocast = autocast
         self._grad_clip = config.grad_clip
@@ -67,14 +70,16 @@ class TrainStep:
         local_only = not exchange and self.replica is not self.model
         quiet = self.replica.no_sync() if local_only else contextlib.nullcontext()  # type: ignore[operator]
         with quiet:
-            with self._autocast:
+            with self.alone(), self._autocast:
                 out = self.replica(**batch, shift_labels=targets, num_items_in_batch=1)
             scored_here = (targets >= 0).sum()
             # DDP averages over ranks; the mean wanted is over all scored tokens of the
             # step, wherever they are, so that a short last step weighs right too.
             share = self._world.world_size / scored
             loss = (out.loss + out.aux_loss * scored_here) * share
-            self.scaler.scale(loss).backward()
+            # The exchange of gradients, in which ranks wait for the slowest, is a part of it.
+            with self.alone() if local_only else contextlib.nullcontext():
+                self.scaler.scale(loss).backward()
         self.meter.add(out.loss.detach(), out.aux_loss.detach(), scored_here)
         self._loss += loss.detach()
 

@@ -16,6 +16,7 @@ from minimind.distributed.world import World
 from minimind.rundir.events import EventLog
 from minimind.telemetry.meters import StepTimer
 from minimind.telemetry.reporter import Place, Reporter
+from minimind.telemetry.slowest import SlowestRank
 from minimind.telemetry.time_left import TimeLeft
 from minimind.training.audit import RowRecord
 from minimind.training.epoch import Epoch, Window
@@ -54,6 +55,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.timer = StepTimer(self.world.device)
+        self._slowest = SlowestRank(self.world)
+        if self.world.is_distributed:
+            self.step.alone = self.timer.alone
         self._time_left = self._measure_time_left()
         self._micro_seconds: deque[float] = deque(maxlen=3)
 
@@ -108,7 +112,7 @@ class Trainer:
         for step in range(epoch.start_step + 1, epoch.iters + 1):
             micro_clock = time.perf_counter()
             place = Place(epoch.number, step, epoch.iters)
-            with self.timer.section("data"):
+            with self.timer.section("data"), self.timer.alone():
                 batch = next(batches)
             if window is None:
                 window = epoch.window(step)
@@ -221,6 +225,7 @@ class Trainer:
         losses = self.world.sum(self.step.meter.read())
         if place.step == self.progress.step:
             self.saver.mark_boundary()
+        sections = self.timer.read()
         self.reporter.log(
             place,
             self.progress,
@@ -229,7 +234,8 @@ class Trainer:
             learning_rate=learning_rate,
             epoch_minutes=epoch_minutes,
             seconds_left=seconds_left,
-            sections=self.timer.read(),
+            sections=sections,
+            slowest=self._slowest.read(self.timer.read_alone()),
         )
 
     @property

@@ -95,6 +95,10 @@ def test_ranks_two_one_two_train_the_same_rows_in_the_same_order(make_run: MakeR
     changing.complete(1)
     states.append(changing.state())
 
+    lines = [record for record in whole.records() if "loss" in record]
+    assert {line["slowest_rank"] for line in lines} <= {0, 1}
+    assert all(0 <= line["slowest_share"] < 1 for line in lines)
+
     assert [s["world_size"] for s in states] == [2, 1, 2, 1]
     assert [s["rows_per_update"] for s in states] == [8, 8, 8, 8]
     assert states[0]["global_step"] < states[1]["global_step"] < states[2]["global_step"]

@@ -102,6 +102,13 @@ def test_the_page_of_a_run_tells_what_it_has_to_tell(tmp_path: Path) -> None:
     assert "private" not in page.html
 
 
+def test_the_page_says_which_rank_the_others_wait_for(tmp_path: Path) -> None:
+    slow = {"slowest_rank": 3, "slowest_node": "n<2>", "slowest_share": 0.25}
+    run = write_run(tmp_path / "run", metrics=[point(step, **slow) for step in range(10, 60, 10)])
+    said = "rank 3 on n<2> was the slowest in 5 of 5 log lines; the others waited 25% of the time"
+    assert said in page_of(run).text
+
+
 def test_the_page_says_that_an_attempt_went_back(tmp_path: Path) -> None:
     older = [{**e, "step": 20} if e["event"] in ("started", "resumed") else e for e in EVENTS[5:]]
     run = write_done(tmp_path / "mine", events=[*EVENTS[:5], *older])

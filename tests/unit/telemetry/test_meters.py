@@ -64,3 +64,13 @@ def test_a_device_without_float64_sums_in_float32(monkeypatch: pytest.MonkeyPatc
     assert meter.snapshot().dtype == torch.float32
     total = meter.read()
     assert (total.dtype, total.tolist()) == (torch.float64, [16.0, 2.5, 6.0])
+
+
+def test_own_time_lies_within_a_section_and_is_no_section() -> None:
+    timer = StepTimer(CPU)
+    with timer.section("compute"), timer.alone():
+        torch.zeros(1000)
+    seconds = timer.read()
+    assert seconds.keys() == {"data", "compute", "optimizer", "checkpoint"}
+    assert 0 < timer.read_alone() <= seconds["compute"]
+    assert timer.read_alone() == 0

@@ -79,6 +79,7 @@ def log(
         epoch_minutes=1.0,
         seconds_left=90.0,
         sections=dict.fromkeys(SECTIONS, 0.0),
+        slowest={"slowest_rank": 1, "slowest_node": "n2", "slowest_share": 0.25},
     )
 
 
@@ -100,6 +101,7 @@ def test_speed_is_of_the_tokens_since_the_line_before(
     first, second = points(tmp_path / "metrics.jsonl")
     assert (first["tokens_per_second"], second["tokens_per_second"]) == (20, 5)
     assert first["seconds_left"] == 90.0
+    assert (first["slowest_rank"], first["slowest_node"], first["slowest_share"]) == (1, "n2", 0.25)
     assert first["mfu"] == 20 * 3 / (60 * 2)
     assert (first["logits_loss"], first["aux_loss"], first["loss"]) == (2.0, 0.5, 2.5)
 

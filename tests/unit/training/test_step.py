@@ -73,6 +73,27 @@ def test_only_the_last_micro_batch_exchanges_gradients() -> None:
     assert replica.calls == ["no_sync"]
 
 
+def test_the_backward_pass_that_exchanges_gradients_is_not_this_ranks_own_time() -> None:
+    """In it the ranks wait for the slowest: all take as long as that one."""
+    _, step = make()
+    replica: Any = Squares()
+    step.replica = replica
+    inside: list[bool] = []
+
+    @contextlib.contextmanager
+    def alone():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    step.alone = alone
+    seen: list[bool] = []
+    replica.weight.register_hook(lambda gradient: seen.append(bool(inside)))
+    step.forward_backward(batch(1.0), scored=2, exchange=False)
+    step.forward_backward(batch(1.0), scored=2, exchange=True)
+    assert seen == [True, False]
+
+
 def test_a_step_that_is_not_finite_is_left_out() -> None:
     model, step = make(skip_nonfinite=1)
     step.forward_backward(batch(float("inf")), scored=1, exchange=True)

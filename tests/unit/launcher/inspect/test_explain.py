@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from launcher.slurm import client as slurm
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
+from minimind.rundir.layout import OutputPaths
 
 
 @pytest.fixture
@@ -201,6 +203,23 @@ def test_what_a_run_prepares_is_shown_until_it_trains(
     run.append("preparing", what="tokenising: again")
     run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1"])
     assert shown() == ("0", "")
+
+
+@pytest.mark.parametrize("slurm_says", ["RUNNING", "PENDING"])
+def test_a_node_that_holds_up_a_run_is_named_while_it_does(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, slurm_says: str
+) -> None:
+    monkeypatch.setattr(slurm, "job_states", lambda: {"5": {"JobState": slurm_says}})
+    out = OutputPaths(run.spec().save_dir)
+    out.folder.mkdir(parents=True)
+    slow = {"slowest_rank": 3, "slowest_node": "n2", "slowest_share": 0.25}
+    points = [{"time": 1.0, "global_step": step, "loss": 2.0, **slow} for step in range(6)]
+    out.metrics.write_text("".join(json.dumps(point) + "\n" for point in points))
+    said = (
+        "steadily slow: rank 3 on n2 was the slowest in 6 of 6 log lines; "
+        "the others waited 25% of the time for it"
+    )
+    assert (said in explain(run).attempts) == (slurm_says == "RUNNING")
 
 
 @pytest.mark.parametrize("slurm_says", ["RUNNING", "SUSPENDED", "STOPPED"])
