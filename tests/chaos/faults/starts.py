@@ -13,7 +13,7 @@ from typing import Any
 from tests.chaos.faults.files import REFUSED, token_files
 from tests.chaos.faults.moments import later, steps
 from tests.chaos.faults.registry import fault
-from tests.chaos.faults.signals import EARLY, NOBODY, SHIMMED, has_peers
+from tests.chaos.faults.signals import EARLY, EVERYWHERE, NOBODY, has_peers
 
 REFUSES = ("config",)
 
@@ -39,7 +39,7 @@ def put_away(run: Any, files: list[Path]) -> Iterator[Path]:
     away.rmdir()
 
 
-@fault(*SHIMMED, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
+@fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def vanished_checkpoints(run: Any, rng: Random) -> str:
     """They are gone at one start, which refuses, and there again at the next."""
     later(run, rng)
@@ -52,7 +52,7 @@ def vanished_checkpoints(run: Any, rng: Random) -> str:
     return ""
 
 
-@fault(*SHIMMED, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
+@fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def stale_checkpoint(run: Any, rng: Random) -> str:
     """An older one has the newest one's name at one start, which refuses."""
     later(run, rng)
@@ -91,7 +91,7 @@ def stale_view_of_one_rank(run: Any, rng: Random) -> str:
     return "for a moment" if passing else "for long"
 
 
-@fault(*SHIMMED, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
+@fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def overwritten_store(run: Any, rng: Random) -> str:
     """Bytes of a token store are overwritten in place between two attempts, the size as it was."""
     later(run, rng)
