@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.spec.checks import check_limit, check_word, parse_env, parse_time
 from launcher.spec.mount import Mount
+from minimind.errors import ConfigError
 
 TRAIN_MODULE = "minimind.train_pretrain"
 
@@ -375,12 +376,17 @@ def spec_values(
     Raises:
         ConfigError: a text that means no such value.
     """
-    defaults = {**user_defaults(environment or {}), **profile}
-    values = {
-        row.field_name: row.value(defaults.get(row.key or ""), given.get(row.name))
-        for row in OPTIONS
-        if row.field_name
-    }
+    own = user_defaults(environment or {})
+    defaults = {**own, **profile}
+    values = {}
+    for row in (row for row in OPTIONS if row.field_name):
+        try:
+            value = row.value(defaults.get(row.key or ""), given.get(row.name))
+        except ConfigError as error:
+            if given.get(row.name) is None and row.key in own and row.key not in profile:
+                raise ConfigError(f"your variable {row.variable}: {error}") from None
+            raise
+        values[row.field_name] = value
     return {name: value for name, value in values.items() if value is not None}
 
 

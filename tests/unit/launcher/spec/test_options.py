@@ -86,3 +86,12 @@ def test_a_users_own_defaults_for_sbatch_come_after_flags_and_profile() -> None:
     assert values["time_minutes"] == 1440
     assert spec_values({}, {}, own)["account"] == "mine"
     assert "account" not in spec_values({}, {})
+
+
+def test_a_value_that_means_nothing_is_said_to_be_the_users_own_variable() -> None:
+    own = {"SBATCH_TIMELIMIT": "UNLIMITED"}
+    with pytest.raises(ConfigError, match=r"SBATCH_TIMELIMIT: --time 'UNLIMITED': write minutes"):
+        spec_values({}, {}, own)
+    with pytest.raises(ConfigError, match=r"^--time 'soon'"):
+        spec_values({"time": "soon"}, {}, own)
+    assert spec_values({"time": "90"}, {}, own)["time_minutes"] == 90
