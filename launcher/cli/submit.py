@@ -31,9 +31,9 @@ def submit(train_flags: list[str] | None, **given: Any) -> int:
     from launcher.spec.run_folder import RunFolder
     from launcher.submit.submission import submit as send
 
-    warn_of_unseen_data(spec)
     secrets = read_secrets(spec)
     check_name_is_free(spec, given["resume"])
+    warn_of_unseen_data(spec)
     if given["resume"]:
         warn_of_lost_checkpoint(RunFolder(spec.run_dir), spec, new_code=True)
     job_id = send(spec, secrets)

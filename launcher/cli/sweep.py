@@ -21,19 +21,19 @@ def sweep(train_flags: list[str] | None, **given: Any) -> int:
     table = read_grid(given["grid"]) if given["grid"] else {}
     flags = table | parse_vary(given["vary"] or [])
     spec = resolve(given, train)
+    specs = point_specs(spec, train, flags)
     if given["dry_run"]:
         from launcher.cli.output import print_script
 
-        specs = point_specs(spec, train, flags)
         for point in specs:
             note(f"{spec.name}/{Path(point.run_dir).name}: {' '.join(point.train_args)}")
         print_script(spec, given["as_json"], point=specs[0])
         return 0
     from launcher.cli.output import warn_of_unseen_data
 
-    warn_of_unseen_data(spec)
     secrets = read_secrets(spec)
     check_new(spec)
+    warn_of_unseen_data(spec)
     found = submit_sweep(spec, train, flags, secrets)
     if given["as_json"]:
         print_json(found)
