@@ -184,6 +184,8 @@ def test_podman_without_roots_rights_writes_the_run_folder(
     script.write_text(
         f"set -e; cd {folder}; podman import --change USER=10001 {archive} base:1\n"
         + shlex.join([*command_prefix(spec), "touch", "written"])
+        # A process that keeps the user's namespace would stay.
+        + "\npodman system migrate\n"
     )
     done = root.run("unshare", "--mount", "sh", "-c", AS_SOMEBODY, "sh", str(folder), str(script))
     written = folder / "runs" / "submitit" / "written"
