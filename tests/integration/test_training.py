@@ -44,7 +44,7 @@ STEP_LINE = re.compile(
     r"^Epoch:\[\d+/\d+\]\(\d+/\d+\), loss: \d+\.\d{4}, logits_loss: \d+\.\d{4}, "
     r"aux_loss: \d+\.\d{4}, learning_rate: \d\.\d{8}, epoch_time: \d+\.\d{3}min"
     r", tok/s: [\d,]+, MFU: \d+\.\d%, data/compute/optimizer/checkpoint: \d+/\d+/\d+/\d+%"
-    r", memory: \d+\.\dGB$"
+    r", memory: \d+\.\dGB, time_left: (?:\d+[dhm])?\d+[hms]$"
 )
 
 
