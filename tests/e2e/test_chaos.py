@@ -23,7 +23,7 @@ LOCAL_SEED = 19
 """Draws: a launcher's command killed at a file call, a rank stopped at one, a stale checkpoint, a
 rank killed at a file call."""
 SLURM_SEED = 14
-"""Draws: the supervisor in the job signalled, all ranks killed, ranks suspended."""
+"""Draws: vanished checkpoints, a stop and a kill right after it, ranks suspended."""
 
 
 def assert_whole(driver: Driver, faults: int) -> None:

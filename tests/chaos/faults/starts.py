@@ -15,7 +15,8 @@ from tests.chaos.faults.moments import later, steps
 from tests.chaos.faults.registry import fault
 from tests.chaos.faults.signals import EARLY, EVERYWHERE, NOBODY, has_peers
 
-REFUSES = ("config",)
+REFUSES = ("config", "cancelled")
+"""A run under Slurm rests by being cancelled: a job that is stopped is started again."""
 
 
 def checkpoints(run: Any) -> list[Path]:
