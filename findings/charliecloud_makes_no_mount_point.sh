@@ -28,4 +28,12 @@ export USER=root
 there=$(start /mnt)
 missing=$(start /data/run)
 printf '%s\n' "no USER: $without_user" "target in the image: $there" "target missing: $missing"
-[[ $without_user == *'USER not set'* && $there == *started* && $missing == *'Read-only'* ]]
+if [[ $without_user != *'USER not set'* || $there != *started* || $missing != *'Read-only'* ]]; then
+    echo "CHANGED"
+    exit 1
+fi
+
+# Seen on 2026-11-30 (charliecloud 0.31):
+# no USER: ch-run[31972]: error: $USER not set (ch-run.c:122)
+# target in the image: started
+# target missing: ch-run[31976]: error: can't mkdir: …/image/data: Read-only file system (ch_misc.c:409 30)

@@ -81,3 +81,8 @@ with=$(lose_batch_host --no-kill)
 echo "with --no-kill: $with"
 [ "$without" = "JobState=PENDING Restarts=1" ] || { echo "CHANGED: it is not requeued"; exit 1; }
 [ "$with" = "JobState=FAILED Restarts=0" ] || { echo "CHANGED: the job does not just fail"; exit 1; }
+
+# Seen on 2026-11-30:
+# slurm: slurm-wlm 22.05.8
+# without --no-kill: JobState=PENDING Restarts=1
+# with --no-kill: JobState=FAILED Restarts=0
