@@ -137,4 +137,6 @@ def _says_all(backend: Tokenizer, settings: dict[str, Any]) -> bool:
     }
     named = [settings[role] for role in ROLES if settings.get(role) is not None]
     largest = max(backend.get_vocab().values(), default=-1)
-    return all(token in special for token in named) and 0 <= largest < MOST_IDS
+    # A token may be an object that says more of it.
+    plain = all(isinstance(token, str) and token in special for token in named)
+    return plain and 0 <= largest < MOST_IDS

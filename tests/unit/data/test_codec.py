@@ -61,6 +61,7 @@ def test_tokens_of_the_flags_and_missing_ones(tmp_path: Path) -> None:
     [
         {"eos_token": "<new>"},
         {"eos_token": "a"},
+        {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True}},
         {"tokenizer_class": "GPT2Tokenizer"},
         {"extra_special_tokens": ["a"]},
         {"added_tokens_decoder": {}},
