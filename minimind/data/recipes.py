@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from minimind.data.folders import kind_of
 from minimind.data.hub import HubFile, files_of, page_of
@@ -101,7 +102,8 @@ def text_files(recipe: Recipe) -> list[HubFile]:
         DataError: there are none, or of several formats.
         MiniMindError: the hub cannot be asked.
     """
-    files = [(file, kind_of(file.path)) for file in files_of(recipe.dataset, recipe.path)]
+    found = files_of(recipe.dataset, recipe.path)
+    files = [(file, kind_of(PurePosixPath(file.path).name)) for file in found]
     kinds = sorted({kind for _, kind in files if kind})
     if len(kinds) != 1:
         raise DataError(
