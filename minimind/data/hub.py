@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 from minimind.errors import ConfigError, MiniMindError
@@ -96,13 +97,14 @@ def _files(entries: Any, folder: str) -> Iterator[HubFile]:
     for entry in entries:
         if entry["type"] != "file":
             continue
-        path = str(entry["path"])
-        if ".." in path.split("/") or not f"/{path}".startswith(f"/{folder}"):
-            raise ValueError(path)
+        path = PurePosixPath(entry["path"])
+        is_below = path.is_relative_to(folder) and path != PurePosixPath(folder)
+        if not is_below or ".." in path.parts:
+            raise ValueError(str(path))
         checksum = (entry.get("lfs") or entry)["oid"]
         if _CHECKSUM.fullmatch(checksum) is None:
             raise ValueError(checksum)
-        yield HubFile(path, int(entry["size"]), checksum)
+        yield HubFile(str(path), int(entry["size"]), checksum)
 
 
 def opened(url: str, headers: dict[str, str] | None = None) -> Any:

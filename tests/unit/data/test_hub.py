@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from minimind.data import recipes
-from minimind.data.hub import HubFile
+from minimind.data import hub, recipes
+from minimind.data.hub import HubFile, files_of
 from minimind.data.recipes import Recipe, text_files
+from minimind.errors import MiniMindError
 
 OID = "0" * 40
 WORDS = Recipe("words", "lab/words", "", "", "", "", "")
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, *paths: str) -> None:
+    """A hub that lists files of these paths."""
+    entries: list[dict[str, Any]] = [
+        {"type": "file", "path": path, "oid": OID, "size": 1} for path in paths
+    ]
+    monkeypatch.setattr(hub, "_page", lambda url: (entries, None))
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("", "/root/.bashrc"),
+        ("4_5", "/root/.bashrc"),
+        ("4_5", "4_5_more/000.parquet"),
+        ("4_5", "4_5"),
+        ("4_5", "4_5/../000.parquet"),
+    ],
+)
+def test_a_list_names_files_below_the_folder_alone(
+    monkeypatch: pytest.MonkeyPatch, folder: str, path: str
+) -> None:
+    answer(monkeypatch, path)
+    with pytest.raises(MiniMindError, match="is not a hub's list of files"):
+        files_of("lab/words", folder)
+
+
+def test_files_of_the_whole_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "en/001.parquet", "en/000.parquet")
+    assert files_of("lab/words", "") == [
+        HubFile("en/000.parquet", 1, OID),
+        HubFile("en/001.parquet", 1, OID),
+    ]
 
 
 def test_what_describes_a_data_set_is_no_text_in_a_folder_either(
