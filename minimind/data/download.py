@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPMessage
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from minimind.data.hub import HubFile, file_url, opened, refusal
+from minimind.data.hub import HubFile, address, file_url, opened, refusal
 from minimind.errors import DataError, MiniMindError
 from minimind.system.digest import READ_BYTES, sha256_of
 from minimind.system.durable import take_name, write_text_durably
@@ -32,8 +32,8 @@ class InterruptedDownloadError(MiniMindError):
 def dataset_url(name: str, source: str) -> str:
     """Where a file of MiniMind's data sets is; ``$MODELSCOPE_ENDPOINT`` names a mirror, too."""
     if source == "modelscope":
-        endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://www.modelscope.cn"
-        return f"{endpoint.rstrip('/')}/datasets/gongjy/minimind_dataset/resolve/master/{name}"
+        endpoint = address("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn")
+        return f"{endpoint}/datasets/gongjy/minimind_dataset/resolve/master/{name}"
     return file_url(MINIMIND, name)
 
 

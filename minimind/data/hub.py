@@ -41,9 +41,21 @@ class HubFile:
     checksum: str
 
 
+def address(variable: str, default: str) -> str:
+    """A server's address: ``default``, or the mirror that an environment variable names.
+
+    Raises:
+        ConfigError: it is no address of the web.
+    """
+    given = (os.environ.get(variable) or default).rstrip("/")
+    if not given.startswith(("http://", "https://")):
+        raise ConfigError(f"{variable}={given}: an address begins with https://, as {default}")
+    return given
+
+
 def endpoint() -> str:
     """The hub's address; ``$HF_ENDPOINT`` names a mirror."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return address("HF_ENDPOINT", "https://huggingface.co")
 
 
 def file_url(dataset: str, path: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from minimind.data import hub, recipes
-from minimind.data.hub import HubFile, files_of
+from minimind.data.download import dataset_url
+from minimind.data.hub import HubFile, file_url, files_of
 from minimind.data.recipes import Recipe, text_files
-from minimind.errors import MiniMindError
+from minimind.errors import ConfigError, MiniMindError
 
 OID = "0" * 40
 WORDS = Recipe("words", "lab/words", "", "", "", "", "")
@@ -58,3 +59,14 @@ def test_what_describes_a_data_set_is_no_text_in_a_folder_either(
     ]
     monkeypatch.setattr(recipes, "files_of", lambda dataset, folder: found)
     assert text_files(WORDS) == found[:1]
+
+
+def test_a_mirror_without_http_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hf-mirror.com")
+    with pytest.raises(ConfigError, match=r"HF_ENDPOINT=hf-mirror\.com: .*https://"):
+        file_url("lab/words", "000.parquet")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "mirror")
+    with pytest.raises(ConfigError, match=r"MODELSCOPE_ENDPOINT=mirror: .*https://"):
+        dataset_url("words.jsonl", "modelscope")
+    monkeypatch.setenv("HF_ENDPOINT", "https://hf-mirror.com/")
+    assert file_url("lab/words", "a b").startswith("https://hf-mirror.com/datasets/lab/words/")
