@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from minimind.cli.common_flags import add_json_flag
 from minimind.config import TrainConfig, parse_args, take_procs
-from minimind.errors import EXIT_DONE, EXIT_USER_ERROR
+from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, OutOfMemoryError
 from minimind.planning.cards import CARDS
 from minimind.planning.model import likely_vocabulary
 from minimind.planning.rows import Rows, estimate_rows
@@ -105,7 +105,11 @@ def _measured(config: TrainConfig, rows: Rows, vocab_size: int, ranks: int) -> R
     # What training says of compiling is for a log; the table is the answer here.
     logging.getLogger(PACKAGE_LOGGER).addHandler(logging.StreamHandler(sys.stderr))
     note("measuring a few micro-batches …")
-    return replace(plan, measured=measure(plan))
+    try:
+        return replace(plan, measured=measure(plan))
+    except OutOfMemoryError as error:
+        note(f"nothing is measured: {error}")
+        return plan
 
 
 def known_rows(config: TrainConfig) -> Rows | None:

@@ -23,6 +23,7 @@ from minimind.planning.updates import micro_batch
 from minimind.training.allocator import keep_freed_memory
 from minimind.training.build_model import init_model, make_replica
 from minimind.training.execution import choose_execution
+from minimind.training.failure import explain
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.step import TrainStep
@@ -62,16 +63,29 @@ def measure(plan: RunPlan) -> tuple[float, int]:
     """Seconds of an update of a planned run, and a rank's bytes at the peak.
 
     Ranks that share a CPU are taken to share its speed.
+
+    Raises:
+        OutOfMemoryError: the device, or what others leave of it, is too small.
     """
     with init_distributed_mode(plan.config.device) as world:
-        if world.device.type == CPU:
-            keep_freed_memory()
-        step, rows = _prepare(plan, world)
-        micro = _time_micro_batches(plan, step, rows, world.device)
-        update = _time_update(plan, step, rows, world.device)
-        sharing = plan.machine.ranks if world.device.type == CPU else 1
-        seconds = sharing * (plan.config.accumulation_steps * micro + update)
-        return seconds, _peak_bytes(plan, world.device)
+        try:
+            return _measure_on(plan, world)
+        except Exception as error:
+            failure = explain(error, plan.config, world.device)
+            if failure is error:
+                raise
+            raise failure from error
+
+
+def _measure_on(plan: RunPlan, world: World) -> tuple[float, int]:
+    if world.device.type == CPU:
+        keep_freed_memory()
+    step, rows = _prepare(plan, world)
+    micro = _time_micro_batches(plan, step, rows, world.device)
+    update = _time_update(plan, step, rows, world.device)
+    sharing = plan.machine.ranks if world.device.type == CPU else 1
+    seconds = sharing * (plan.config.accumulation_steps * micro + update)
+    return seconds, _peak_bytes(plan, world.device)
 
 
 def _prepare(plan: RunPlan, world: World) -> tuple[TrainStep, MadeUpRows]:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from minimind.cli import plan as module
 from minimind.cli.plan import main
 from minimind.planning.run_plan import Machine
+from minimind.telemetry.console import PACKAGE_LOGGER
+from minimind.training import trial
 
 
 @pytest.fixture
@@ -45,3 +49,17 @@ def test_a_login_node_without_torch_says_what_it_can(
     shown = capsys.readouterr()
     assert "torch is not installed here: nothing is measured" in shown.err
     assert "about 4 sequences of 512 tokens" in shown.out
+
+
+def test_a_device_that_others_have_filled_leaves_the_arithmetic(
+    corpus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trial, "_prepare", fail)
+    monkeypatch.setattr(logging.getLogger(PACKAGE_LOGGER), "handlers", [])
+    assert main(["--data_path", corpus, "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert "nothing is measured: out of memory (CUDA out of memory." in shown.err
+    assert "unknown: `minimind plan` measures it" in shown.out
