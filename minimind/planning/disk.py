@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from minimind.config import TrainConfig
 from minimind.planning.memory import FLOAT32, HALF, optimizer_bytes
 from minimind.planning.parameters import Parameters
+from minimind.rundir.layout import checkpoints_of
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,10 @@ def disk_of(config: TrainConfig, counted: Parameters, new_tokens: int, vocab_siz
 
 
 def _checkpoint_bytes(newest: Path) -> int:
-    """Of a run's checkpoints, the newest and those before it."""
-    found = 0
-    for path in newest.parent.glob(f"{glob.escape(newest.stem)}*{newest.suffix}"):
-        with contextlib.suppress(OSError):
-            found += path.stat().st_size
-    return found
+    """Of a run's checkpoints, the newest and those before it; 0 where they cannot be seen."""
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_size for path in checkpoints_of(newest))
+    return 0
 
 
 def free_bytes(folder: Path) -> int | None:
