@@ -41,5 +41,5 @@ def vocabulary_of(tokenizer_path: str) -> int | None:
         ids = vocabulary.values() if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
         added = [token["id"] for token in found.get("added_tokens") or ()]
         return max(*ids, *added, 0) + 1
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

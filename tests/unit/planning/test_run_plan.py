@@ -109,6 +109,12 @@ def test_the_shipped_vocabulary() -> None:
     assert vocabulary_of("") == 6400
 
 
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"model": {"vocab": 3}}'])
+def test_a_damaged_tokenizer_has_no_known_vocabulary(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    assert vocabulary_of(str(tmp_path)) is None
+
+
 def test_a_login_node_needs_the_standard_library_alone() -> None:
     code = (
         "import sys\n"
