@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minimind.data.tokenizer import tokenizer_identity
+from minimind.data.tokenizer import MOST_IDS, tokenizer_identity
 from minimind.errors import WeightsError
 from minimind.system.validators import is_whole, is_word
 
@@ -65,11 +65,17 @@ class Origin:
         """What was written, or as much of it as makes sense: the file may be anybody's."""
         if not isinstance(found, Mapping):
             return cls()
-        numbers = {
-            name: found[name] for name in ("step", "bos_id", "eos_id") if is_whole(found.get(name))
-        }
-        tokenizer = found.get("tokenizer")
-        return cls(tokenizer=str(tokenizer) if is_word(tokenizer) else "", **numbers)
+        ids = {name: found[name] for name in ("bos_id", "eos_id") if _is_id(found.get(name))}
+        step, tokenizer = found.get("step"), found.get("tokenizer")
+        return cls(
+            step=step if is_whole(step) else None,
+            tokenizer=str(tokenizer) if is_word(tokenizer) else "",
+            **ids,
+        )
+
+
+def _is_id(value: Any) -> bool:
+    return is_whole(value) and value < MOST_IDS
 
 
 UNKNOWN = Origin()

@@ -89,6 +89,7 @@ def test_it_is_in_the_file_and_every_loader_of_state_dicts_takes_it(tmp_path: Pa
         {},
         {"minimind": 3},
         {"minimind": {"tokenizer": 5, "bos_id": -1, "eos_id": "2", "step": True}},
+        {"minimind": {"bos_id": 1 << 40, "eos_id": 1 << 22}},
         {"minimind": {"tokenizer": "x" * 999}},
         {"minimind": {"tokenizer": "a\nb"}},
     ],
