@@ -72,7 +72,7 @@ def _described(recipe: Recipe) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     recipe = recipe_of(arguments.name)
-    if recipe is None or recipe.dataset == MINIMIND:
+    if recipe is None or (recipe in RECIPES and recipe.dataset == MINIMIND):
         _fetch_file(arguments)
     else:
         _fetch_many(arguments, recipe)

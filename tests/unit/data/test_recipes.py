@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from minimind.cli import main
+from minimind.cli.data import download as command
+from minimind.data.hub import HubFile
 from minimind.data.recipes import RECIPES, Recipe, recipe_of
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
@@ -33,3 +36,16 @@ def test_names() -> None:
     )
     for name in ("datasets/lab", "datasets//words", "pretrain_hq", "images/x.png"):
         assert recipe_of(name) is None
+
+
+def test_miniminds_own_set_by_its_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its files have names of their own here; the set is one like any other."""
+    fetched: list[tuple[object, ...]] = []
+    files = [HubFile("a.jsonl", 1, "0" * 40)]
+    monkeypatch.setattr(command, "text_files", lambda recipe: files)
+    monkeypatch.setattr(command, "download_all", lambda *given: fetched.append(given))
+    words = ["data", "download", "datasets/jingyaogong/minimind_dataset", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert fetched == [
+        ("jingyaogong/minimind_dataset", files, "", tmp_path / "minimind_dataset"),
+    ]
