@@ -28,6 +28,7 @@ from minimind.distributed.world import World
 from minimind.errors import MiniMindError, WeightsError
 from minimind.rundir.layout import OutputPaths, stem_of
 from minimind.weights.origin import Origin, check_tokenizer
+from minimind.weights.pretrained import known_origin
 from minimind.weights.state_dict import StoredWeights, read_weights
 
 log = logging.getLogger(__name__)
@@ -165,12 +166,13 @@ def open_tokenizer(config: TrainConfig, stored: StoredWeights | None) -> Origin:
                 role,
             )
     if stored is not None and not config.allow_other_tokenizer:
-        if stored.origin.tokenizer:
-            check_tokenizer(stored.origin, tokenizer, find_weight(config), folder)
-        else:
+        weights = find_weight(config)
+        origin = known_origin(stored, weights)
+        check_tokenizer(origin, tokenizer, weights, folder)
+        if not origin.tokenizer:
             log.warning(
                 "%s does not say with which tokenizer it was trained; this run takes %s",
-                find_weight(config),
+                weights,
                 folder,
             )
     return Origin.of_tokenizer(tokenizer)

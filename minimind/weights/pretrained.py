@@ -28,6 +28,7 @@ from minimind.rundir.layout import OutputPaths, stem_of_flags
 from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (
     EMBEDDING,
+    StoredWeights,
     infer_architecture,
     load_state_into,
     read_weights,
@@ -214,31 +215,47 @@ def _flags_beside(path: Path) -> dict[str, Any]:
     return flags if stem_of_flags(flags) == path.stem else {}
 
 
+def known_origin(stored: StoredWeights, path: Path) -> Origin:
+    """What weights say of their tokenizer, or else what is beside them says; or nothing does."""
+    if stored.origin.tokenizer:
+        return stored.origin
+    return _beside(path, stored.flags or _flags_beside(path)) or UNKNOWN
+
+
 def _known_by_place(path: Path, tokenizer_path: str, folder: Path, flags: dict[str, Any]) -> Origin:
     """The tokenizer of weights that do not name it themselves, where something else does.
 
-    A folder holds its own, which another one by ``--tokenizer_path`` has to equal; a run's flags
-    name it; and whoever gives a path for a file says which it is. Else there is only a guess.
+    What is beside them, which another one by ``--tokenizer_path`` has to equal; and whoever gives a
+    path for a file says which it is. Else there is only a guess.
     """
+    if found := _beside(path, flags):
+        return found
+    if tokenizer_path or "tokenizer_path" in flags:
+        return _origin_of(folder, flags)
+    log.warning(
+        "%s does not say with which tokenizer it was trained; taking %s "
+        "(--tokenizer_path names another)",
+        path,
+        folder,
+    )
+    return UNKNOWN
+
+
+def _beside(path: Path, flags: dict[str, Any]) -> Origin | None:
+    """The tokenizer that a model folder holds, or that a run's flags name; None: neither."""
     own = path.parent if path.suffix == ".onnx" else path
     recorded = Path(str(flags.get("tokenizer_path", ""))).expanduser()
     if (own / "tokenizer.json").is_file():
-        known = own
-    elif flags.get("tokenizer_path") and recorded.is_dir():
-        known = recorded
-    elif tokenizer_path or "tokenizer_path" in flags:
-        known = folder
-    else:
-        log.warning(
-            "%s does not say with which tokenizer it was trained; taking %s "
-            "(--tokenizer_path names another)",
-            path,
-            folder,
-        )
-        return UNKNOWN
+        return _origin_of(own, flags)
+    if flags.get("tokenizer_path") and recorded.is_dir():
+        return _origin_of(recorded, flags)
+    return None
+
+
+def _origin_of(folder: Path, flags: dict[str, Any]) -> Origin:
     # Whoever names another in its place may do so because it is damaged.
     with contextlib.suppress(DataError):
-        return Origin.of_tokenizer(load_codec(str(known), _named_by(flags)))
+        return Origin.of_tokenizer(load_codec(str(folder), _named_by(flags)))
     return UNKNOWN
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from minimind.cli.export import main as export
+from minimind.config import TrainConfig
 from minimind.data.tokenizer import SpecialTokens, load_tokenizer, tokenizer_identity
 from minimind.errors import DataError, WeightsError
+from minimind.training.inputs import open_tokenizer
 from minimind.weights.origin import UNKNOWN, Origin, origin_of, with_origin
 from minimind.weights.pretrained import open_pretrained
 from minimind.weights.state_dict import read_weights
@@ -177,6 +179,32 @@ def test_every_export_knows_its_tokenizer(
         open_pretrained(tmp_path / name, str(other))
     assert open_pretrained(tmp_path / name, str(own)).origin.tokenizer == origin(own).tokenizer
     assert open_pretrained(tmp_path / name, str(other), allow_other_tokenizer=True)
+
+
+def test_a_run_starts_from_a_folder_with_its_own_tokenizer_only(
+    own: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, folder = write(tmp_path / "w.pth", origin(own)), tmp_path / "hf"
+    assert export(words(source, own, "hf", folder)) == 0
+    stored = read_weights(folder)
+    caplog.clear()
+    given = {"from_weight": str(folder), "tokenizer_path": str(other)}
+    with pytest.raises(WeightsError, match=r"hf was trained with another tokenizer"):
+        open_tokenizer(TrainConfig(**given), stored)
+    insisted = open_tokenizer(TrainConfig(**given, allow_other_tokenizer=True), stored)
+    assert insisted == origin(other)
+    config = TrainConfig(from_weight=str(folder), tokenizer_path=str(own))
+    assert open_tokenizer(config, stored) == origin(own)
+    assert caplog.text == ""
+
+
+def test_a_run_starts_from_weights_that_nothing_is_known_of_with_a_warning(
+    own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "w.pth")
+    config = TrainConfig(from_weight=str(file), tokenizer_path=str(own))
+    assert open_tokenizer(config, read_weights(file)) == origin(own)
+    assert "does not say with which tokenizer it was trained; this run takes" in caplog.text
 
 
 def test_an_exported_folder_names_the_begin_and_end_of_the_run(own: Path, tmp_path: Path) -> None:
