@@ -22,8 +22,9 @@ from minimind.system.terminal import note, print_json
 
 DESCRIPTION = """\
 Say what a run would take: parameters, updates, memory, disk, time to the end, and what would make
-it fit or faster. Nothing is tokenised or written. A few micro-batches are trained to measure time
-and memory on this machine; where torch is missing, or with --on, all is arithmetic.
+it fit or faster. Nothing is tokenised, and nothing written but compiled code. A few micro-batches
+are trained to measure time and memory on this machine; where torch is missing, or with --on, all is
+arithmetic.
 
 It takes the flags of `minimind pretrain` (--procs and --config too): give those of your run. It
 ends with 2 where the model cannot fit."""

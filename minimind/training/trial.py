@@ -1,6 +1,6 @@
 """A few micro-batches of a run that is only planned, for their time and memory.
 
-It runs in a process of its own, on made-up text, and writes nothing.
+It runs in a process of its own, on made-up text, and writes nothing but compiled code.
 """
 
 from __future__ import annotations
