@@ -95,7 +95,7 @@ def _page(url: str) -> tuple[Any, str | None]:
             links = response.headers.get("Link") or ""
     except urllib.error.HTTPError as error:
         raise refusal(url, error) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise MiniMindError(f"{url}: is not a hub's list of files") from None
     except (OSError, HTTPException) as error:
         raise MiniMindError(f"{url}: no connection ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ def test_a_list_names_files_below_the_folder_alone(
     answer(monkeypatch, path)
     with pytest.raises(MiniMindError, match="is not a hub's list of files"):
         files_of("lab/words", folder)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[" * 100_000])
+def test_an_answer_that_is_no_list(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(hub, "opened", lambda url: io.BytesIO(content))
+    with pytest.raises(MiniMindError, match="is not a hub's list of files"):
+        files_of("lab/words", "")
 
 
 def test_files_of_the_whole_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
