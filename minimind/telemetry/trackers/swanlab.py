@@ -97,10 +97,14 @@ def check_settings(variables: Sequence[str]) -> None:
     Raises:
         ConfigError: it does not.
     """
-    import swanlab
-
     try:
-        swanlab.Settings()
+        from swanlab import Settings
+    except Exception as error:
+        # A tracker that cannot start is a warning then, and no reason not to train.
+        log.debug("SwanLab's settings are not looked at: %s", error)
+        return
+    try:
+        Settings()
     # pydantic's errors, which begin with how many there are and end with an address.
     except Exception as error:
         reason = _one_line(error).partition(" For further information")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 
@@ -75,3 +76,10 @@ def test_settings_that_swanlab_refuses_are_named_before_the_run(monkeypatch, nam
         check_packages(TrainConfig(tracker="swanlab"))
     assert "\n" not in str(e.value)
     check_packages(TrainConfig(tracker="tensorboard"))
+
+
+def test_a_swanlab_that_cannot_be_imported_does_not_stop_a_run(monkeypatch):
+    monkeypatch.setenv("SWANLAB_MODE", "offline")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "swanlab", None)
+    check_packages(TrainConfig(tracker="swanlab"))
