@@ -9,6 +9,7 @@ import resource
 import statistics
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -89,7 +90,7 @@ def _measure_on(plan: RunPlan, world: World) -> tuple[float, int]:
 
 
 def _prepare(plan: RunPlan, world: World) -> tuple[TrainStep, MadeUpRows]:
-    config = plan.config
+    config = replace(plan.config, batch_size=micro_batch(plan.config))
     rows = MadeUpRows(plan.vocab_size, config.max_seq_len, packed=config.pack != "none")
     autocast = autocast_context(world.device, plan.dtype)
     store = SimpleNamespace(vocab_size=plan.vocab_size, bos_id=None, eos_id=None, pad_id=None)
