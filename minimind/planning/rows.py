@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind.config import TrainConfig
+from minimind.data.compression import named_compression
 from minimind.data.inputs import find_files
 from minimind.rundir.data_path import parse_sources
 
@@ -16,7 +17,8 @@ Larger vocabularies make fewer tokens."""
 COMPRESSION = 3.0
 """How much larger text is than its compressed file, roughly."""
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".parquet")
+PARQUET = ".parquet"
+"""Is compressed inside."""
 
 
 @dataclass(frozen=True)
@@ -48,5 +50,6 @@ def estimate_rows(config: TrainConfig) -> Rows:
 
 
 def _text_bytes(path: Path) -> int:
-    size = path.stat().st_size
-    return round(size * COMPRESSION) if path.suffix in COMPRESSED else size
+    size, name = path.stat().st_size, path.name
+    is_compressed = named_compression(name) is not None or name.lower().endswith(PARQUET)
+    return round(size * COMPRESSION) if is_compressed else size

@@ -105,6 +105,13 @@ def test_rows_by_the_size_of_the_text(tmp_path: Path) -> None:
     assert estimate_rows(config) == Rows(100, 51_200, 153_600)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.JSONL.GZ", "a.txt.xz", "a.Parquet"])
+def test_compressed_text_is_larger_than_its_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x" * 600)
+    config = TrainConfig(data_path=[str(tmp_path / name)])
+    assert estimate_rows(config).estimated_from == 1800
+
+
 def test_the_shipped_vocabulary() -> None:
     assert vocabulary_of("") == 6400
 
