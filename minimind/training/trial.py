@@ -16,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from minimind.distributed.device import CPU, memory_used, synchronize
-from minimind.distributed.world import World, init_distributed_mode
+from minimind.distributed.device import CPU, memory_used, pick_device, synchronize, use_device
+from minimind.distributed.world import World
 from minimind.planning.memory import CONTEXT
 from minimind.planning.run_plan import RunPlan
 from minimind.planning.updates import micro_batch
@@ -68,14 +68,16 @@ def measure(plan: RunPlan) -> tuple[float, int]:
     Raises:
         OutOfMemoryError: the device, or what others leave of it, is too small.
     """
-    with init_distributed_mode(plan.config.device) as world:
-        try:
-            return _measure_on(plan, world)
-        except Exception as error:
-            failure = explain(error, plan.config, world.device)
-            if failure is error:
-                raise
-            raise failure from error
+    # Alone, also where a launcher's variables would have a run wait for others.
+    device = pick_device(plan.config.device, local_rank=0, distributed=False)
+    use_device(device)
+    try:
+        return _measure_on(plan, World(rank=0, world_size=1, local_rank=0, device=device))
+    except Exception as error:
+        failure = explain(error, plan.config, device)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 def _measure_on(plan: RunPlan, world: World) -> tuple[float, int]:
