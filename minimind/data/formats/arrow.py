@@ -308,10 +308,15 @@ def _without_encoding(kind: Any) -> Any:
         return pa.map_(inner(kind.key_type), inner(kind.item_type))
     if types.is_fixed_size_list(kind):
         return pa.list_(kind.value_field.with_type(inner(kind.value_type)), kind.list_size)
-    if types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(inner(kind.value_type)))
-    if types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(inner(kind.value_type)))
+    lists = (
+        (types.is_list, pa.list_),
+        (types.is_large_list, pa.large_list),
+        (types.is_list_view, pa.list_view),
+        (types.is_large_list_view, pa.large_list_view),
+    )
+    for is_list, list_of in lists:
+        if is_list(kind):
+            return list_of(kind.value_field.with_type(inner(kind.value_type)))
     return kind
 
 

@@ -105,16 +105,23 @@ def test_text_that_is_no_utf8_is_one_bad_row(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("shape", ["list", "large list", "struct", "list of structs", "map"])
+@pytest.mark.parametrize(
+    "shape",
+    ["list", "large list", "list view", "large list view", "struct", "list of structs", "map"],
+)
 def test_nested_text_that_is_no_utf8_is_one_bad_row(tmp_path: Path, kind: str, shape: str) -> None:
     broken = pa.StringArray.from_buffers(
         3, pa.py_buffer(b"\0\0\0\0\x01\0\0\0\x03\0\0\0\x04\0\0\0"), pa.py_buffer(b"ab\xffc")
     )
     each = pa.array([0, 1, 2, 3], pa.int32())
-    wide = each.cast(pa.int64())
+    ones, wide = pa.array([1, 1, 1], pa.int32()), each.cast(pa.int64())
     nested = {
         "list": lambda: pa.ListArray.from_arrays(each, broken),
         "large list": lambda: pa.LargeListArray.from_arrays(wide, broken),
+        "list view": lambda: pa.ListViewArray.from_arrays(each[:3], ones, broken),
+        "large list view": lambda: pa.LargeListViewArray.from_arrays(
+            wide[:3], ones.cast(pa.int64()), broken
+        ),
         "struct": lambda: pa.StructArray.from_arrays([broken], ["a"]),
         "list of structs": lambda: pa.ListArray.from_arrays(
             each, pa.StructArray.from_arrays([broken], ["a"])
