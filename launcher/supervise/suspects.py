@@ -35,6 +35,8 @@ _ECC = re.compile(r"\becc\b", re.IGNORECASE)
 _ERROR_LINE = re.compile(
     r"^(?:[\w.]*(?:Error|Exception|Exit)\b.*|[\w .-]+: error: .*)$", re.MULTILINE
 )
+_REPEATED = re.compile(r"^.*\brank \d+ on \S+ has ended: .*$", re.MULTILINE)
+"""How a rank gives the last words of another one, which say nothing of its own node."""
 _OF_ANOTHER_RANK = re.compile(
     r"\brank \d+ on \S+ has |another rank|by peer|broken pipe|connection (?:closed|reset|refused)"
     r"|remote process|timed? ?out",
@@ -77,7 +79,8 @@ def find_suspects(
         found.append(Suspect(nodes[0], "it ran the batch script, which was lost", False))
     words = _by_node(logs(), nodes, gpus)
     for node in nodes:
-        if said := hardware_error(evidence.reasons.get(node, ""), "\n".join(words.get(node, ()))):
+        own = _REPEATED.sub("", "\n".join(words.get(node, ())))
+        if said := hardware_error(evidence.reasons.get(node, ""), own):
             found.append(Suspect(node, said, True))
     alone = {causes.CRASH: _crashed_alone, causes.HANG: _hung_alone}.get(cause)
     if alone and len(nodes) > 1 and not found and (node := alone(evidence.log, words)):

@@ -117,3 +117,10 @@ def test_broken_hardware_is_certain_and_named_by_the_ranks_log() -> None:
         "crash", Evidence(1), ["n1", "n2"], 2, lambda: {0: VICTIM, 1: VICTIM, 2: broken, 3: VICTIM}
     )
     assert found == [Suspect("n2", "its GPU reported a hardware error", True)]
+
+
+def test_a_rank_that_repeats_anothers_last_words_has_no_broken_hardware() -> None:
+    broken = "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered"
+    repeated = f"minimind.errors.LostRankError: rank 1 on n2 has ended: {broken}"
+    found = blamed("crash", Evidence(1), repeated, broken, repeated)
+    assert found == [Suspect("n2", "its GPU reported a hardware error", True)]
