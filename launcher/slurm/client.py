@@ -7,7 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from launcher.slurm import states
@@ -16,6 +16,7 @@ from launcher.slurm.parse import (
     JobInfo,
     array_indices,
     count_gpus,
+    count_gres,
     is_down,
     leading_number,
     limit_seconds,
@@ -107,13 +108,16 @@ def node_address(node: str) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as the controller has it; ``reason``: why it is in its state, if anybody said."""
+    """A node as the controller has it.
+
+    ``gres``: as :func:`count_gres` has it. ``reason``: why it is in its state, if anybody said.
+    """
 
     name: str
     state: str = ""
     partitions: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
-    gpus: int = 0
+    gres: Mapping[str, int] = field(default_factory=dict)
     cpus: int = 0
     memory: int = 0
     reason: str = ""
@@ -125,11 +129,9 @@ class Node:
 
     def can_replace(self, other: Node) -> bool:
         """Whether this node has all that a job may have ``other`` for."""
-        least = zip(self._sizes(), other._sizes(), strict=True)
-        return all(mine >= theirs for mine, theirs in least) and self.features >= other.features
-
-    def _sizes(self) -> tuple[int, int, int]:
-        return self.gpus, self.cpus, self.memory
+        devices = all(self.gres.get(kind, -1) >= count for kind, count in other.gres.items())
+        sizes = self.cpus >= other.cpus and self.memory >= other.memory
+        return devices and sizes and self.features >= other.features
 
 
 def show_nodes(nodelist: str | None = None) -> dict[str, Node]:
@@ -151,7 +153,7 @@ def _node(line: str) -> Node | None:
         state=info.get("State", ""),
         partitions=_words(info.get("Partitions", "")),
         features=_words(info.get("AvailableFeatures", "").replace("(null)", "")),
-        gpus=count_gpus(info.get("Gres", "")),
+        gres=count_gres(info.get("Gres", "")),
         cpus=leading_number(info.get("CPUTot", "")),
         memory=leading_number(info.get("RealMemory", "")),
         # The last field, and one that holds spaces: "gpu xid 79 [root@2026-11-30T09:35:16]".

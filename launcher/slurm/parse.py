@@ -79,12 +79,19 @@ def seconds_left(job: JobInfo, now: float) -> float:
 
 def count_gpus(gres: str) -> int:
     """``gpu:a100:4(S:0-1),gpu:2`` → 6; other resources count nothing."""
-    total = 0
-    for entry in re.sub(r"\([^)]*\)", "", gres).split(","):
-        parts = entry.split(":")
-        if parts[0] == "gpu" and parts[-1].isdecimal():
-            total += whole(parts[-1])
-    return total
+    counts = count_gres(gres).items()
+    return sum(count for kind, count in counts if kind.partition(":")[0] == "gpu")
+
+
+def count_gres(gres: str) -> dict[str, int]:
+    """``gpu:a100:4(S:0-1),nvme:2`` → ``{"gpu:a100": 4, "nvme": 2}``; 0: without a plain number."""
+    found: dict[str, int] = {}
+    for entry in filter(None, re.sub(r"\([^)]*\)", "", gres).split(",")):
+        kind, _, count = entry.rpartition(":")
+        if not (kind and count.isdecimal()):
+            kind, count = entry, "0"
+        found[kind] = found.get(kind, 0) + whole(count)
+    return found
 
 
 def is_down(state: str) -> bool:

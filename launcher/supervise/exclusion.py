@@ -27,6 +27,18 @@ STRIKES = 2
 """How often a node is suspected before it is left out, where each time it may have been chance."""
 
 
+_STARTS_JOBS = frozenset(
+    (
+        *("IDLE", "ALLOCATED", "MIXED", "COMPLETING", "PLANNED", "BLOCKED", "CLOUD"),
+        *("DYNAMIC_NORM", "RESUME", "REBOOT_REQUESTED", "POWER_UP", "POWERING_UP", "POWER_DOWN"),
+        *("POWERING_DOWN", "POWERED_DOWN"),
+    )
+)
+"""All that the state of a node may say on which a job can start, sooner or later."""
+_RESERVED = frozenset(("RESERVED", "MAINT", "MAINTENANCE"))
+"""And in the reservation of the job itself."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """A node that a run is better off without. ``until``: Unix seconds."""
@@ -133,12 +145,10 @@ def find_spares(
 
 
 def _is_usable(node: Node, reserved: set[str] | None) -> bool:
-    words = {*re.split("[^A-Z_]+", node.state)}
-    if node.is_down or words & {"DRAIN", "DRAINED", "DRAINING", "INVAL", "FUTURE", "UNKNOWN"}:
-        return False
-    if reserved is not None:
-        return node.name in reserved
-    return not words & {"MAINT", "RESERVED"}
+    words = {*re.findall("[A-Z_]+", node.state)}
+    if reserved is None:
+        return not node.is_down and bool(words) and words <= _STARTS_JOBS
+    return not node.is_down and words <= _STARTS_JOBS | _RESERVED and node.name in reserved
 
 
 def left_out(events: list[Event], job_id: str | None) -> list[Event]:

@@ -8,6 +8,7 @@ from launcher.slurm.parse import (
     MOST_TASKS,
     array_indices,
     count_gpus,
+    count_gres,
     leading_number,
     limit_seconds,
     parse_stamp,
@@ -45,6 +46,19 @@ def test_silence_is_told_from_a_refusal(complaint: str, silent: bool) -> None:
 )
 def test_count_gpus(gres: str, count: int) -> None:
     assert count_gpus(gres) == count
+
+
+@pytest.mark.parametrize(
+    "gres, counts",
+    [
+        ("(null)", {}),
+        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", {"gpu:a100": 4, "gpu:h100": 2, "mps": 100}),
+        ("gpu:2,gpu:1", {"gpu": 3}),
+        ("gpu,nvme:1T", {"gpu": 0, "nvme:1T": 0}),
+    ],
+)
+def test_count_gres(gres: str, counts: dict[str, int]) -> None:
+    assert count_gres(gres) == counts
 
 
 @pytest.mark.parametrize(

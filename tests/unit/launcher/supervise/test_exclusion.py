@@ -86,7 +86,7 @@ def test_what_has_served_its_time_is_let_in_again_and_nothing_else() -> None:
 
 
 def node(name: str, state: str = "IDLE", **changes: Any) -> Node:
-    values = {"partitions": frozenset(["low"]), "gpus": 8, "cpus": 64, "memory": 1000}
+    values = {"partitions": frozenset(["low"]), "gres": {"gpu:a100": 8}, "cpus": 64, "memory": 1000}
     return Node(name, state, **{**values, **changes})
 
 
@@ -99,8 +99,14 @@ def node(name: str, state: str = "IDLE", **changes: Any) -> Node:
         (node("n2", "DOWN*"), False),
         (node("n2", "MIXED+DRAIN"), False),
         (node("n2", "IDLE+RESERVED"), False),
+        (node("n2", "IDLE+MAINTENANCE"), False),
+        (node("n2", "IDLE+INVALID_REG"), False),
+        (node("n2", "IDLE+TELEPORTING"), False),
+        (node("n2", ""), False),
         (node("n2", partitions=frozenset(["high"])), False),
-        (node("n2", gpus=4), False),
+        (node("n2", gres={"gpu:a100": 4}), False),
+        (node("n2", gres={"gpu:v100": 8}), False),
+        (node("n2", gres={"gpu:a100": 8, "nvme": 1}), True),
         (node("n2", memory=500), False),
         (node("n2", features=frozenset(["a100"])), True),
     ],
