@@ -23,6 +23,7 @@ from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from minimind.rundir.events import Event, Kind, of_attempt
 
+SILENCE = "Slurm does not say which nodes there are"
 STRIKES = 2
 """How often a node is suspected before it is left out, where each time it may have been chance."""
 
@@ -162,25 +163,38 @@ def left_out(events: list[Event], job_id: str | None) -> list[Event]:
 
 
 def make_plan(run: RunFolder, spec: JobSpec, job_id: str, address: str) -> Plan:
-    """The plan for a job of ``run``, as Slurm has it now at ``address``."""
+    """The plan for a job of ``run``, as Slurm has it now at ``address``.
+
+    Where Slurm does not answer, the list stays as it is: it may hold what a person has put there.
+    """
     events = run.events()
     ours = [event["node"] for event in left_out(events, job_id)]
     failed = failed_nodes(events, time.time(), spec.exclude_hours)
-    job = slurm.show_job(address) if failed or ours else None
-    if job is None:
+    if not (failed or ours):
         return Plan()
+    job = slurm.show_job(address) or {}
     known = slurm.show_nodes()
+    listed, required = (_nodes_of(job, name) for name in ("ExcNodeList", "ReqNodeList"))
     reservation = job.get("Reservation", "(null)").replace("(null)", "")
     reserved = slurm.reserved_nodes(reservation) if reservation else None
+    if not (job and known) or listed is None or required is None or reserved == set():
+        return Plan(kept={node: SILENCE for node in failed if node not in ours})
     found = plan(
         failed,
-        slurm.expand_nodes(job.get("ExcNodeList", "")),
+        listed,
         ours,
         {node: find_spares(node, job, known, reserved) for node in failed},
         max(allocated_nodes(spec), leading_number(job.get("NumNodes", ""))),
-        slurm.expand_nodes(job.get("ReqNodeList", "")),
+        required,
     )
     return replace(found, requeues=job.get("Requeue") == "1")
+
+
+def _nodes_of(job: JobInfo, field: str) -> list[str] | None:
+    """The nodes that a job's record lists; None where Slurm does not say which they are."""
+    text = job.get(field, "")
+    nodes = slurm.expand_nodes(text)
+    return nodes if nodes or text in ("", "(null)") else None
 
 
 def must_move(run: RunFolder, plan: Plan, number: int, job_id: str) -> bool:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.slurm.client import Node
+from launcher.spec.job_spec import JobSpec
+from launcher.spec.run_folder import RunFolder
+from launcher.supervise import exclusion
 from launcher.supervise.exclusion import (
     Failed,
     failed_nodes,
@@ -137,3 +142,47 @@ def test_a_new_job_has_a_list_of_its_own() -> None:
     assert left_out([out], "7") == [out]
     assert left_out([out], "8") == []
     assert left_out([out, back], "7") == []
+
+
+ANSWERS = """#!/bin/sh
+[ "$1 $2" = "$SILENT" ] && exit 1
+case "$1 $2" in
+  "show job") echo "JobId=7 Partition=low Reservation=ours ReqNodeList=(null) ExcNodeList=n2,n9" ;;
+  "show hostnames") echo "$3" | tr , '\\n' ;;
+  "show reservation") echo "ReservationName=ours Nodes=n1,n2,n3,n4" ;;
+  "show node") for i in 1 2 3 4; do echo "NodeName=n$i State=IDLE Partitions=low"; done ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("silent", "after"),
+    [
+        ("", {"n2", "n3", "n9"}),
+        ("show job", set()),
+        ("show node", set()),
+        ("show hostnames", set()),
+        ("show reservation", set()),
+    ],
+)
+def test_a_list_stays_as_it_is_where_slurm_does_not_answer(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: Callable[..., JobSpec],
+    submitted: RunFolder,
+    silent: str,
+    after: set[str],
+) -> None:
+    """n2 is left out already, n9 is the user's own, and n3 has failed as well."""
+    (tmp_path / "scontrol").write_text(ANSWERS)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SILENT", silent)
+    for name in ("n2", "n3"):
+        submitted.append("node_suspected", attempt=1, node=name, reason="it was lost", certain=True)
+    until = time.time() + HOUR
+    submitted.append("node_excluded", node="n2", job_id="7", reason="it was lost", until=until)
+    found = exclusion.make_plan(submitted, make_spec(nodes=1), "7", "7")
+    assert found.after == after
+    assert (found.before == found.after) == bool(silent)
+    assert list(found.kept) == (["n3"] if silent else [])
