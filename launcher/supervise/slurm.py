@@ -228,7 +228,8 @@ class SlurmJob:
             return
         self._handed_over = True
         cause = classify(self.evidence(None))
-        if cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE):
+        ends = cause in (causes.PREEMPTED, causes.TIME_LIMIT, causes.NODE_FAILURE)
+        if ends and not self._outlives(cause):
             complaint = slurm.requeue(self.address)
             self._handed_over = complaint is None or not unanswered(complaint)
 
@@ -281,8 +282,7 @@ class SlurmJob:
                 self._record_restart(cause)
                 return None
         # The signal that ended the pause, or kept it from beginning, may have been a cancel's.
-        ends = self.warned_at is not None and cause in causes.FAILURES
-        if ends and self._cancelled_meanwhile():
+        if self.warned_at is not None and self._outlives(cause) and self._cancelled_meanwhile():
             return EXIT_CANCELLED
         return self._hand_back(cause, exit_code)
 
@@ -294,6 +294,10 @@ class SlurmJob:
         if self.held is None:
             return may_stay(ended) and not self._must_move()
         return may_stay(ended) or cause == causes.NODE_FAILURE
+
+    def _outlives(self, cause: str) -> bool:
+        """Whether what ended the newest attempt is no end of the job: another signal is news."""
+        return cause in causes.IN_PLACE or (self.held is not None and cause == causes.NODE_FAILURE)
 
     def _must_move(self) -> bool:
         """Whether a node of this job has failed that Slurm can leave out."""
@@ -397,8 +401,10 @@ class SlurmJob:
 
     def _slurm_log(self, offset: int, number: int) -> str:
         """What slurmstepd and srun wrote about an attempt."""
-        output = Tail(self.output, offset).read() if self.output.is_file() else ""
-        return output + Tail(self.run.srun_log(number)).read()
+        return self._batch_output(offset) + Tail(self.run.srun_log(number)).read()
+
+    def _batch_output(self, offset: int) -> str:
+        return Tail(self.output, offset).read() if self.output.is_file() else ""
 
     def _requeue(self) -> str | None:
         """Asks until there is an answer; returns Slurm's complaint, None when the job will run."""
@@ -417,9 +423,11 @@ class SlurmJob:
 
     def _cancelled_meanwhile(self) -> bool:
         """True, and the run is over, when it was cancelled after its attempt had ended."""
+        log = self._slurm_log(self._log_offset, self.number)
         evidence = Evidence(
             exit_code=None,
-            log=self._slurm_log(self._log_offset, self.number),
+            # What srun says of a lost node is no end of a job that outlives it.
+            log=log if self.held is None else self._batch_output(self._log_offset),
             job_id=self.job_id,
             events=self._events(),
             job=slurm.show_job(self.address),

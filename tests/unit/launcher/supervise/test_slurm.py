@@ -652,3 +652,62 @@ def test_a_job_that_has_nodes_left_goes_on_with_them(
     seconds = [float(str(event["time"])) for event in job.run.events()]
     kinds = [event["event"] for event in job.run.events()]
     assert seconds[kinds.index("restarted")] < seconds[-1] - FENCE_SECONDS
+
+
+LISTS_THE_STEP = """
+case "$1 $2" in
+  "show config") echo "KillWait = 1 sec"; echo "SlurmdTimeout = 300 sec" ;;
+  "show step") echo "StepId=7.0" ;;
+esac
+"""
+NOTICE = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["launcher cancel", "scancel"])
+def test_a_cancel_after_a_node_is_lost_ends_a_job_that_would_go_on(job: Job, asked: bool) -> None:
+    """It comes while Slurm still lists the step of the lost node's ranks."""
+    job.run.write_spec(replace(job.run.spec(), nodes=3, min_nodes=2))
+    events, log = job.run.events_file, job.run.batch_log
+    request = f"""echo '{{"time": 1, "event": "cancel_requested"}}' >> '{events}'"""
+    job.fake("scontrol", f"{LOSES_N2}\n{LISTS_THE_STEP}\n{COUNT_REQUEUES}")
+    job.fake(
+        "srun",
+        f"""case "$*" in *launcher.supervise.guard*) exit 0 ;; esac
+echo "$*" >> "$HERE/starts"
+supervisor=$PPID
+(
+  until grep -q attempt_ended '{events}'; do sleep 0.1; done
+  {request if asked else ""}
+  echo '{NOTICE}' >> '{log}'
+  kill "$supervisor"
+) > /dev/null 2>&1 &
+echo "srun: error: Node failure on n2" >&2
+exit 0""",
+    )
+    assert_cancelled_without_requeue(job)
+
+
+def test_a_cancel_of_a_job_that_outlives_a_node_is_no_loss_of_it(job: Job) -> None:
+    """It comes while the ranks of the nodes that are left still end."""
+    job.run.write_spec(replace(job.run.spec(), nodes=3, min_nodes=2))
+    job.fake("scontrol", f"{LOSES_N2}\n{LISTS_THE_STEP}\n{COUNT_REQUEUES}")
+    job.fake(
+        "srun",
+        f"""case "$*" in *launcher.supervise.guard*) exit 0 ;; esac
+echo "$*" >> "$HERE/starts"
+echo "srun: error: Node failure on n2" >&2
+echo '{NOTICE}' >> '{job.run.batch_log}'
+kill "$PPID"
+sleep 3""",
+    )
+    assert_cancelled_without_requeue(job)
+
+
+def assert_cancelled_without_requeue(job: Job) -> None:
+    done = job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    assert done.returncode == 130, done.stdout
+    assert job.requeues() == 0
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["node_failure"]
+    final = job.run.final()
+    assert final is not None
+    assert final.cause == "cancelled"
