@@ -60,6 +60,7 @@ class Evidence:
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
     about this attempt of ``job_id``. ``events``: this attempt's part of the event log. ``job``:
     the controller's record. ``reasons``: node → why Slurm, or a person, has set its state.
+    ``distribution``: srun's word for how it deals out the ranks, "" where the job names none.
     ``killed_for_hang``: the supervisor ended it itself.
     ``signal_lead``: seconds before its limit at which the job asked to be warned. ``time_up``:
     the supervisor stopped it at its time limit. ``restarted``: Slurm runs the job again, and
@@ -73,6 +74,7 @@ class Evidence:
     job: JobInfo | None = None
     down_nodes: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    distribution: str = ""
     killed_for_hang: bool = False
     signal_lead: int = 0
     time_up: bool = False

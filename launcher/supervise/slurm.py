@@ -444,6 +444,7 @@ def _state_of(nodelist: str) -> dict[str, Any]:
     return {
         "down_nodes": tuple(node.name for node in nodes if node.is_down),
         "reasons": {node.name: node.reason for node in nodes if node.reason},
+        "distribution": os.environ.get("SLURM_DISTRIBUTION", ""),
     }
 
 

@@ -77,7 +77,7 @@ def find_suspects(
     found = [Suspect(node, "it was lost", True) for node in lost]
     if cause == causes.NODE_FAILURE and not found and evidence.restarted and nodes:
         found.append(Suspect(nodes[0], "it ran the batch script, which was lost", False))
-    words = _by_node(logs(), nodes, gpus)
+    words = _by_node(logs(), nodes, gpus, evidence.distribution)
     for node in nodes:
         own = _REPEATED.sub("", "\n".join(words.get(node, ())))
         if said := hardware_error(evidence.reasons.get(node, ""), own):
@@ -102,12 +102,20 @@ def hardware_error(reason: str, log: str) -> str:
     return "Slurm's reason for its state names ECC" if _ECC.search(reason) else ""
 
 
-def _by_node(logs: Mapping[int, str], nodes: Sequence[str], gpus: int) -> dict[str, list[str]]:
-    """Node → the logs of its ranks: srun fills one node after the other."""
+def _by_node(
+    logs: Mapping[int, str], nodes: Sequence[str], gpus: int, distribution: str
+) -> dict[str, list[str]]:
+    """Node → the logs of its ranks; empty where nobody knows which rank is where.
+
+    srun fills one node after the other, unless it is asked to go round.
+    """
+    way = re.split("[:,]", distribution)[0]
     found: dict[str, list[str]] = {}
+    if way not in ("", "*", "block", "cyclic") or max(logs, default=0) >= len(nodes) * gpus:
+        return found
     for rank, text in logs.items():
-        if rank // gpus < len(nodes):
-            found.setdefault(nodes[rank // gpus], []).append(text)
+        node = nodes[rank % len(nodes) if way == "cyclic" else rank // gpus]
+        found.setdefault(node, []).append(text)
     return found
 
 

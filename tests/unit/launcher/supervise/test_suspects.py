@@ -124,3 +124,25 @@ def test_a_rank_that_repeats_anothers_last_words_has_no_broken_hardware() -> Non
     repeated = f"minimind.errors.LostRankError: rank 1 on n2 has ended: {broken}"
     found = blamed("crash", Evidence(1), repeated, broken, repeated)
     assert found == [Suspect("n2", "its GPU reported a hardware error", True)]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "node"),
+    [
+        *(("", "n2"), ("*", "n2"), ("block:cyclic,Pack", "n2")),
+        *(("cyclic", "n1"), ("cyclic:block", "n1")),
+        *(("plane", ""), ("arbitrary", ""), ("teleporting", "")),
+    ],
+)
+def test_a_rank_is_where_srun_has_put_it(distribution: str, node: str) -> None:
+    """The third of four, two on a node."""
+    logs = {0: VICTIM, 1: VICTIM, 2: OWN, 3: VICTIM}
+    evidence = Evidence(1, distribution=distribution)
+    found = find_suspects("crash", evidence, ["n1", "n2"], 2, lambda: logs)
+    assert [suspect.node for suspect in found] == ([node] if node else [])
+
+
+def test_nobody_knows_where_ranks_are_that_are_more_than_fit() -> None:
+    """As where a script of the user's own does not say how many tasks a node has."""
+    logs = {0: VICTIM, 1: OWN, 2: VICTIM, 3: VICTIM}
+    assert find_suspects("crash", Evidence(1), ["n1", "n2"], 1, lambda: logs) == []
