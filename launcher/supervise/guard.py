@@ -29,8 +29,8 @@ AGAIN_SECONDS = 60.0
 """Between two starts of a guard: its own node may have been the one that is lost."""
 END_SECONDS = 5.0
 """How long a guard that is told to end gets for it."""
-RELEASES = 10
-"""How often Slurm is asked to let a job start that it holds because the batch script was killed."""
+TRIES = 10
+"""How often Slurm is asked to run the job again and to let it start, until the next look."""
 
 
 class Guard:
@@ -89,16 +89,25 @@ def has_lost(job: JobInfo | None, host: str, restarts: int) -> bool:
     return bool(left) and host not in left
 
 
-def give_back(address: str) -> None:
-    """Has Slurm run the job again, and start it although its batch script was killed."""
-    for _ in range(RELEASES):
-        slurm.requeue(address)
+def give_back(address: str, restarts: int) -> bool:
+    """Has Slurm run the job again, and start it although its batch script was killed.
+
+    A later start stays as it is, and so does a hold that a person has put on the job before.
+    False: Slurm has not said that the job waits.
+    """
+    wished = False
+    for _ in range(TRIES):
         job = slurm.show_job(address) or {}
-        if states.is_held(job.get("JobState", ""), job.get("Reason", "")):
+        state, reason = job.get("JobState", ""), job.get("Reason", "")
+        if states.is_held(state, reason) and not wished:
             slurm.run("scontrol", "release", address)
-        elif job.get("JobState") in states.QUEUED:
-            return
+        elif state in states.QUEUED:
+            return True
+        elif leading_number(job.get("Restarts", ""), -1) == restarts:
+            wished = wished or states.held_later(state, reason)
+            slurm.requeue(address)
         time.sleep(1)
+    return False
 
 
 def watch(run: RunFolder, address: str, host: str, told: threading.Event) -> None:
@@ -110,9 +119,9 @@ def watch(run: RunFolder, address: str, host: str, told: threading.Event) -> Non
         over = told.wait(LOOK_SECONDS)
         if not has_lost(slurm.show_job(address), host, restarts):
             continue
-        if run.final() is None and not asked_to_cancel(run.events()):
-            give_back(address)
-        return
+        ended = run.final() is not None or asked_to_cancel(run.events())
+        if ended or give_back(address, restarts):
+            return
 
 
 def main(argv: list[str]) -> None:

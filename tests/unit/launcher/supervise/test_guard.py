@@ -42,6 +42,16 @@ def told_to_end() -> threading.Event:
     return event
 
 
+class FewLooks(threading.Event):
+    """Is told to end after nine looks."""
+
+    looks = 9
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.looks -= 1
+        return self.looks <= 0
+
+
 def requeues(asked: Path) -> list[str]:
     lines = asked.read_text().splitlines()
     return [line for line in lines if line.startswith(("requeue", "release"))]
@@ -49,7 +59,7 @@ def requeues(asked: Path) -> list[str]:
 
 def test_a_job_without_its_batch_host_goes_back_to_slurm(asked: Path, submitted: RunFolder) -> None:
     guard.watch(submitted, "7", "n1", told_to_end())
-    assert requeues(asked) == ["requeue 7", "release 7", "requeue 7"]
+    assert requeues(asked) == ["requeue 7", "release 7"]
 
 
 def test_a_job_whose_batch_host_lives_is_left_alone(asked: Path, submitted: RunFolder) -> None:
@@ -84,3 +94,49 @@ def test_what_counts_as_lost(fields: dict[str, str], lost: bool) -> None:
     job = {"Restarts": "0", "NodeList": "n2,n3", **fields}
     assert guard.has_lost(job, "n1", 0) is lost
     assert guard.has_lost(None, "n1", 0) is False
+
+
+def answers(asked: Path, *records: str) -> None:
+    """Slurm says one after the other when it is asked for the job, and stays with the last."""
+    lines = "\n".join(f"JobId=7 NodeList=n2,n3 {record}" for record in records)
+    (asked.parent / "records").write_text(f"{lines}\n")
+    (asked.parent / "scontrol").write_text(
+        """#!/bin/sh
+echo "$*" >> "$HERE/asked"
+case "$*" in
+  "show hostnames "*) echo "$3" | tr , '\\n' ;;
+  "show job "*)
+    head -n 1 "$HERE/records"
+    [ "$(wc -l < "$HERE/records")" -eq 1 ] || sed -i 1d "$HERE/records" ;;
+esac
+"""
+    )
+
+
+LOST, AGAIN = "JobState=RUNNING Restarts=0", "JobState=PENDING Reason=BeginTime Restarts=1"
+
+
+def test_a_start_that_slurm_was_faster_with_is_left_alone(
+    asked: Path, submitted: RunFolder
+) -> None:
+    answers(asked, LOST, LOST, "JobState=COMPLETING Restarts=1", "JobState=RUNNING Restarts=1")
+    guard.watch(submitted, "7", "n1", told_to_end())
+    assert requeues(asked) == ["requeue 7"]
+
+
+def test_a_job_that_a_person_holds_is_requeued_and_stays_held(
+    asked: Path, submitted: RunFolder
+) -> None:
+    held = "JobState=PENDING Reason=JobHeldUser Restarts=1"
+    answers(asked, LOST, f"{LOST} Reason=JobHeldUser", held)
+    guard.watch(submitted, "7", "n1", told_to_end())
+    assert requeues(asked) == ["requeue 7"]
+
+
+def test_a_job_is_looked_at_again_where_slurm_was_silent(
+    asked: Path, submitted: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "TRIES", 1)
+    answers(asked, LOST, "JobState=", LOST, LOST, LOST, AGAIN)
+    guard.watch(submitted, "7", "n1", FewLooks())
+    assert requeues(asked) == ["requeue 7"]
