@@ -33,7 +33,13 @@ from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import exclusion, host
-from launcher.supervise.classify import CANCEL_EVENTS, SIGNAL_SLACK, Evidence, classify
+from launcher.supervise.classify import (
+    CANCEL_EVENTS,
+    SIGNAL_SLACK,
+    Evidence,
+    asked_to_cancel,
+    classify,
+)
 from launcher.supervise.guard import Guard
 from launcher.supervise.held_nodes import HeldNodes, named, once_a_node
 from launcher.supervise.restart_policy import (
@@ -450,10 +456,25 @@ def _state_of(nodelist: str) -> dict[str, Any]:
 
 def supervise_job(run: RunFolder, spec: JobSpec, job: SlurmJob) -> int:
     """The attempts of a run in this job. What ends the run for good is no error to Slurm."""
+    if run.final() is None and _cancelled_since(run.events(), job.job_id):
+        attempt.cancel(run)
     code = Supervisor(run, spec, job).main()
     if code and run.final() is not None:
         slurm.never_hold(job.address)
     return code
+
+
+def _cancelled_since(events: list[Event], job_id: str) -> bool:
+    """Whether a person has cancelled the run since the newest attempt of this same job ended.
+
+    The request for another start may have come to Slurm after the cancel, and undone it. Who takes
+    the end of a run back that was marked by its cancel, by hand, may start it again.
+    """
+    newest = next((e for e in reversed(events) if e["event"] == Kind.ATTEMPT_STARTED), None)
+    if newest is None or newest.get("job_id") != job_id or attempt.unfinished(events) is not None:
+        return False
+    mine = of_attempt(events, newest["attempt"])
+    return asked_to_cancel(mine) and mine[-1]["event"] != Kind.RUN_ENDED
 
 
 def main(argv: list[str]) -> int:

@@ -487,6 +487,37 @@ fi"""
     assert job.requeues() == 0
 
 
+@pytest.mark.parametrize(
+    ("since", "code"),
+    [
+        (["cancel_requested"], 130),
+        (["cancel_requested", "cancel_withdrawn"], 0),
+        (["cancel_requested", "submitted"], 0),
+        (["cancel_requested", "run_ended"], 0),
+    ],
+)
+def test_a_cancel_that_a_requeue_has_undone_holds_at_the_next_start(
+    job: Job, since: list[str], code: int
+) -> None:
+    """It came after the attempt's end had been judged, and before the job was asked for again."""
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    for kind in since:
+        job.run.append(kind, job_id="7", cluster="slurm")
+    job.fake("srun", "exit 0")
+    assert job.start().returncode == code
+    assert len(job.events("attempt_started")) == (1 if code else 2)
+
+
+def test_a_cancel_of_an_earlier_job_is_no_word_on_this_one(job: Job) -> None:
+    """A job may start before what submits it has put that down."""
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    job.run.append("cancel_requested")
+    job.fake("srun", "exit 0")
+    assert job.start(SLURM_JOB_ID="8").returncode == 0
+
+
 # The ranks' last act: from now on the supervisor cannot write past ROOM bytes of any file.
 FULL_DISK = """exec python3 -c '
 import os, resource
