@@ -59,7 +59,8 @@ class Evidence:
 
     ``exit_code``: srun's, or None when nobody was left to see it. ``log``: what Slurm wrote
     about this attempt of ``job_id``. ``events``: this attempt's part of the event log. ``job``:
-    the controller's record. ``reasons``: node → why Slurm, or a person, has set its state.
+    the controller's record. ``gone_nodes``: what Slurm has taken out of a job that outlives them;
+    ``down_nodes`` has them, too. ``reasons``: node → why Slurm, or a person, has set its state.
     ``distribution``: srun's word for how it deals out the ranks, "" where the job names none.
     ``killed_for_hang``: the supervisor ended it itself.
     ``signal_lead``: seconds before its limit at which the job asked to be warned. ``time_up``:
@@ -73,6 +74,7 @@ class Evidence:
     events: tuple[Event, ...] = ()
     job: JobInfo | None = None
     down_nodes: tuple[str, ...] = ()
+    gone_nodes: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     distribution: str = ""
     killed_for_hang: bool = False
@@ -118,7 +120,8 @@ def classify(evidence: Evidence) -> str:
     named = {event.get("event") for event in evidence.events}
     code = evidence.exit_code
     # Where the job outlives a node, srun calls the end of the step that was on it a success.
-    if Kind.FINISHED in named or (code == 0 and NODE_FAILED not in evidence.log):
+    lost = NODE_FAILED in evidence.log or evidence.gone_nodes
+    if Kind.FINISHED in named or (code == 0 and not lost):
         return DONE
     if asked_to_cancel(evidence.events):
         return CANCELLED

@@ -260,7 +260,8 @@ class SlurmJob:
         """As :func:`_state_of`; what Slurm has taken out of the job is down, too."""
         state = _state_of(self.where)
         gone = self.held.gone() if self.held is not None else []
-        return {**state, "down_nodes": tuple(dict.fromkeys([*state["down_nodes"], *gone]))}
+        down = tuple(dict.fromkeys([*state["down_nodes"], *gone]))
+        return {**state, "down_nodes": down, "gone_nodes": tuple(gone)}
 
     def evidence_of_lost(self, number: int) -> Evidence:
         events = of_attempt(self.run.events(), number)

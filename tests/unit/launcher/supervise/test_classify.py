@@ -64,6 +64,9 @@ CASES = [
     ),
     ("node_failure", Evidence(143, log="srun: error: Node failure on n2\n")),
     ("node_failure", Evidence(0, log="srun: error: Node failure on n2\n")),
+    # In words of a later Slurm's, or on a full disk.
+    ("node_failure", Evidence(0, down_nodes=("n2",), gone_nodes=("n2",))),
+    ("done", Evidence(0, down_nodes=("n2",))),
     (
         "done",
         Evidence(0, log="srun: error: Node failure on n2\n", events=saw("started", "finished")),
