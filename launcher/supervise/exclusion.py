@@ -23,6 +23,8 @@ from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from minimind.rundir.events import Event, Kind, of_attempt
 
+PERSON = "person"
+"""Who has let a node in again that the run had left out, where its time was not up."""
 SILENCE = "Slurm does not say which nodes there are"
 STRIKES = 2
 """How often a node is suspected before it is left out, where each time it may have been chance."""
@@ -51,10 +53,16 @@ class Failed:
 def failed_nodes(events: list[Event], now: float, hours: int) -> dict[str, Failed]:
     """The nodes that failed in the last ``hours``, the newest first.
 
-    Those that are to blame for certain come before those that fell :data:`STRIKES` times.
+    Those that are to blame for certain come before those that fell :data:`STRIKES` times. What a
+    node did before a person has let it in again is forgotten.
     """
     since = now - 3600 * hours
-    suspected = [e for e in events if e["event"] == Kind.NODE_SUSPECTED and e["time"] > since]
+    suspected: list[Event] = []
+    for event in events:
+        if event["event"] == Kind.NODE_SUSPECTED and event["time"] > since:
+            suspected.append(event)
+        elif event["event"] == Kind.NODE_ADMITTED and event.get("by") == PERSON:
+            suspected = [other for other in suspected if other["node"] != event["node"]]
     suspected.sort(key=lambda event: -float(event["time"]))
     certain = [event for event in suspected if event["certain"]]
     strikes = Counter(event["node"] for event in suspected)
@@ -71,7 +79,8 @@ class Plan:
     """What is to become of a job's list of excluded nodes.
 
     ``before`` is the list as it is. ``excluded``: ours, old and new. ``kept``: node that failed →
-    why it can't be left out. ``admitted``: ours that have served their time.
+    why it can't be left out. ``admitted``: ours that have served their time. ``forgiven``: ours
+    that a person has taken off the list.
     """
 
     before: frozenset[str] = frozenset()
@@ -79,6 +88,7 @@ class Plan:
     excluded: Mapping[str, Failed] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
     admitted: tuple[str, ...] = ()
+    forgiven: tuple[str, ...] = ()
     requeues: bool = False
     """Whether Slurm would run the job again."""
 
@@ -105,12 +115,13 @@ def plan(
         required: what the job has asked for by name.
     """
     theirs = frozenset(listed) - frozenset(ours)
+    forgiven = tuple(node for node in ours if node not in listed)
     chosen: dict[str, Failed] = {}
     kept: dict[str, str] = {}
     for node, why in failed.items():
         trial = {*chosen, node}
         left = min(len(set(spares.get(n, ())) - theirs - trial) for n in trial)
-        if node in theirs:
+        if node in theirs or node in forgiven:
             continue
         if node in required:
             kept[node] = "the job asks for it by name"
@@ -120,7 +131,7 @@ def plan(
             chosen[node] = why
     after = theirs | chosen.keys()
     gone = tuple(node for node in ours if node in listed and node not in after)
-    return Plan(frozenset(listed), after, chosen, kept, gone)
+    return Plan(frozenset(listed), after, chosen, kept, gone, forgiven)
 
 
 def find_spares(
@@ -218,6 +229,9 @@ def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str, address: str
     """
     for node, why in plan.kept.items():
         _keep(run, number, node, why)
+    for node in plan.forgiven:
+        values = {"attempt": number, "node": node, "job_id": job_id}
+        attempt.record(run, Kind.NODE_ADMITTED, **values, by=PERSON)
     if plan.before == plan.after:
         return
     complaint = slurm.exclude_nodes(address, sorted(plan.after))

@@ -51,6 +51,26 @@ def test_a_failure_is_forgotten_with_time() -> None:
     assert failed_nodes([lost], 2 * HOUR, 24) == {"n1": Failed("it was lost", 25 * HOUR)}
 
 
+ANSWERS = """#!/bin/sh
+[ "$1 $2" = "$SILENT" ] && exit 1
+case "$1 $2" in
+  "show job") echo "JobId=7 Partition=low Reservation=ours ReqNodeList=(null) ExcNodeList=n2,n9" ;;
+  "show hostnames") echo "$3" | tr , '\\n' ;;
+  "show reservation") echo "ReservationName=ours Nodes=n1,n2,n3,n4" ;;
+  "show node") for i in 1 2 3 4; do echo "NodeName=n$i State=IDLE Partitions=low"; done ;;
+esac
+"""
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A controller whose job 7 is kept from n2 and n9; $SILENT is what it does not answer."""
+    (tmp_path / "scontrol").write_text(ANSWERS)
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return monkeypatch
+
+
 def planned(
     *nodes: str,
     listed: Collection[str] = (),
@@ -88,6 +108,32 @@ def test_what_has_served_its_time_is_let_in_again_and_nothing_else() -> None:
     assert planned("n2", listed=["n2"], ours=["n2"]) == (["n2"], [], ())
     # Somebody has emptied the list by hand meanwhile.
     assert planned(ours=["n2"]) == ([], [], ())
+    assert planned("n2", ours=["n2"]) == ([], [], ())
+
+
+def test_a_node_that_a_person_lets_in_again_has_a_clean_record() -> None:
+    lost, other = suspected("n1", 1, certain=True), suspected("n2", 1, certain=True)
+    by_hand = {"event": "node_admitted", "node": "n1", "job_id": "7", "time": 2 * HOUR}
+    assert failed(lost, other, {**by_hand, "by": "person"}) == ["n2"]
+    assert failed(lost, other, by_hand) == ["n1", "n2"], "there was no other node"
+    again = suspected("n1", 3, certain=True)
+    assert failed(lost, other, {**by_hand, "by": "person"}, again) == ["n1", "n2"]
+
+
+@pytest.mark.usefixtures("answers")
+def test_a_list_that_a_person_has_changed_is_not_changed_back(
+    make_spec: Callable[..., JobSpec], submitted: RunFolder
+) -> None:
+    """By the command that `why` prints, as long as the job waits."""
+    lost = {"attempt": 1, "reason": "it was lost"}
+    for name in ("n2", "n3"):
+        submitted.append("node_suspected", node=name, certain=True, **lost)
+        submitted.append("node_excluded", node=name, job_id="7", until=time.time() + HOUR, **lost)
+    for _ in range(2):
+        found = exclusion.make_plan(submitted, make_spec(nodes=1), "7", "7")
+        assert found.after == found.before == {"n2", "n9"}
+        exclusion.carry_out(submitted, found, 2, "7", "7")
+    assert [event["node"] for event in left_out(submitted.events(), "7")] == ["n2"]
 
 
 def node(name: str, state: str = "IDLE", **changes: Any) -> Node:
@@ -144,17 +190,6 @@ def test_a_new_job_has_a_list_of_its_own() -> None:
     assert left_out([out, back], "7") == []
 
 
-ANSWERS = """#!/bin/sh
-[ "$1 $2" = "$SILENT" ] && exit 1
-case "$1 $2" in
-  "show job") echo "JobId=7 Partition=low Reservation=ours ReqNodeList=(null) ExcNodeList=n2,n9" ;;
-  "show hostnames") echo "$3" | tr , '\\n' ;;
-  "show reservation") echo "ReservationName=ours Nodes=n1,n2,n3,n4" ;;
-  "show node") for i in 1 2 3 4; do echo "NodeName=n$i State=IDLE Partitions=low"; done ;;
-esac
-"""
-
-
 @pytest.mark.parametrize(
     ("silent", "after"),
     [
@@ -166,18 +201,14 @@ esac
     ],
 )
 def test_a_list_stays_as_it_is_where_slurm_does_not_answer(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    answers: pytest.MonkeyPatch,
     make_spec: Callable[..., JobSpec],
     submitted: RunFolder,
     silent: str,
     after: set[str],
 ) -> None:
     """n2 is left out already, n9 is the user's own, and n3 has failed as well."""
-    (tmp_path / "scontrol").write_text(ANSWERS)
-    (tmp_path / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setenv("SILENT", silent)
+    answers.setenv("SILENT", silent)
     for name in ("n2", "n3"):
         submitted.append("node_suspected", attempt=1, node=name, reason="it was lost", certain=True)
     until = time.time() + HOUR
