@@ -110,7 +110,7 @@ def explain(run: RunFolder) -> Explanation:
     found.attempts += setbacks(events)
     if now == state.RUNNING and (slow := slow_now(run.points())):
         found.attempts.append(f"steadily slow: {slow}")
-    found.attempts += failed_nodes(events, run.job_id())
+    found.attempts += failed_nodes(events, run.job_id(), run.spec().exclude_hours)
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
@@ -211,8 +211,8 @@ def setbacks(events: list[Event]) -> list[str]:
     ]
 
 
-def failed_nodes(events: list[Event], job_id: str | None) -> list[str]:
-    """A line about each node that failed, and is or is not left out for it."""
+def failed_nodes(events: list[Event], job_id: str | None, hours: int) -> list[str]:
+    """A line about each node that failed in the last ``hours``, left out for it or not."""
     out = exclusion.left_out(events, job_id)
     found = [
         f"{event['node']} is left out until {moment(event['until'])}: {event['reason']} "
@@ -220,11 +220,12 @@ def failed_nodes(events: list[Event], job_id: str | None) -> list[str]:
         for event in out
     ]
     excluded = {event["node"] for event in out}
+    failed = exclusion.failed_nodes(events, time.time(), hours).keys() - excluded
     kept = {e["node"]: e["reason"] for e in events if e["event"] == Kind.NODE_KEPT}
     return found + [
         f"{node} failed and is not left out: {reason}"
         for node, reason in kept.items()
-        if node not in excluded
+        if node in failed
     ]
 
 

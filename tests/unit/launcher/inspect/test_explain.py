@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -339,3 +341,18 @@ def test_a_container_whose_ranks_never_began_points_to_what_it_was_given(
     run.finish(Final("crash", 1, "1 failed attempt"))
     told = any("--python (here no-such-python)" in line for line in explain(run).advice)
     assert told != begun
+
+
+@pytest.mark.parametrize(("hours", "said"), [(24, True), (1, False)])
+def test_a_node_that_is_kept_is_named_until_its_failure_is_forgotten(
+    run: RunFolder, hours: int, said: bool
+) -> None:
+    two_hours_ago = {"time": time.time() - 7200, "attempt": 1, "node": "n2"}
+    suspected = {"event": "node_suspected", "reason": "it was lost", "certain": True}
+    kept = {"event": "node_kept", "reason": "the job asks for it by name"}
+    with run.events_file.open("a") as file:
+        for event in (suspected, kept):
+            file.write(json.dumps({**two_hours_ago, **event}) + "\n")
+    run.write_spec(replace(run.spec(), exclude_hours=hours))
+    line = "n2 failed and is not left out: the job asks for it by name"
+    assert (line in explain(run).attempts) == said
