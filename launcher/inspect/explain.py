@@ -98,8 +98,8 @@ def explain(run: RunFolder) -> Explanation:
     reason = reason.removesuffix(f"; {SEE_WHY}")
     found = Explanation(run.name, now, run.varied(), summary=pending_words(reason))
     events = run.events()
+    newest = max(run.attempt_numbers(), default=0)
     if now == state.RUNNING:
-        newest = max(run.attempt_numbers(), default=0)
         who = state.suspension(run, jobs, events)
         found.summary = f"suspended: {who}" if who else found.summary
         found.summary = found.summary or preparing(of_attempt(events, newest))
@@ -108,7 +108,9 @@ def explain(run: RunFolder) -> Explanation:
         attempt_line(event) + aftermath(of_attempt(events, event["attempt"])) for event in ended
     ]
     found.attempts += setbacks(events)
-    if now == state.RUNNING and (slow := slow_now(run.points())):
+    # Points of an attempt before may be of nodes that the run has left.
+    own = [point for point in run.points() if point.get("attempt", newest) == newest]
+    if now == state.RUNNING and (slow := slow_now(own)):
         found.attempts.append(f"steadily slow: {slow}")
     found.attempts += failed_nodes(events, run.job_id(), run.spec().exclude_hours)
     # What was mended before a person said "go on" is no answer any more.

@@ -37,7 +37,7 @@ class Slowest:
 
     @property
     def steadily(self) -> bool:
-        """Whether it is worth to look at the machine."""
+        """Whether the machine is worth a look."""
         often = self.times >= STEADILY * self.lines
         return self.lines >= LEAST_LINES and often and self.share >= REMARKABLE
 

@@ -222,6 +222,9 @@ def test_a_node_that_holds_up_a_run_is_named_while_it_does(
         "the others waited 25% of the time for it"
     )
     assert (said in explain(run).attempts) == (slurm_says == "RUNNING")
+    run.append("attempt_started", attempt=run.new_attempt(), nodes=["n1", "n3"])
+    out.metrics.write_text("".join(json.dumps({**p, "attempt": 0}) + "\n" for p in points))
+    assert said not in explain(run).attempts, "the run has left n2"
 
 
 @pytest.mark.parametrize("slurm_says", ["RUNNING", "SUSPENDED", "STOPPED"])
