@@ -49,7 +49,7 @@ from launcher.supervise.restart_policy import (
     worth_staying,
 )
 from launcher.supervise.supervisor import Supervisor, exit_status
-from launcher.supervise.suspects import TASK_ENDED
+from launcher.supervise.suspects import TASK_ENDED, of_lost
 from launcher.supervise.watchdog import POLL_SECONDS
 from minimind.errors import EXIT_CANCELLED, as_shell_code
 from minimind.rundir import causes, env
@@ -322,6 +322,8 @@ class SlurmJob:
         if gone and cause != causes.NODE_FAILURE:
             # Slurm takes minutes to find a node lost whose ranks the others have missed at once.
             attempt.record(self.run, Kind.NODE_FAILED, attempt=self.number, nodes=gone)
+            for lost in map(of_lost, gone):
+                attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=self.number, **vars(lost))
         failed = exclusion.failed_nodes(self.run.events(), time.time(), self.spec.exclude_hours)
         return self.held.choose(failed) or (not self._must_move() and self.held.choose())
 

@@ -57,6 +57,11 @@ class Suspect:
     certain: bool
 
 
+def of_lost(node: str) -> Suspect:
+    """What a node that Slurm has lost is blamed for."""
+    return Suspect(node, "it was lost", certain=True)
+
+
 def find_suspects(
     cause: str,
     evidence: Evidence,
@@ -74,7 +79,7 @@ def find_suspects(
     if cause not in (*causes.FAILURES, causes.NODE_FAILURE):
         return []
     lost = [*evidence.down_nodes, *(n for n in _LOST.findall(evidence.log) if n in nodes)]
-    found = [Suspect(node, "it was lost", True) for node in lost]
+    found = [of_lost(node) for node in lost]
     if cause == causes.NODE_FAILURE and not found and evidence.restarted and nodes:
         found.append(Suspect(nodes[0], "it ran the batch script, which was lost", False))
     words = _by_node(logs(), nodes, gpus, evidence.distribution)

@@ -742,3 +742,17 @@ def assert_cancelled_without_requeue(job: Job) -> None:
     final = job.run.final()
     assert final is not None
     assert final.cause == "cancelled"
+
+
+def test_a_node_that_slurm_finds_lost_after_a_crash_is_known_as_lost(job: Job) -> None:
+    """The other ranks miss its ranks at once; Slurm waits for its slurmd."""
+    job.run.write_spec(replace(job.run.spec(), nodes=3, min_nodes=2))
+    later = f"grep -q attempt_ended '{job.run.events_file}'"
+    job.fake("scontrol", f"""{LOSES_N2.replace('[ ! -e "$HERE/starts" ]', f"! {later}")}""")
+    job.fake("srun", f'case "$*" in *launcher.supervise.guard*) exit 0 ;; esac\n{CRASH_ONCE}')
+    done = job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    assert done.returncode == 0, done.stdout
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["crash", "done"]
+    assert [event["nodes"] for event in job.events("node_failed")] == [["n2"]]
+    (suspect,) = job.events("node_suspected")
+    assert (suspect["node"], suspect["certain"]) == ("n2", True)
