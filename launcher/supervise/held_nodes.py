@@ -59,6 +59,12 @@ class HeldNodes:
         self.nodes = chosen or self.nodes
         return bool(chosen)
 
+    def begin(self, failed: Collection[str]) -> None:
+        """Gives the first attempt in this job spare nodes in place of ``failed`` ones."""
+        before = self.nodes
+        if failed and not (self.choose(failed) and len(self.nodes) == len(before)):
+            self.nodes = before
+
     def srun_words(self) -> list[str]:
         """The size and the place of the ranks' step, in srun's words."""
         ranks = len(self.nodes) * self.spec.gpus

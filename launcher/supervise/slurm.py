@@ -194,6 +194,8 @@ class SlurmJob:
     def place(self) -> dict[str, Any]:
         self._log_offset = self.output.stat().st_size if self.output.is_file() else 0
         if self.held is not None:
+            if not self.number:
+                self.held.begin(self._failed())
             self.where = ",".join(self.held.nodes)
         return {
             "job_id": self.job_id,
@@ -324,8 +326,10 @@ class SlurmJob:
             attempt.record(self.run, Kind.NODE_FAILED, attempt=self.number, nodes=gone)
             for lost in map(of_lost, gone):
                 attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=self.number, **vars(lost))
-        failed = exclusion.failed_nodes(self.run.events(), time.time(), self.spec.exclude_hours)
-        return self.held.choose(failed) or (not self._must_move() and self.held.choose())
+        return self.held.choose(self._failed()) or (not self._must_move() and self.held.choose())
+
+    def _failed(self) -> list[str]:
+        return [*exclusion.failed_nodes(self.run.events(), time.time(), self.spec.exclude_hours)]
 
     def _record_restart(self, cause: str) -> None:
         """That the next attempt begins in this job, and where a node may be lost, on which ones."""

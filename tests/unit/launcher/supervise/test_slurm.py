@@ -756,3 +756,22 @@ def test_a_node_that_slurm_finds_lost_after_a_crash_is_known_as_lost(job: Job) -
     assert [event["nodes"] for event in job.events("node_failed")] == [["n2"]]
     (suspect,) = job.events("node_suspected")
     assert (suspect["node"], suspect["certain"]) == ("n2", True)
+
+
+@pytest.mark.parametrize(
+    ("held", "begins_on"),
+    [({"nodes": 2, "spare_nodes": 1}, "n1,n3"), ({"nodes": 3, "min_nodes": 2}, "n1,n2,n3")],
+)
+def test_a_job_that_runs_again_begins_on_a_spare_node_instead_of_a_failed_one(
+    job: Job, held: dict[str, int], begins_on: str
+) -> None:
+    """A small cluster has no other node, so the failed one is not left out."""
+    job.run.write_spec(replace(job.run.spec(), **held))
+    failed = {"node": "n2", "reason": "its GPU reported Xid 79", "certain": True}
+    job.run.append("node_suspected", attempt=1, **failed)
+    job.fake("scontrol", LOSES_N2)
+    job.fake("srun", 'echo "$*" >> "$HERE/asked"')
+    job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    asked = (job.bin / "asked").read_text().splitlines()
+    (ranks,) = (line for line in asked if "launcher.supervise.guard" not in line)
+    assert f"--nodelist={begins_on} " in ranks
