@@ -65,7 +65,9 @@ def failed_nodes(events: list[Event], now: float, hours: int) -> dict[str, Faile
             suspected = [other for other in suspected if other["node"] != event["node"]]
     suspected.sort(key=lambda event: -float(event["time"]))
     certain = [event for event in suspected if event["certain"]]
-    strikes = Counter(event["node"] for event in suspected)
+    # An attempt whose supervisor is killed while it puts down the end is closed twice.
+    attempts = {(event["node"], event.get("attempt")) for event in suspected}
+    strikes = Counter(node for node, _ in attempts)
     twice = [event for event in suspected if strikes[event["node"]] >= STRIKES]
     found: dict[str, Failed] = {}
     for event in (*certain, *twice):

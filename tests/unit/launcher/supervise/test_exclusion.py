@@ -26,7 +26,7 @@ HOUR = 3600.0
 
 def suspected(node: str, hour: float, *, certain: bool = False) -> dict[str, Any]:
     reason = "it was lost" if certain else "ranks crashed there alone"
-    event = {"event": "node_suspected", "attempt": 1, "node": node, "reason": reason}
+    event = {"event": "node_suspected", "attempt": int(hour), "node": node, "reason": reason}
     return {**event, "certain": certain, "time": hour * HOUR}
 
 
@@ -40,6 +40,11 @@ def test_once_is_enough_where_it_is_certain_and_twice_where_not() -> None:
     assert failed(fell, suspected("n3", 3)) == []
     assert failed(lost, fell, suspected("n2", 3)) == ["n1", "n2"]
     assert failed(lost, suspected("n4", 2, certain=True)) == ["n4", "n1"]
+
+
+def test_an_attempt_that_is_closed_twice_is_one_strike() -> None:
+    assert failed(suspected("n2", 1.0), suspected("n2", 1.5)) == []
+    assert failed(suspected("n2", 1.0), suspected("n2", 2.0)) == ["n2"]
 
 
 def test_a_failure_is_forgotten_with_time() -> None:
