@@ -175,8 +175,8 @@ def left_out(events: list[Event], job_id: str | None) -> list[Event]:
     return [event for event in newest.values() if event["event"] == Kind.NODE_EXCLUDED]
 
 
-def make_plan(run: RunFolder, spec: JobSpec, job_id: str, address: str) -> Plan:
-    """The plan for a job of ``run``, as Slurm has it now at ``address``.
+def make_plan(run: RunFolder, spec: JobSpec, job_id: str) -> Plan:
+    """The plan for a job of ``run``, as Slurm has it now; in an array ``job_id`` names the task.
 
     Where Slurm does not answer, the list stays as it is: it may hold what a person has put there.
     """
@@ -185,7 +185,7 @@ def make_plan(run: RunFolder, spec: JobSpec, job_id: str, address: str) -> Plan:
     failed = failed_nodes(events, time.time(), spec.exclude_hours)
     if not (failed or ours):
         return Plan()
-    job = slurm.show_job(address) or {}
+    job = slurm.show_job(job_id) or {}
     known = slurm.show_nodes()
     listed, required = (_nodes_of(job, name) for name in ("ExcNodeList", "ReqNodeList"))
     reservation = job.get("Reservation", "(null)").replace("(null)", "")
@@ -224,7 +224,7 @@ def must_move(run: RunFolder, plan: Plan, number: int, job_id: str) -> bool:
     return any(node in own and node not in refused for node in plan.new)
 
 
-def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str, address: str) -> None:
+def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str) -> None:
     """Gives Slurm the list of a job that has just been requeued, and records what it took.
 
     What cannot be done is said in a line: the next attempt runs on nodes as Slurm chooses.
@@ -236,7 +236,7 @@ def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str, address: str
         attempt.record(run, Kind.NODE_ADMITTED, **values, by=PERSON)
     if plan.before == plan.after:
         return
-    complaint = slurm.exclude_nodes(address, sorted(plan.after))
+    complaint = slurm.exclude_nodes(job_id, sorted(plan.after))
     if complaint is not None:
         for node in plan.new:
             _keep(run, number, node, f"Slurm refuses: {complaint}", refused=True, job_id=job_id)

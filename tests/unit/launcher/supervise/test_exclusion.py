@@ -135,9 +135,9 @@ def test_a_list_that_a_person_has_changed_is_not_changed_back(
         submitted.append("node_suspected", node=name, certain=True, **lost)
         submitted.append("node_excluded", node=name, job_id="7", until=time.time() + HOUR, **lost)
     for _ in range(2):
-        found = exclusion.make_plan(submitted, make_spec(nodes=1), "7", "7")
+        found = exclusion.make_plan(submitted, make_spec(nodes=1), "7")
         assert found.after == found.before == {"n2", "n9"}
-        exclusion.carry_out(submitted, found, 2, "7", "7")
+        exclusion.carry_out(submitted, found, 2, "7")
     assert [event["node"] for event in left_out(submitted.events(), "7")] == ["n2"]
 
 
@@ -218,7 +218,7 @@ def test_a_list_stays_as_it_is_where_slurm_does_not_answer(
         submitted.append("node_suspected", attempt=1, node=name, reason="it was lost", certain=True)
     until = time.time() + HOUR
     submitted.append("node_excluded", node="n2", job_id="7", reason="it was lost", until=until)
-    found = exclusion.make_plan(submitted, make_spec(nodes=1), "7", "7")
+    found = exclusion.make_plan(submitted, make_spec(nodes=1), "7")
     assert found.after == after
     assert (found.before == found.after) == bool(silent)
     assert list(found.kept) == (["n3"] if silent else [])

@@ -602,6 +602,20 @@ def test_a_node_that_fails_alone_twice_is_left_out_of_the_next_attempt(job: Job)
     assert explain(job.run).attempts[-1].startswith("n2 is left out until ")
 
 
+def test_a_node_is_left_out_of_one_task_of_an_array(job: Job) -> None:
+    """The launcher knows the task by its array and index, whatever id Slurm has given it."""
+    job.run.root.rename(job.run.root.with_name("2"))
+    job.run = RunFolder(job.run.root.with_name("2"))
+    job.run.write_spec(replace(job.run.spec(), gpus=1))
+    job.run.append("submitted", job_id="1_2", cluster="slurm")
+    cluster(job, update="exit 0", ArrayJobId="1", ArrayTaskId="2")
+    job.fake("srun", FAILS_ON_N2)
+    array = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": "2"}
+    assert job.start(job.run.root.parent, **array).returncode == 1
+    assert (job.bin / "updates").read_text() == "update JobId=1_2 ExcNodeList=n2,n4\n"
+    assert read_state(job.run, {}, Records.read(job.run)).excluded == ("n2",)
+
+
 def test_a_list_that_the_site_refuses_is_a_line_and_moves_no_job_again(job: Job) -> None:
     job.run.write_spec(replace(job.run.spec(), gpus=1, max_restarts=9))
     cluster(job, update="echo Access denied >&2; exit 1")
