@@ -74,7 +74,7 @@ def find_suspects(
     Args:
         nodes: of the attempt, in Slurm's order.
         gpus: ranks on each of them.
-        logs: gives rank → the end of its log; only asked for after a failure.
+        logs: gives rank → the end of its log; not asked for where there is no need.
     """
     if cause not in (*causes.FAILURES, causes.NODE_FAILURE):
         return []
@@ -82,7 +82,9 @@ def find_suspects(
     found = [of_lost(node) for node in lost]
     if cause == causes.NODE_FAILURE and not found and evidence.restarted and nodes:
         found.append(Suspect(nodes[0], "it ran the batch script, which was lost", False))
-    words = _by_node(logs(), nodes, gpus, evidence.distribution)
+    # With a lost node the job may have five seconds left: too few for the logs of all ranks.
+    read = {} if cause == causes.NODE_FAILURE and found else logs()
+    words = _by_node(read, nodes, gpus, evidence.distribution)
     for node in nodes:
         own = _REPEATED.sub("", "\n".join(words.get(node, ())))
         if said := hardware_error(evidence.reasons.get(node, ""), own):

@@ -24,6 +24,14 @@ def test_a_node_that_is_lost_is_to_blame() -> None:
     assert blamed("node_failure", only_srun) == [Suspect("n3", "it was lost", True)]
 
 
+def test_no_log_is_read_where_a_lost_node_leaves_seconds() -> None:
+    def logs() -> dict[int, str]:
+        raise AssertionError("thousands of ranks may have one each")
+
+    found = find_suspects("node_failure", Evidence(143, down_nodes=("n2",)), NODES, 1, logs)
+    assert [suspect.node for suspect in found] == ["n2"]
+
+
 def test_the_batch_scripts_node_may_have_been_lost() -> None:
     (suspect,) = blamed("node_failure", Evidence(None, restarted=True))
     assert (suspect.node, suspect.certain) == ("n1", False)
