@@ -370,12 +370,13 @@ class SlurmJob:
     def _hand_back(self, cause: str, exit_code: int) -> int:
         """Slurm lets a requeued job wait, two minutes on most sites, and gives its nodes away."""
         attempt.record(self.run, Kind.REQUEUED, attempt=self.number, by="launcher", cause=cause)
-        plan = exclusion.make_plan(self.run, self.spec, self.address)
         complaint = self._requeue()
         if complaint is not None:
             attempt.record(self.run, Kind.REQUEUE_FAILED, attempt=self.number, reason=complaint)
             attempt.say(f"launcher: Slurm refuses to run the job again: {complaint}")
         elif not self.run.superseded(self.number) and self.run.final() is None:
+            # Last: the job may have seconds, and must run again whatever there is to leave out.
+            plan = exclusion.make_plan(self.run, self.spec, self.address)
             exclusion.carry_out(self.run, plan, self.number, self.address)
         final = self.run.final()
         return final.exit_code if final is not None else exit_code

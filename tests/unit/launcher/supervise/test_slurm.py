@@ -602,6 +602,20 @@ def test_a_node_that_fails_alone_twice_is_left_out_of_the_next_attempt(job: Job)
     assert explain(job.run).attempts[-1].startswith("n2 is left out until ")
 
 
+def test_a_job_is_asked_for_before_what_to_leave_out_of_it(job: Job) -> None:
+    """It may be about to end, and a busy controller takes seconds for each question."""
+    failed = {"node": "n2", "reason": "it was lost", "certain": True}
+    job.run.append("node_suspected", attempt=1, **failed)
+    cluster(job, update="exit 0")
+    scontrol = (job.bin / "scontrol").read_text()
+    job.fake("scontrol", f'echo "$*" >> "$HERE/asked"\n{scontrol}')
+    job.fake("srun", "exit 75")
+    assert job.start().returncode == 75
+    asked = (job.bin / "asked").read_text().splitlines()
+    assert asked.index("requeue 7") < asked.index("show node --oneliner --all")
+    assert asked[-1] == "update JobId=7 ExcNodeList=n2,n4"
+
+
 def test_a_node_is_left_out_of_one_task_of_an_array(job: Job) -> None:
     """The launcher knows the task by its array and index, whatever id Slurm has given it."""
     job.run.root.rename(job.run.root.with_name("2"))
