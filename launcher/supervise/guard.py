@@ -95,7 +95,7 @@ def give_back(address: str, restarts: int) -> bool:
     A later start stays as it is, and so does a hold that a person has put on the job before.
     False: Slurm has not said that the job waits.
     """
-    wished = False
+    wished: bool | None = None
     for _ in range(TRIES):
         job = slurm.show_job(address) or {}
         state, reason = job.get("JobState", ""), job.get("Reason", "")
@@ -104,7 +104,8 @@ def give_back(address: str, restarts: int) -> bool:
         elif state in states.QUEUED:
             return True
         elif leading_number(job.get("Restarts", ""), -1) == restarts:
-            wished = wished or states.held_later(state, reason)
+            if wished is None:
+                wished = states.held_later(state, reason)
             slurm.requeue(address)
         time.sleep(1)
     return False

@@ -124,6 +124,14 @@ def test_a_start_that_slurm_was_faster_with_is_left_alone(
     assert requeues(asked) == ["requeue 7"]
 
 
+def test_a_hold_that_comes_with_the_requeue_is_slurms(asked: Path, submitted: RunFolder) -> None:
+    held = "Reason=launch_failed_requeued_held"
+    completing = f"JobState=COMPLETING Restarts=0 {held}"
+    answers(asked, LOST, LOST, completing, f"JobState=PENDING Restarts=1 {held}", AGAIN)
+    guard.watch(submitted, "7", "n1", told_to_end())
+    assert requeues(asked) == ["requeue 7", "requeue 7", "release 7"]
+
+
 def test_a_job_that_a_person_holds_is_requeued_and_stays_held(
     asked: Path, submitted: RunFolder
 ) -> None:
