@@ -16,7 +16,7 @@ from typing import Any
 
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Node
-from launcher.slurm.parse import JobInfo, leading_number
+from launcher.slurm.parse import JobInfo, leading_number, unanswered
 from launcher.spec.elastic import allocated_nodes
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -238,8 +238,10 @@ def carry_out(run: RunFolder, plan: Plan, number: int, job_id: str) -> None:
         return
     complaint = slurm.exclude_nodes(job_id, sorted(plan.after))
     if complaint is not None:
+        refused = not unanswered(complaint)
+        why = f"Slurm {'refuses' if refused else 'does not answer'}: {complaint}"
         for node in plan.new:
-            _keep(run, number, node, f"Slurm refuses: {complaint}", refused=True, job_id=job_id)
+            _keep(run, number, node, why, refused=refused, job_id=job_id)
         return
     for node in plan.admitted:
         attempt.record(run, Kind.NODE_ADMITTED, attempt=number, node=node, job_id=job_id)

@@ -62,6 +62,7 @@ case "$1 $2" in
   "show job") echo "JobId=7 Partition=low Reservation=ours ReqNodeList=(null) ExcNodeList=n2,n9" ;;
   "show hostnames") echo "$3" | tr , '\\n' ;;
   "show reservation") echo "ReservationName=ours Nodes=n1,n2,n3,n4" ;;
+  "update "*) [ -z "$SAID" ] || { echo "$SAID" >&2; exit 1; } ;;
   "show node") for i in 1 2 3 4; do echo "NodeName=n$i State=IDLE Partitions=low"; done ;;
 esac
 """
@@ -222,3 +223,26 @@ def test_a_list_stays_as_it_is_where_slurm_does_not_answer(
     assert found.after == after
     assert (found.before == found.after) == bool(silent)
     assert list(found.kept) == (["n3"] if silent else [])
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "refused"),
+    [
+        ("Access denied", "Slurm refuses: Access denied", True),
+        ("Socket timed out", "Slurm does not answer: Socket timed out", False),
+    ],
+)
+def test_silence_is_no_refusal_for_good(
+    answers: pytest.MonkeyPatch,
+    make_spec: Callable[..., JobSpec],
+    submitted: RunFolder,
+    said: str,
+    why: str,
+    refused: bool,
+) -> None:
+    answers.setenv("SAID", said)
+    submitted.append("node_suspected", attempt=1, node="n3", reason="it was lost", certain=True)
+    found = exclusion.make_plan(submitted, make_spec(nodes=1), "7")
+    exclusion.carry_out(submitted, found, 1, "7")
+    kept = submitted.events()[-1]
+    assert (kept["event"], kept["reason"], kept["refused"]) == ("node_kept", why, refused)
