@@ -98,6 +98,14 @@ def _progressed(events: list[Event], mine: list[Event]) -> bool:
     return bool(saved[-1] > max(began, default=before))
 
 
+def furthest_step(run: RunFolder, number: int) -> int:
+    """The last step that attempt ``number`` is known to have come to."""
+    points = [point for point in run.points() if point.get("attempt", number) == number]
+    steps = [point["global_step"] for point in points if "global_step" in point]
+    mine = of_attempt(run.events(), number)
+    return max([*steps, *(event["step"] for event in mine if "step" in event)], default=0)
+
+
 def refuse(run: RunFolder, reason: str) -> Final:
     """Ends a run before its next attempt begins: a person has to change something first."""
     final = Final(causes.CONFIG, EXIT_USER_ERROR, reason)

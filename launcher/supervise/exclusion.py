@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +26,7 @@ PERSON = "person"
 """Who has let a node in again that the run had left out, where its time was not up."""
 SILENCE = "Slurm does not say which nodes there are"
 STRIKES = 2
-"""How often a node is suspected before it is left out, where each time it may have been chance."""
+"""How many attempts a node is suspected of before it is left out, where it may have been chance."""
 
 
 _STARTS_JOBS = frozenset(
@@ -64,16 +63,33 @@ def failed_nodes(events: list[Event], now: float, hours: int) -> dict[str, Faile
         elif event["event"] == Kind.NODE_ADMITTED and event.get("by") == PERSON:
             suspected = [other for other in suspected if other["node"] != event["node"]]
     suspected.sort(key=lambda event: -float(event["time"]))
-    certain = [event for event in suspected if event["certain"]]
-    # An attempt whose supervisor is killed while it puts down the end is closed twice.
-    attempts = {(event["node"], event.get("attempt")) for event in suspected}
-    strikes = Counter(node for node, _ in attempts)
-    twice = [event for event in suspected if strikes[event["node"]] >= STRIKES]
     found: dict[str, Failed] = {}
-    for event in (*certain, *twice):
+    for event in (e for e in suspected if e["certain"]):
         until = float(event["time"]) + 3600 * hours
         found.setdefault(event["node"], Failed(event["reason"], until))
+    for node, strikes in _strikes(suspected).items():
+        if len(strikes) >= STRIKES:
+            # Once that one is forgotten, the others are too few.
+            until = float(strikes[STRIKES - 1]["time"]) + 3600 * hours
+            found.setdefault(node, Failed(strikes[0]["reason"], until))
     return found
+
+
+def _strikes(suspected: list[Event]) -> dict[str, list[Event]]:
+    """What each node may have done by chance, the newest first, an attempt once.
+
+    An end that comes back at the same step is that of the program, by its data or its code.
+    """
+    attempts: dict[int, set[int]] = {}
+    for event in suspected:
+        if "step" in event:
+            attempts.setdefault(event["step"], set()).add(event.get("attempt", 0))
+    found: dict[str, dict[int, Event]] = {}
+    for event in suspected:
+        if "step" not in event or len(attempts[event["step"]]) == 1:
+            # An attempt whose supervisor is killed while it puts down the end is closed twice.
+            found.setdefault(event["node"], {}).setdefault(event.get("attempt", 0), event)
+    return {node: list(strikes.values()) for node, strikes in found.items()}
 
 
 @dataclass(frozen=True)

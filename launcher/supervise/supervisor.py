@@ -181,11 +181,18 @@ class Supervisor:
             nodes = list(evidence.down_nodes)
             attempt.record(self.run, Kind.NODE_FAILED, attempt=number, nodes=nodes)
         for suspect in self._suspects(number, cause, evidence):
-            attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **vars(suspect))
+            values = self._where_it_failed(number, cause, suspect) | vars(suspect)
+            attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **values)
         reason = failed_launch(evidence.log) if cause == causes.LAUNCH_FAILED else ""
         return cause, attempt.end(
             self.run, self.spec, number, cause, evidence.exit_code, reason=reason
         )
+
+    def _where_it_failed(self, number: int, cause: str, suspect: Suspect) -> dict[str, int]:
+        """The step of an end that may be the program's own: there it would come back."""
+        if suspect.certain or cause not in causes.FAILURES:
+            return {}
+        return {"step": attempt.furthest_step(self.run, number)}
 
     def _suspects(self, number: int, cause: str, evidence: Evidence) -> list[Suspect]:
         if self.spec.cluster != "slurm":

@@ -125,6 +125,8 @@ def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:
     )
     assert done.returncode == 1
     assert slurm.causes("crash-loop") == ["crash", "crash"]
+    # The same step twice is the program's: it does not count against the node.
+    assert [e["step"] for e in slurm.events("crash-loop", "node_suspected")] == [7, 7]
     assert slurm.state("crash-loop")["state"] == "FAILED"
     said = slurm.why("crash-loop")
     assert "RuntimeError: boom at step 7" in said

@@ -47,6 +47,28 @@ def test_an_attempt_that_is_closed_twice_is_one_strike() -> None:
     assert failed(suspected("n2", 1.0), suspected("n2", 2.0)) == ["n2"]
 
 
+def test_a_crash_that_comes_back_at_the_same_step_is_the_programs() -> None:
+    def fell(node: str, hour: float, step: int) -> dict[str, Any]:
+        return {**suspected(node, hour), "step": step}
+
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 437)) == []
+    assert failed(fell("n2", 1, 437), fell("n3", 2, 437), fell("n2", 3, 500)) == [], "it moved"
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 500)) == ["n2"]
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 437), fell("n2", 3, 500)) == []
+    assert failed(fell("n2", 1.0, 437), fell("n2", 1.5, 437), fell("n2", 2, 500)) == ["n2"]
+    assert failed(fell("n2", 1, 0), suspected("n2", 2)) == ["n2"], "an end that has no step"
+    lost = suspected("n2", 3, certain=True)
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 437), lost) == ["n2"]
+
+
+def test_a_node_is_left_out_until_its_strikes_are_too_few() -> None:
+    twice = [suspected("n2", 1), suspected("n2", 23)]
+    assert failed_nodes(twice, 24 * HOUR, 24) == {"n2": Failed(twice[0]["reason"], 25 * HOUR)}
+    assert failed_nodes(twice, 25 * HOUR, 24) == {}
+    thrice = [suspected("n2", 0.5), *twice]
+    assert failed_nodes(thrice, 24 * HOUR, 24)["n2"].until == 25 * HOUR
+
+
 def test_a_failure_is_forgotten_with_time() -> None:
     lost = suspected("n1", 1, certain=True)
     assert failed(lost, hours=10) == ["n1"]

@@ -21,6 +21,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
 from launcher.supervise import host
+from launcher.supervise.exclusion import failed_nodes
 from launcher.supervise.slurm import StepRanks
 from tests.e2e.lab import REPOSITORY, poll
 from tests.slurm_answers import UNREACHABLE_ONCE
@@ -600,6 +601,20 @@ def test_a_node_that_fails_alone_twice_is_left_out_of_the_next_attempt(job: Job)
     assert (out["node"], out["reason"]) == ("n2", "ranks crashed there alone")
     assert read_state(job.run, {}, Records.read(job.run)).excluded == ("n2",)
     assert explain(job.run).attempts[-1].startswith("n2 is left out until ")
+
+
+def test_a_program_that_fails_at_the_same_step_twice_blames_no_node(job: Job) -> None:
+    """Its rank is on the same node each time, and the others only miss it."""
+    job.run.write_spec(replace(job.run.spec(), gpus=1, max_restarts=1))
+    cluster(job, update="exit 0")
+    metrics = job.run.root / "out" / "metrics.jsonl"
+    metrics.parent.mkdir()
+    point = '{"time": 1, "global_step": 437, "loss": 1.0}'
+    fails = FAILS_ON_N2.splitlines()[3:]
+    job.fake("srun", "\n".join([f"echo '{point}' >> '{metrics}'", *fails]))
+    assert job.start().returncode == 1
+    assert [event.get("step") for event in job.events("node_suspected")] == [437, 437]
+    assert failed_nodes(job.run.events(), time.time(), 24) == {}
 
 
 def test_a_job_is_asked_for_before_what_to_leave_out_of_it(job: Job) -> None:
