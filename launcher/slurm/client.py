@@ -24,7 +24,11 @@ from launcher.slurm.parse import (
     unanswered,
 )
 
-_NUMBERED_STEP = re.compile(r"^StepId=(\S+\.[0-9]+)(?=\s|$)", re.MULTILINE)
+GUARD_STEP = "launcher-guard"
+"""The name of the steps of a job that only watch over it."""
+_NUMBERED_STEP = re.compile(
+    rf"^StepId=(\S+\.[0-9]+)(?=\s|$)(?!.*\sName={GUARD_STEP}(?:\s|$))", re.MULTILINE
+)
 _UNKNOWN_JOB = re.compile("Invalid job id|Job [0-9_+]+ not found")
 
 
@@ -208,6 +212,7 @@ def signal_step(job_id: str, step: str | None, number: signal.Signals) -> None:
 def numbered_steps(job_id: str) -> list[str] | None:
     """The steps of a job that srun has started, as ``7.0`` or ``5_2.0``; None: no answer.
 
+    Those of its guards are no work of the job's, and are left out.
     Where the site lets each job manage its own steps (``enable_stepmgr``) squeue lists none.
     """
     answer = run("scontrol", "show", "step", "--oneliner", job_id)

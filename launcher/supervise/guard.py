@@ -1,9 +1,10 @@
-"""Gives a job back to Slurm whose batch host is lost, from another of its nodes.
+"""Gives a job back to Slurm whose batch host is lost, from others of its nodes.
 
 Slurm itself runs a job again whose node fails, but not one that outlives the loss of a node: where
 that was the batch host, the job keeps its other nodes, idle, until its time is up; and where only
-the node's state was set, it ends as failed. ``python -m launcher.supervise.guard RUN_DIR JOB HOST``
-runs beside the ranks and looks. Standard library only.
+the node's state was set, it ends as failed. ``python -m launcher.supervise.guard RUN_DIR JOB HOST
+TURN`` runs on a few of the other nodes, from the first attempt in a job to the job's end, and
+looks. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from launcher.slurm import client as slurm
 from launcher.slurm import states
@@ -23,56 +23,81 @@ from launcher.spec.run_folder import RunFolder
 from launcher.supervise.classify import asked_to_cancel
 from launcher.supervise.held_nodes import HeldNodes, once_a_node
 
+GUARDS = 4
+"""On so many nodes at most: with the batch host's all of them would have to be lost at once."""
 LOOK_SECONDS = 15.0
 """Between two looks at the job."""
+TURN_SECONDS = 5.0
+"""How long each guard leaves the job to the one before it, which may be lost as well."""
 AGAIN_SECONDS = 60.0
-"""Between two starts of a guard: its own node may have been the one that is lost."""
+"""Between two starts of guards: the node of one may have been lost."""
 END_SECONDS = 5.0
-"""How long a guard that is told to end gets for it."""
+"""How long guards that are told to end get for it."""
 TRIES = 10
 """How often Slurm is asked to run the job again and to let it start, until the next look."""
 
 
-class Guard:
-    """The guard of a job, as the supervisor on the batch host starts and ends it."""
+class Guards:
+    """The guards of a job, as the supervisor on the batch host starts and ends them."""
 
     def __init__(self, run: RunFolder, address: str, held: HeldNodes | None) -> None:
         """``held`` None: a job that needs no guard, since Slurm itself runs it again."""
         self._run, self._address, self._held = run, address, held
-        self._process: subprocess.Popen[bytes] | None = None
+        self._steps: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._wanted = 0
         self._began = 0.0
 
     def begin(self) -> None:
-        """Starts one on another node than this one, where the job has another."""
+        """Starts those that are missing, on other nodes than this one."""
         if self._held is None:
             return
         self._began = time.monotonic()
-        here = self._held.batch_host
+        nodes = spread(self._held.others())
+        self._wanted = len(nodes)
+        living = self._living()
+        free = [node for node in nodes if node not in living.values()]
+        turns = (turn for turn in range(GUARDS) if turn not in living)
+        for turn, node in zip(turns, free, strict=False):
+            self._steps[turn] = (node, self._start(turn, node, self._held.batch_host))
+
+    def keep(self) -> None:
+        """Starts others where some have ended, once a minute."""
+        due = time.monotonic() - self._began > AGAIN_SECONDS
+        if due and len(self._living()) < self._wanted:
+            self.begin()
+
+    def end(self) -> None:
+        """Ends them: so does the job."""
+        for _, step in self._steps.values():
+            step.terminate()
+        deadline = time.monotonic() + END_SECONDS
+        for _, step in self._steps.values():
+            try:
+                step.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                step.kill()
+
+    def _living(self) -> dict[int, str]:
+        """Turn → node of the guards that have not ended."""
+        return {turn: node for turn, (node, step) in self._steps.items() if step.poll() is None}
+
+    def _start(self, turn: int, node: str, host: str) -> subprocess.Popen[bytes]:
         watch = (sys.executable, "-m", "launcher.supervise.guard")
+        what = (str(self._run.root), self._address, host, str(turn))
         # No GPU, no memory and no processor of the ranks'.
-        beside = ("--overlap", "--mem=0", "--quiet", "--output=none", f"--exclude={here}")
-        self._process = subprocess.Popen(
-            [*once_a_node("1"), *beside, *watch, str(self._run.root), self._address, here],
+        beside = ("--overlap", "--mem=0", "--quiet", "--output=none")
+        place = (f"--nodelist={node}", f"--job-name={slurm.GUARD_STEP}")
+        return subprocess.Popen(
+            [*once_a_node("1"), *beside, *place, *watch, *what],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
-    def keep(self) -> None:
-        """Starts another where the one before has ended, once a minute."""
-        ended = self._process is not None and self._process.poll() is not None
-        if ended and time.monotonic() - self._began > AGAIN_SECONDS:
-            self.begin()
 
-    def end(self) -> None:
-        """Ends it: the supervisor itself decides now."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+def spread(nodes: Sequence[str]) -> list[str]:
+    """:data:`GUARDS` of the nodes at most, far from each other: neighbours may share a switch."""
+    return list(nodes[:: max(1, -(-len(nodes) // GUARDS))])
 
 
 def has_lost(job: JobInfo | None, host: str, restarts: int) -> bool:
@@ -111,30 +136,45 @@ def give_back(address: str, restarts: int) -> bool:
     return False
 
 
-def watch(run: RunFolder, address: str, host: str, told: threading.Event) -> None:
-    """Looks until the batch host is lost, or ``told`` that the job or this guard ends."""
+def watch(
+    run: RunFolder, address: str, host: str, turn: int, told_within: Callable[[float], bool]
+) -> None:
+    """Looks until the batch host is lost, or the job or this guard ends.
+
+    Args:
+        turn: how many guards act before this one.
+        told_within: waits so many seconds; whether this guard is told to end.
+    """
     restarts = leading_number(os.environ.get("SLURM_RESTART_COUNT", ""), 0)
+
+    def lost() -> bool:
+        return has_lost(slurm.show_job(address), host, restarts)
+
     over = False
     while not over:
         # Where the batch host is lost the job may end at once, too: look once more.
-        over = told.wait(LOOK_SECONDS)
-        if not has_lost(slurm.show_job(address), host, restarts):
+        over = told_within(LOOK_SECONDS)
+        if not lost():
             continue
-        ended = run.final() is not None or asked_to_cancel(run.events())
-        if ended or give_back(address, restarts):
+        time.sleep(turn * TURN_SECONDS)
+        if run.final() is not None or asked_to_cancel(run.events()):
+            return
+        if (not turn or lost()) and give_back(address, restarts):
             return
 
 
 def main(argv: list[str]) -> None:
-    """``RUN_DIR JOB HOST``."""
-    told = threading.Event()
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        told.set()
-
-    signal.signal(signal.SIGTERM, tell)
-    run_dir, address, host = argv
-    watch(RunFolder(run_dir), address, host, told)
+    """``RUN_DIR JOB HOST TURN``."""
+    ends = [signal.SIGTERM]
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    run_dir, address, host, turn = argv
+    watch(
+        RunFolder(run_dir),
+        address,
+        host,
+        int(turn),
+        lambda seconds: signal.sigtimedwait(ends, seconds) is not None,
+    )
 
 
 if __name__ == "__main__":

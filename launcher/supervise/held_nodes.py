@@ -30,6 +30,7 @@ class HeldNodes:
         """``address``: what Slurm's commands call the job. ``allocated``: its nodes at first."""
         self.spec = spec
         self.address = address
+        self._allocated = allocated
         self.nodes = allocated[: spec.nodes]
         self.batch_host = os.environ.get("SLURMD_NODENAME", self.nodes[0] if self.nodes else "")
 
@@ -43,6 +44,10 @@ class HeldNodes:
         """Seconds until Slurm calls a silent node lost; until then it lists the step on it."""
         timeout = leading_number(slurm.show_config().get("SlurmdTimeout", ""))
         return min(float(timeout), LONGEST_PATIENCE)
+
+    def others(self) -> list[str]:
+        """The job's nodes but the batch host, spare ones too."""
+        return [node for node in self._left() or self._allocated if node != self.batch_host]
 
     def gone(self) -> list[str]:
         """Nodes of the newest attempt that Slurm has taken out of the job."""

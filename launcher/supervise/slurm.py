@@ -40,7 +40,7 @@ from launcher.supervise.classify import (
     asked_to_cancel,
     classify,
 )
-from launcher.supervise.guard import Guard
+from launcher.supervise.guard import Guards
 from launcher.supervise.held_nodes import HeldNodes, named, once_a_node
 from launcher.supervise.restart_policy import (
     may_stay,
@@ -182,7 +182,7 @@ class SlurmJob:
         self._log_offset = 0
         self._handed_over = False
         self.held = HeldNodes.of(spec, self.address, self.where)
-        self._guard = Guard(run, self.address, self.held)
+        self._guards = Guards(run, self.address, self.held)
 
     def say(self, text: str) -> None:
         attempt.say(text)
@@ -197,6 +197,7 @@ class SlurmJob:
             if not self.number:
                 self.held.begin(self._failed())
             self.where = ",".join(self.held.nodes)
+        self._guards.begin()
         return {
             "job_id": self.job_id,
             "nodes": slurm.expand_nodes(self.where),
@@ -219,9 +220,7 @@ class SlurmJob:
         size = self.held.srun_words() if self.held is not None else []
         command = [srun, *size, *self.command[1:]]
         signal.signal(signal.SIGTERM, self._on_warning)
-        ranks = StepRanks(self.run, number, command, self._environment(), self.held)
-        self._guard.begin()
-        return ranks
+        return StepRanks(self.run, number, command, self._environment(), self.held)
 
     def tick(self) -> None:
         """Asks for the next attempt while the ranks still save, if this process is about to die.
@@ -229,7 +228,7 @@ class SlurmJob:
         A time limit is not requeued by Slurm itself. Once the job is on its way out, asking
         early does not shorten the ranks' time, but asking too late is asking never.
         """
-        self._guard.keep()
+        self._guards.keep()
         if self.warned_at is None or self._handed_over or self.run.superseded(self.number):
             return
         if time.monotonic() - self.warned_at < self.kill_wait * 0.6:
@@ -243,7 +242,10 @@ class SlurmJob:
 
     def ranks_are_gone(self) -> None:
         """No sweep: the job may have few seconds left, and the next attempt sweeps."""
-        self._guard.end()
+
+    def close(self) -> None:
+        """Ends what has watched over the job, from its first attempt on."""
+        self._guards.end()
 
     def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
         return Evidence(
@@ -358,6 +360,7 @@ class SlurmJob:
                 return False
             if time.monotonic() > deadline or self.warned_at is not None:
                 return True
+            self._guards.keep()
             time.sleep(POLL_SECONDS)
         return False
 
@@ -365,6 +368,7 @@ class SlurmJob:
         """Until the next attempt may begin, or this job is about to end."""
         until = time.monotonic() + seconds
         while self.warned_at is None and (left := until - time.monotonic()) > 0:
+            self._guards.keep()
             time.sleep(min(left, POLL_SECONDS))
 
     def _hand_back(self, cause: str, exit_code: int) -> int:
@@ -466,7 +470,10 @@ def supervise_job(run: RunFolder, spec: JobSpec, job: SlurmJob) -> int:
     """The attempts of a run in this job. What ends the run for good is no error to Slurm."""
     if run.final() is None and _cancelled_since(run.events(), job.job_id):
         attempt.cancel(run)
-    code = Supervisor(run, spec, job).main()
+    try:
+        code = Supervisor(run, spec, job).main()
+    finally:
+        job.close()
     if code and run.final() is not None:
         slurm.never_hold(job.address)
     return code

@@ -5,8 +5,12 @@ The training is the test double: what is tested is the launcher.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -86,9 +90,62 @@ def test_a_lost_batch_host_gives_the_job_back_to_slurm(three_nodes: Lab) -> None
     lab = three_nodes
     job = lab.submit("headless", *FAKE, "--nodes", "3", "--min-nodes", "2", train=HELD)
     lab.wait_for_step("headless", 12)
-    steps = ("scontrol", "show", "step", job)
-    poll(lambda: f"StepId={job}.1" in lab.command(*steps).stdout, "the guard")
+    wait_for_guards(lab, job)
     set_down(lab, "n1")
+    wait_for_requeue(lab, job)
+    lab.command("scancel", job)
+    set_free(lab, "n1")
+
+
+def test_the_death_of_the_batch_host_and_of_a_guards_node_leaves_a_guard(three_nodes: Lab) -> None:
+    """Nothing of the two nodes is left: no slurmd, no step, no supervisor and none of its srun."""
+    lab = three_nodes
+    job = lab.submit("beheaded", *FAKE, "--nodes", "3", "--min-nodes", "2", train=HELD)
+    lab.wait_for_step("beheaded", 12)
+    wait_for_guards(lab, job)
+    for node in ("n1", "n2"):
+        kill_node(lab, node)
+    wait_for_requeue(lab, job)
+
+
+def wait_for_guards(lab: Lab, job: str) -> None:
+    steps = ("scontrol", "show", "step", job)
+    poll(lambda: lab.command(*steps).stdout.count("Name=launcher-guard") == 2, "the guards")
+
+
+def wait_for_requeue(lab: Lab, job: str) -> None:
     shown = ("scontrol", "show", "job", job)
     waits = "JobState=PENDING Reason=BeginTime"
     poll(lambda: waits in lab.command(*shown).stdout, "the requeue")
+
+
+def kill_node(lab: Lab, node: str) -> None:
+    """Kills a node's slurmd, what it runs for this cluster, and what keeps that."""
+    slurmd = int((lab.folder / "slurm" / "pids" / f"slurmd-{node}.pid").read_text())
+    tasks = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if pid > 1]
+    tasks = [pid for pid in tasks if runs_on(lab, node, pid)]
+    keepers = set(filter(is_stepd, map(parent, tasks)))
+    for pid in (slurmd, *keepers, *tasks):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def runs_on(lab: Lab, node: str, pid: int) -> bool:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    ours = any(bytes(lab.folder) in variable for variable in variables)
+    return ours and f"SLURMD_NODENAME={node}".encode() in variables
+
+
+def parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def is_stepd(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"slurmstepd" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

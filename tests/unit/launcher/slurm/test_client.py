@@ -85,7 +85,8 @@ case "$*" in *"show job --oneliner --all 1")
 *"show step --oneliner 1_2")
   echo "StepId=1_2.batch UserId=0 State=RUNNING"
   echo "StepId=1_2.extern UserId=0 State=RUNNING"
-  echo "StepId=1_2.0 UserId=0 State=RUNNING" ;;
+  echo "StepId=1_2.0 UserId=0 State=RUNNING Name=python Network=(null)"
+  echo "StepId=1_2.1 UserId=0 State=RUNNING Name=launcher-guard Network=(null)" ;;
 *) exit 1 ;;
 esac
 """

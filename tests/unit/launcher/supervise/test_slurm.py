@@ -728,6 +728,22 @@ def test_a_job_that_has_nodes_left_goes_on_with_them(
     assert seconds[kinds.index("restarted")] < seconds[-1] - FENCE_SECONDS
 
 
+def test_the_guards_look_on_while_no_rank_runs(job: Job) -> None:
+    """Between two attempts, too, the batch host may be lost, and with it the supervisor."""
+    job.run.write_spec(replace(job.run.spec(), nodes=3, min_nodes=2))
+    alive = '{ xargs -n1 kill -0 < "$HERE/guards" && echo on >> "$HERE/guarded"; }'
+    keeps_all = LOSES_N2.replace("left=n1,n3", "left=n1,n2,n3")
+    job.fake("scontrol", f'{keeps_all}\n[ "$1 $2" != "show step" ] || {alive}')
+    watches = 'echo $$ >> "$HERE/guards"; exec sleep 600'
+    job.fake("srun", f'case "$*" in *launcher.supervise.guard*) {watches} ;; esac\n{CRASH_ONCE}')
+    done = job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    assert done.returncode == 0, done.stdout
+    guards = [int(line) for line in (job.bin / "guards").read_text().splitlines()]
+    assert len(guards) == 2
+    assert (job.bin / "guarded").read_text() == "on\n"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in guards), "they end with the job"
+
+
 LISTS_THE_STEP = """
 case "$1 $2" in
   "show config") echo "KillWait = 1 sec"; echo "SlurmdTimeout = 300 sec" ;;
