@@ -20,6 +20,7 @@ import torch
 import torch.distributed
 
 from minimind.errors import ConfigError
+from minimind.system.drivers import DEVICE_FILES, DRIVERS
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +28,6 @@ CPU, CUDA, MPS, XPU = "cpu", "cuda", "mps", "xpu"
 
 EXCHANGES = {CUDA: "nccl", XPU: "xccl", "npu": "hccl"}
 """Kind → what its ranks exchange tensors through; other plug-ins enter theirs in torch's table."""
-
-DEVICE_FILES = Path("/dev")
-
-LOCALLY = "https://pytorch.org/get-started/locally"
-
-DRIVERS = (
-    ("nvidia[0-9]*", "NVIDIA GPU", f"torch's CUDA build ({LOCALLY})"),
-    ("kfd", "AMD GPU", f"torch's ROCm build ({LOCALLY})"),
-    ("davinci[0-9]*", "Ascend NPU", "torch-npu of torch's version (pip install torch-npu)"),
-)
-"""What a driver puts into /dev, for which device, and what torch lacks to use it."""
 
 FLEX_CAPABILITY = (8, 0)
 """CUDA compute capability from which compiled block attention is taken (Ampere): it needs
@@ -103,11 +93,11 @@ def overlooked() -> str | None:
     """
     if torch.accelerator.current_accelerator() is not None:
         return None
-    for pattern, name, remedy in DRIVERS:
-        if files := sorted(DEVICE_FILES.glob(pattern)):
+    for driver in DRIVERS.values():
+        if files := driver.files(DEVICE_FILES):
             return (
                 f"training on the CPU: torch {torch.__version__} cannot use this machine's "
-                f"{name} ({files[0]}); install {remedy}, or say --device cpu"
+                f"{driver.device} ({files[0]}); install {driver.remedy}, or say --device cpu"
             )
     return None
 
