@@ -29,11 +29,11 @@ def doctor(
     """Say in plain words what is safe here; exit status 1 when something is not."""
     from launcher.inspect.doctor import BAD, examine, examine_as_job
     from launcher.spec.profile import load_profile
-    from launcher.submit.resolve import runs_folder
+    from launcher.submit.resolve import runs_folder, site_devices
 
     values = load_profile(profile)
     if nodes is None:
-        found = examine(runs_folder(runs_dir, values))
+        found = examine(runs_folder(runs_dir, values), site_devices(values, "slurm"))
     else:
         size = {"nodes": nodes, "gpus": gpus, "partition": partition, "runs_dir": runs_dir}
         found = examine_as_job(size, values, cpu=cpu, timeout=timeout)

@@ -21,9 +21,12 @@ def run(train_flags: list[str] | None, **given: Any) -> int:
         # First, so that a --device of the user's own comes later and wins.
         train, given["gpus"] = ["--device", "cpu", *train], given["procs"]
     elif given["gpus"] is None:
-        from launcher.supervise.host import count_gpus
+        from launcher.spec.profile import load_profile
+        from launcher.submit.resolve import site_devices
+        from launcher.supervise.host import count_devices
 
-        given["gpus"] = max(1, count_gpus())
+        devices = site_devices(load_profile(given["profile"]), "local")
+        given["gpus"] = max(1, count_devices(devices))
     from launcher.submit.local import run_here
     from launcher.submit.resolve import read_secrets, resolve
     from launcher.submit.submission import prepare

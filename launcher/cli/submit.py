@@ -108,11 +108,11 @@ def note_next(run: RunFolder, commands: list[str]) -> None:
 
 def ranks_text(spec: JobSpec) -> str:
     """``16 ranks``, and on what where that may be a surprise."""
-    from launcher.supervise.host import count_gpus
+    from launcher.supervise.host import count_devices
 
     text = f"{spec.world_size} rank{'s' if spec.world_size > 1 else ''}"
     if not spec.request_gpus:
         return text + " on CPUs over gloo (--device cpu)"
-    if spec.cluster == "local" and count_gpus() == 0:
-        return text + " on CPUs over gloo (no GPU here)"
+    if spec.cluster == "local" and count_devices(spec.devices) == 0:
+        return text + f" on CPUs over gloo (no {spec.devices.unit} here)"
     return text

@@ -39,19 +39,18 @@ RANK_VARIABLES = (
     env.MASTER_ADDR,
     env.MASTER_PORT,
     "OMP_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES",
-    env.EVENTS,
-    env.ATTEMPT,
 )
-"""What a rank needs to know. Named without a value, so that each task passes on its own."""
+"""A rank's place in the job. Named without a value, so that each task passes on its own."""
 
 APPTAINER_SCHEMES = ("docker-daemon:", "docker-archive:", "oci:", "oci-archive:")
 """Apptainer's ways to say where an image lies, besides those with ``://``."""
 
 
 def mounts(spec: JobSpec) -> list[Mount]:
-    """The run folder and the working folder, then what the user asked for."""
+    """The run folder, the working folder and the devices' driver, then what the user asked for."""
     own = [Mount(path, path) for path in (spec.sweep_dir or spec.run_dir, spec.workdir)]
+    driver = spec.devices.driver_files if spec.request_gpus else ()
+    own += [Mount(path, path, read_only=True) for path in driver]
     taken = {mount.target for mount in spec.mounts}
     return [mount for mount in own if mount.target not in taken] + list(spec.mounts)
 
@@ -79,7 +78,8 @@ def host_path(spec: JobSpec, path: str) -> Path | None:
 
 def variables(spec: JobSpec) -> list[str]:
     """Names of the environment variables that must reach the inside of the container."""
-    return list(dict.fromkeys([*RANK_VARIABLES, *spec.env]))
+    devices, run = spec.devices.visible_devices, (env.EVENTS, env.ATTEMPT)
+    return list(dict.fromkeys([*RANK_VARIABLES, *devices, *run, *spec.env]))
 
 
 def inside_folder(spec: JobSpec) -> str:
@@ -146,6 +146,7 @@ def srun_options(spec: JobSpec) -> list[str]:
         "--no-container-mount-home",
         # Variables that the image sets too would otherwise win over the job's.
         f"--container-env={','.join(variables(spec))}",
+        *device_flags(spec),
         *spec.container_args,
     ]
 
@@ -179,6 +180,11 @@ def _of_all(spec: JobSpec, script: str) -> list[str]:
     return ["sh", "-c", script, "sweep", spec.container, label(spec)]
 
 
+def device_flags(spec: JobSpec) -> list[str]:
+    """What a profile's runtime needs to give a container the devices, besides files."""
+    return list(spec.devices.container_flags.get(spec.container, ())) if spec.request_gpus else []
+
+
 def _pairs(option: str, values: Iterable[object]) -> list[str]:
     return [word for value in values for word in (option, str(value))]
 
@@ -190,6 +196,7 @@ def _enroot(spec: JobSpec) -> list[str]:
         "start",
         *_pairs("--mount", map(_enroot_mount, mounts(spec))),
         *_pairs("--env", variables(spec)),
+        *device_flags(spec),
         *spec.container_args,
         spec.image,
     ]
@@ -210,7 +217,7 @@ def _apptainer(spec: JobSpec) -> list[str]:
     return [
         "apptainer",
         "exec",
-        *(["--nv"] if spec.request_gpus else []),
+        *device_flags(spec),
         *_pairs("--bind", mounts(spec)),
         "--pwd",
         inside_folder(spec),
@@ -219,18 +226,17 @@ def _apptainer(spec: JobSpec) -> list[str]:
     ]
 
 
-def _oci(spec: JobSpec, runtime: str, options: list[str], gpus: str) -> list[str]:
+def _oci(spec: JobSpec, runtime: str, options: list[str]) -> list[str]:
     assert spec.image is not None
     return [
-        runtime,
-        "run",
+        *_engine_run(spec, runtime),
         "--rm",
         "--init",
         # NCCL and gloo between ranks need the host's network and shared memory.
         "--network=host",
         "--ipc=host",
         *options,
-        *([gpus] if spec.request_gpus else []),
+        *device_flags(spec),
         "--label",
         label(spec),
         *_pairs("--volume", mounts(spec)),
@@ -244,8 +250,31 @@ def _oci(spec: JobSpec, runtime: str, options: list[str], gpus: str) -> list[str
     ]
 
 
+def _engine_run(spec: JobSpec, runtime: str) -> list[str]:
+    """``docker run``, with the device files of the node that it runs on.
+
+    How many there are only the node knows, and no engine takes a pattern. A file is a group's, so
+    a rank keeps the groups that its user has there, whose numbers no image knows.
+    """
+    files = spec.devices.device_files if spec.request_gpus else ()
+    if not files:
+        return [runtime, "run"]
+    script = (
+        f'for file in {" ".join(files)}; do set -- "--device=$file" "$@"; done; '
+        f'{GROUPS[runtime]} exec "$0" run "$@"'
+    )
+    return ["sh", "-c", script, runtime]
+
+
+GROUPS = {
+    "docker": 'for group in $(id -G); do set -- "--group-add=$group" "$@"; done;',
+    "podman": 'set -- --group-add=keep-groups "$@";',
+}
+"""Shell words that give a container's user the groups of the node's."""
+
+
 def _docker(spec: JobSpec) -> list[str]:
-    return _oci(spec, "docker", _as_user(spec), "--gpus=all")
+    return _oci(spec, "docker", _as_user(spec))
 
 
 def _podman(spec: JobSpec) -> list[str]:
@@ -253,7 +282,7 @@ def _podman(spec: JobSpec) -> list[str]:
     # same number on both sides. Root itself is outside who it is inside, and has no such mapping.
     is_root = (spec.user or "0:").startswith("0:")
     mapping = [] if is_root else ["--userns=keep-id"]
-    return _oci(spec, "podman", [*mapping, *_as_user(spec)], "--device=nvidia.com/gpu=all")
+    return _oci(spec, "podman", [*mapping, *_as_user(spec)])
 
 
 def _as_user(spec: JobSpec) -> list[str]:
@@ -268,7 +297,7 @@ def _charliecloud(spec: JobSpec) -> list[str]:
     assert spec.image is not None
     binds = [f"{mount.source}:{mount.target}" for mount in mounts(spec)]
     overlay = [] if _has_mount_points(spec.image, mounts(spec)) else ["--write-fake"]
-    inside = ["--cd", inside_folder(spec), *spec.container_args, spec.image]
+    inside = ["--cd", inside_folder(spec), *device_flags(spec), *spec.container_args, spec.image]
     return ["ch-run", *overlay, *_pairs("--bind", binds), *inside, "--"]
 
 

@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,9 +22,12 @@ from launcher.slurm import states
 from launcher.slurm.client import Partition
 from launcher.slurm.environment import describe_defaults
 from launcher.slurm.parse import leading_number
+from launcher.spec.devices import MAKERS, Devices
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import job_spec, runs_dir_flag, runs_folder
 from launcher.submit.submission import submit
+from launcher.supervise.host import count_devices
+from minimind.system.drivers import DRIVERS, makers_here
 from minimind.system.durable import sync_file
 from minimind.system.terminal import note
 
@@ -45,9 +50,9 @@ class Finding:
     text: str
 
 
-def examine(runs_dir: Path) -> list[Finding]:
-    """Everything that can be told from this machine."""
-    found = [*examine_runtimes(), *examine_folder(runs_dir)]
+def examine(runs_dir: Path, devices: Devices) -> list[Finding]:
+    """Everything that can be told from this machine; ``devices``: those of the site's nodes."""
+    found = [*examine_devices(), *examine_runtimes(), *examine_folder(runs_dir)]
     if not slurm.available():
         return [Finding(WARN, "slurm", "no sbatch here: runs start on this machine"), *found]
     config = slurm.show_config()
@@ -58,7 +63,7 @@ def examine(runs_dir: Path) -> list[Finding]:
     found += [Finding(GOOD, "defaults", line) for line in describe_defaults(os.environ)]
     found += examine_config(config)
     for partition in site.partitions.values():
-        found.append(examine_partition(partition, config, speed))
+        found.append(examine_partition(partition, config, speed, devices))
     return found
 
 
@@ -87,11 +92,14 @@ def examine_config(config: dict[str, str]) -> list[Finding]:
     return found
 
 
-def examine_partition(partition: Partition, config: dict[str, str], speed: float) -> Finding:
+def examine_partition(
+    partition: Partition, config: dict[str, str], speed: float, devices: Devices
+) -> Finding:
     """Whether a checkpoint fits into the time that a preempted job has left here."""
     subject = f"partition {partition.name}"
     limit = "no time limit" if partition.max_minutes is None else f"{partition.max_minutes} min"
-    size = f"{partition.nodes} nodes, {partition.gpus} GPUs a node, {limit}"
+    each = f"{partition.devices(devices.gres)} {devices.unit}s a node"
+    size = f"{partition.nodes} nodes, {each}, {limit}"
     kill_wait = leading_number(config.get("KillWait", ""), 30)
     notice = max(partition.grace_time, kill_wait)
     needed = SIGNAL_TO_SAVE_SECONDS + CHECKPOINT_BYTES / 1e6 / speed
@@ -145,6 +153,40 @@ def examine_runtimes() -> list[Finding]:
             found.append("pyxis")
     text = ", ".join(found) if found else "none: jobs run with the Python of the host"
     return [Finding(GOOD, "containers", text)]
+
+
+def examine_devices() -> list[Finding]:
+    """The accelerators of this machine, whoever has made them, and whether torch can use them."""
+    makers = makers_here()
+    if not makers:
+        return [Finding(GOOD, "devices", "no accelerator on this machine")]
+    counts = {DRIVERS[maker].device: count_devices(MAKERS[maker]) for maker in makers}
+    has = ", ".join(f"{count} × {name}" if count else name for name, count in counts.items())
+    answer = ask_torch()
+    version, names = answer["torch"], answer["gpus"]
+    if names:
+        return [Finding(GOOD, "devices", f"{has}; torch {version} uses {len(names)}")]
+    level = GOOD if version is None else WARN
+    return [Finding(level, "devices", f"{has}; {unused(makers, version)}")]
+
+
+def ask_torch() -> dict[str, Any]:
+    """What this Python's torch says, in a process of its own: the launcher loads no torch."""
+    code = "import json; from launcher.inspect.probe import torch_devices as ask; "
+    words = [sys.executable, "-c", code + "print(json.dumps(ask()))"]
+    answer = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        return dict(json.loads(answer.stdout.splitlines()[-1]))
+    except (IndexError, ValueError):
+        return {"torch": None, "gpus": []}
+
+
+def unused(makers: list[str], version: str | None) -> str:
+    """Why the devices of ``makers`` lie idle, and what to install."""
+    if version is None:
+        return "no torch in this Python"
+    needed = " or ".join(DRIVERS[maker].remedy for maker in makers)
+    return f"torch {version} cannot use it: install {needed}"
 
 
 def examine_folder(runs_dir: Path) -> list[Finding]:
@@ -274,9 +316,14 @@ def examine_nodes(run: RunFolder, submitted: float) -> list[Finding]:
         first = next(probe for probe in probes if probe["host"] == host)
         text = f"run folder {first['disk_write_mb_s']:.0f} MB/s, /dev/shm "
         text += f"{first['shared_memory_bytes'] / 1e9:.1f} GB"
-        text += f", GPUs {', '.join(first.get('gpus') or ['none'])}"
-        small = first["shared_memory_bytes"] < 1_000_000_000
-        found.append(Finding(WARN if small else GOOD, host, text))
+        text += f", {spec.devices.unit}s {', '.join(first.get('gpus') or ['none'])}"
+        doubtful = first["shared_memory_bytes"] < 1_000_000_000
+        makers = first.get("makers", []) if spec.request_gpus else []
+        if makers and not first.get("gpus"):
+            names = ", ".join(DRIVERS[maker].device for maker in makers)
+            text += f", but it has an {names}: {unused(makers, first['torch'])}"
+            doubtful = True
+        found.append(Finding(WARN if doubtful else GOOD, host, text))
     reduced = [probe for probe in probes if "all_reduce_mb_s" in probe]
     if reduced:
         slowest = min(probe["all_reduce_mb_s"] for probe in reduced)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind.rundir import env
+from minimind.system.drivers import makers_here
 from minimind.system.durable import write_text_durably
 
 DISK_BYTES = 64 << 20
@@ -34,14 +35,28 @@ def probe(folder: Path, *, cpu: bool) -> dict[str, Any]:
         "shared_memory_bytes": shared_memory_bytes(),
         "disk_write_mb_s": disk_speed(folder),
         "temporary_write_mb_s": disk_speed(Path(tempfile.gettempdir())),
+        "makers": makers_here(),
+        **torch_devices(),
     }
+    if found["torch"] is None:
+        return found
+    return {**found, **all_reduce(cpu=cpu)}
+
+
+def torch_devices() -> dict[str, Any]:
+    """torch's version, None where there is none, and the accelerators that it can use here."""
     try:
         import torch
+
+        from minimind.distributed.device import device_name
     except ImportError:
-        return {**found, "torch": None}
-    found["torch"] = torch.__version__
-    found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {**found, **all_reduce(cpu=cpu)}
+        return {"torch": None, "gpus": []}
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return {"torch": torch.__version__, "gpus": []}
+    each = range(torch.accelerator.device_count())
+    names = [device_name(torch.device(found.type, index)) for index in each]
+    return {"torch": torch.__version__, "gpus": names}
 
 
 def shared_memory_bytes() -> int:
@@ -68,23 +83,24 @@ def all_reduce(*, cpu: bool) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
+    from minimind.distributed import device as devices
+
     world, rank = int(os.environ.get(env.WORLD_SIZE, "1")), int(os.environ.get(env.RANK, "0"))
     if world == 1:
         return {"world_size": 1}
-    cuda = torch.cuda.is_available() and not cpu
-    backend = "nccl" if cuda else "gloo"
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get(env.LOCAL_RANK, "0")) % torch.cuda.device_count())
+    local_rank = int(os.environ.get(env.LOCAL_RANK, "0"))
+    device = devices.pick_device("cpu" if cpu else "", local_rank, distributed=True)
+    backend = devices.process_group_backend(device)
+    devices.use_device(device)
     limit = datetime.timedelta(seconds=RENDEZVOUS_SECONDS)
     dist.init_process_group(backend, timeout=limit)
-    data = torch.full((REDUCE_BYTES // 4,), float(rank), device="cuda" if cuda else "cpu")
+    data = torch.full((REDUCE_BYTES // 4,), float(rank), device=device)
     dist.all_reduce(data)
     right = bool(data[0].item() == world * (world - 1) / 2)
     start = time.monotonic()
     for _ in range(REDUCE_ROUNDS):
         dist.all_reduce(data)
-    if cuda:
-        torch.cuda.synchronize()
+    devices.synchronize(device)
     speed = REDUCE_ROUNDS * REDUCE_BYTES / 1e6 / (time.monotonic() - start)
     # All clocks are read right after a barrier: what they differ by is skew, not start-up.
     dist.barrier()
@@ -92,7 +108,8 @@ def all_reduce(*, cpu: bool) -> dict[str, Any]:
     dist.destroy_process_group()
     return {
         "world_size": world,
-        "backend": backend,
+        # Of "cpu:gloo,cuda:nccl" the one that the data went through.
+        "backend": backend.rpartition(":")[2],
         "all_reduce_mb_s": speed,
         "all_reduce_right": right,
         "clock": clock,

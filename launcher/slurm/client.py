@@ -15,7 +15,7 @@ from launcher.slurm.environment import query_environment
 from launcher.slurm.parse import (
     JobInfo,
     array_indices,
-    count_gpus,
+    count_devices,
     count_gres,
     is_down,
     leading_number,
@@ -242,17 +242,22 @@ def requeue(job_id: str) -> str | None:
 class Partition:
     """One partition as sinfo shows it; ``max_minutes`` None is no limit.
 
-    ``gpus`` and ``cpus`` are those of its largest node; ``cpus`` None: sinfo does not tell.
+    ``cpus`` are those of its largest node; None: sinfo does not tell. ``gres`` has the generic
+    resources of each kind of node, in Slurm's words.
     """
 
     name: str
     is_default: bool
     max_minutes: int | None
     nodes: int
-    gpus: int
     cpus: int | None
+    gres: tuple[str, ...] = ()
     preempt_mode: str = ""
     grace_time: int = 0
+
+    def devices(self, gres: str) -> int:
+        """How many of a generic resource the node with the most of them has."""
+        return max((count_devices(text, gres) for text in self.gres), default=0)
 
 
 @dataclass(frozen=True)
@@ -288,7 +293,7 @@ def read_site() -> Site | None:
         name = parts[0].rstrip("*")
         info = details.get(name, {})
         seen = partitions.get(name)
-        gpus, nodes = count_gpus(parts[3]), leading_number(parts[2])
+        nodes = leading_number(parts[2])
         cpus = None if parts[4].endswith("+") else leading_number(parts[4])
         if seen is not None:
             cpus = None if cpus is None or seen.cpus is None else max(cpus, seen.cpus)
@@ -298,8 +303,8 @@ def read_site() -> Site | None:
             is_default=parts[0].endswith("*"),
             max_minutes=None if limit is None else limit // 60,
             nodes=nodes + (seen.nodes if seen else 0),
-            gpus=max(gpus, seen.gpus if seen else 0),
             cpus=cpus,
+            gres=(*(seen.gres if seen else ()), parts[3]),
             preempt_mode=info.get("PreemptMode", ""),
             grace_time=leading_number(info.get("GraceTime", "0")),
         )

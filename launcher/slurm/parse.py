@@ -77,10 +77,14 @@ def seconds_left(job: JobInfo, now: float) -> float:
     return math.inf if job.get("TimeLimit") == "UNLIMITED" else 0.0
 
 
-def count_gpus(gres: str) -> int:
-    """``gpu:a100:4(S:0-1),gpu:2`` → 6; other resources count nothing."""
+def count_devices(gres: str, wanted: str) -> int:
+    """``gpu:a100:4(S:0-1),gpu:2`` → 6; other resources count nothing.
+
+    Args:
+        wanted: the resource, perhaps with a type: of ``gpu:a100`` there are 4.
+    """
     counts = count_gres(gres).items()
-    return sum(count for kind, count in counts if kind.partition(":")[0] == "gpu")
+    return sum(count for kind, count in counts if wanted in (kind, kind.partition(":")[0]))
 
 
 def count_gres(gres: str) -> dict[str, int]:

@@ -22,6 +22,9 @@ DEFAULT_WARNING_SECONDS = 60
 SHORT_LIMIT_MINUTES = 10
 """Below this a warning a minute early would cost much of the run; SIGTERM at the limit does."""
 
+GPU = "gpu"
+"""The generic resource that sbatch has options of its own for."""
+
 LETTERS = {
     "A": "account",
     "C": "constraint",
@@ -77,10 +80,11 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
     known = inspect.signature(_make_sbatch_string).parameters
     asked = sbatch_parameters(spec)
     others = {name: asked.pop(name) for name in asked.keys() - known.keys()}
+    gres = spec.devices.gres if spec.request_gpus else None
     ignored = " ".join(number.name.removeprefix("SIG") for number in IGNORED_BY_BATCH_SHELL)
     ours: dict[str, Any] = {
         **asked,
-        "gpus_per_node": spec.gpus if spec.request_gpus else None,
+        "gpus_per_node": spec.gpus if gres == GPU else None,
         "wckey": None,
         "signal_delay_s": warning_seconds(spec),
         "stderr_to_stdout": True,
@@ -93,6 +97,7 @@ def executor_parameters(spec: JobSpec, *, array: bool = False) -> dict[str, Any]
             "output": str(RunFolder(run.root / "%a").batch_log if array else run.batch_log),
             "requeue": "expedite" if spec.expedite else True,
             **{name: value for name, value in others.items() if value is not None},
+            **({} if gres in (None, GPU) else {"gres": f"{gres}:{spec.gpus}"}),
         },
     }
     if keeps_nodes(spec):

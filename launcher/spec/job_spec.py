@@ -15,6 +15,7 @@ from launcher.spec.checks import (
     check_variable,
     typed,
 )
+from launcher.spec.devices import Devices, devices_of
 from launcher.spec.options import CONTAINERS, Options, check_values
 from minimind.errors import ConfigError
 
@@ -51,6 +52,7 @@ class JobSpec(Options):
         check_path(self.run_dir, "the run folder")
         check_path(self.workdir, "the working folder")
         check_values(self)
+        devices_of(self.device, self.device_options)
         if self.container not in CONTAINERS:
             raise ConfigError(f"--container {self.container}: choose auto, {', '.join(CONTAINERS)}")
         if self.container != "none" and not self.image:
@@ -84,6 +86,11 @@ class JobSpec(Options):
     def world_size(self) -> int:
         """Number of ranks: one for every GPU of every node."""
         return self.nodes * self.gpus
+
+    @property
+    def devices(self) -> Devices:
+        """The accelerators of the site."""
+        return devices_of(self.device, self.device_options)
 
     def to_json(self) -> str:
         """The spec as JSON text; ``from_json`` reads it back."""

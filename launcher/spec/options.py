@@ -21,6 +21,8 @@ TRAIN_MODULE = "minimind.train_pretrain"
 CONTAINERS = ("none", "pyxis", "enroot", "apptainer", "docker", "podman", "charliecloud")
 """Values of ``--container`` besides auto; what each means is in launcher/containers."""
 
+DEFAULT_DEVICE = "nvidia"
+
 WHERE, SIZE, IMAGE, RUN, GRID = "Where", "Size", "Container", "Run", "Grid"
 """Panels of ``--help``."""
 
@@ -173,6 +175,10 @@ class Options:
         least=1,
         sbatch="ntasks_per_node",
     )
+    device: str = in_profile(str, DEFAULT_DEVICE)
+    """Whose accelerators the site has; what follows from it is in launcher/spec/devices.py."""
+
+    device_options: dict[str, Any] = in_profile(dict, {})
     partition: str | None = option(
         str,
         WHERE,

@@ -6,7 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from launcher.spec.options import profile_keys
+from launcher.spec.devices import devices_of
+from launcher.spec.options import DEFAULT_DEVICE, profile_keys
 from minimind.errors import ConfigError
 from minimind.system.toml import read_toml
 
@@ -40,6 +41,10 @@ def load_profile(path: Path | None) -> dict[str, Any]:
             raise ConfigError(f"{path}: {key} has the wrong type, {type(value).__name__}")
         if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
             raise ConfigError(f"{path}: {key} must be a list of strings")
+    try:
+        devices_of(values.get("device", DEFAULT_DEVICE), values.get("device_options", {}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     for name, value in values.get("sbatch", {}).items():
         # Each becomes a line of the batch script.
         if not isinstance(value, (str, int, float)) or not f"{name}{value}".isprintable():

@@ -16,17 +16,19 @@ from typing import Any
 from launcher.containers import runtimes as container
 from launcher.slurm import client as slurm
 from launcher.slurm.client import Partition, Site
+from launcher.slurm.sbatch import GPU
 from launcher.spec.checks import check_name, check_path, check_writable
+from launcher.spec.devices import Devices, devices_of
 from launcher.spec.elastic import accumulation_of, allocated_nodes, check_node_counts
 from launcher.spec.job_spec import JobSpec
-from launcher.spec.options import TRAIN_MODULE, spec_values
+from launcher.spec.options import DEFAULT_DEVICE, TRAIN_MODULE, spec_values
 from launcher.spec.profile import load_profile
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.train_flags import complete_train_args
 from minimind.errors import ConfigError
 from minimind.rundir import env
+from minimind.system.drivers import makers_here
 
-INTERFACE_VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 _IN_PROFILE = ' (in a profile: cluster = "local")'
 """For doctor and drill, which have no such flag."""
 
@@ -91,12 +93,16 @@ def build_spec(
     python = values.get("python", sys.executable if runtime == "none" else "python3")
     module = options.get("module") or TRAIN_MODULE
     arguments, save_dir, on_cpu = complete_train_args(train_args, run_dir, module)
+    devices = site_devices(profile, cluster)
+    if profile.get("device") and module == TRAIN_MODULE:
+        _check_kind(arguments, devices)
     values |= {
         "name": name,
         "cluster": cluster,
         "image": image,
         "container": runtime,
-        "env": _interface(profile) | values["env"],
+        "env": _interface(profile, devices) | values["env"],
+        "device": _maker(profile, cluster),
         "python": _find_python(python, runtime),
         "module": module,
     }
@@ -175,10 +181,37 @@ def _is_unseen(spec: JobSpec, path: str) -> bool:
     return not (glob.has_magic(str(here)) and glob.glob(str(here), recursive=True))
 
 
-def _interface(profile: Mapping[str, Any]) -> dict[str, str]:
-    """What NCCL and gloo know the profile's ``network_interface`` by."""
+def site_devices(profile: Mapping[str, Any], cluster: str) -> Devices:
+    """The accelerators of the site."""
+    return devices_of(_maker(profile, cluster), profile.get("device_options", {}))
+
+
+def _maker(profile: Mapping[str, Any], cluster: str) -> str:
+    """Whose they are: the profile says it, or this machine's own files if the run is to be here.
+
+    A login node has none of the devices of its cluster.
+    """
+    here = makers_here() if cluster == "local" else []
+    return profile.get("device") or (here[0] if here else DEFAULT_DEVICE)
+
+
+def _check_kind(train_args: list[str], devices: Devices) -> None:
+    """Raises ConfigError for a ``--device`` that the site's nodes lack, as its profile has it."""
+    from minimind.config import parse_args
+
+    asked = parse_args(train_args).device
+    if asked and asked.partition(":")[0] not in ("cpu", devices.kind):
+        raise ConfigError(
+            f"--device {asked}: the profile says that this site has {devices.name}s, which torch "
+            f"calls {devices.kind}; leave --device out, or say --device {devices.kind}"
+        )
+
+
+def _interface(profile: Mapping[str, Any], devices: Devices) -> dict[str, str]:
+    """What the exchange between devices, and gloo, know the ``network_interface`` by."""
     interface = profile.get("network_interface")
-    return {name: interface for name in INTERFACE_VARIABLES if interface}
+    names = (devices.network_interface, "GLOO_SOCKET_IFNAME")
+    return {name: interface for name in names if interface}
 
 
 def read_secrets(spec: JobSpec) -> dict[str, str]:
@@ -246,16 +279,8 @@ def check_site(spec: JobSpec, site: Site) -> None:
     if allocated_nodes(spec) > partition.nodes:
         spare = f" and --spare-nodes {spec.spare_nodes}" if spec.spare_nodes else ""
         raise ConfigError(f"--nodes {spec.nodes}{spare}: {where} has {partition.nodes}")
-    if spec.request_gpus and spec.gpus > partition.gpus:
-        if partition.gpus == 0:
-            raise ConfigError(
-                f"--gpus {spec.gpus}: the nodes of {where} have no GPUs; choose another "
-                "--partition, or train on CPUs with `-- --device cpu`"
-            )
-        raise ConfigError(
-            f"--gpus {spec.gpus}: a node of {where} has at most {partition.gpus}; "
-            "ask for more --nodes instead"
-        )
+    if spec.request_gpus:
+        _check_devices(spec, partition.devices(spec.devices.gres), where)
     cpus = spec.gpus * (spec.cpus_per_gpu or 1)
     if partition.cpus is not None and cpus > partition.cpus:
         raise ConfigError(
@@ -267,6 +292,22 @@ def check_site(spec: JobSpec, site: Site) -> None:
         raise ConfigError(
             f"--time: {spec.time_minutes} minutes, but {where} allows {limit}; a run continues "
             "over as many time limits as it needs, so ask for less"
+        )
+
+
+def _check_devices(spec: JobSpec, most: int, where: str) -> None:
+    """Raises ConfigError for more devices than the ``most`` that a node has."""
+    unit, gres = spec.devices.unit, spec.devices.gres
+    if most == 0:
+        called = "" if gres == GPU else f" (gres {gres})"
+        raise ConfigError(
+            f"--gpus {spec.gpus}: the nodes of {where} have no {unit}s{called}; choose another "
+            "--partition, or train on CPUs with `-- --device cpu`"
+        )
+    if spec.gpus > most:
+        raise ConfigError(
+            f"--gpus {spec.gpus}: a node of {where} has at most {most}; "
+            "ask for more --nodes instead"
         )
 
 

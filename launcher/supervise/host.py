@@ -1,4 +1,4 @@
-"""This machine: its GPUs, and which processes of a run live on it.
+"""This machine: its accelerators, and which processes of a run live on it.
 
 Standard library only. As a program, ``python -m launcher.supervise.host EVENTS_FILE`` tells who
 suspends the run of that event log on this machine.
@@ -7,6 +7,8 @@ suspends the run of that event log on this machine.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 
 from launcher.containers import runtimes as container
+from launcher.spec.devices import Devices
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from minimind.rundir import env
@@ -25,13 +28,18 @@ _ATTEMPT_EVENTS = (Kind.ATTEMPT_STARTED, Kind.ATTEMPT_ENDED, *GOES_ON)
 _EVENTS = f"{env.EVENTS}=".encode()
 
 
-def count_gpus() -> int:
-    """The NVIDIA GPUs of this machine; 0 where there is no driver."""
-    try:
-        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+def count_devices(devices: Devices) -> int:
+    """How many of these accelerators this machine has; 0 where no command of theirs lists any."""
+    for command in devices.list_commands:
+        try:
+            answer = subprocess.run(
+                shlex.split(command), capture_output=True, text=True, errors="replace", timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if found := set(re.findall(devices.listed, answer.stdout, re.MULTILINE)):
+            return len(found)
+    return 0
 
 
 def supervisor_pid(events: list[Event]) -> int | None:

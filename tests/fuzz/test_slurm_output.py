@@ -17,12 +17,13 @@ from launcher.slurm.environment import query_environment
 from launcher.slurm.parse import (
     MOST_TASKS,
     array_indices,
-    count_gpus,
+    count_devices,
     is_down,
     leading_number,
     limit_seconds,
     parse_stamp,
 )
+from launcher.spec.devices import MAKERS
 from launcher.supervise.classify import Evidence, classify
 from minimind.rundir import causes
 from tests.fuzz.damage import damaged_bytes, fuzz
@@ -52,7 +53,7 @@ def read_answers(log: str) -> None:
     doctor.examine_config(config)
     site = slurm.read_site()
     for partition in site.partitions.values() if site else ():
-        doctor.examine_partition(partition, config, speed=100.0)
+        doctor.examine_partition(partition, config, 100.0, MAKERS["nvidia"])
     assert all(isinstance(node, str) for node in slurm.show_nodes("n[1-2]"))
     slurm.node_address("n1")
     slurm.expand_nodes("n[1-2]")
@@ -66,7 +67,7 @@ def read_answers(log: str) -> None:
 def test_small_readers(text: str) -> None:
     limit = limit_seconds(text)
     assert limit is None or limit >= 0
-    assert count_gpus(text) >= 0
+    assert count_devices(text, "gpu") >= 0
     assert len(array_indices(text)) <= MOST_TASKS
     parse_stamp(text)
     leading_number(text, 1)

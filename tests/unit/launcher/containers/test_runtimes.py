@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from launcher.containers.runtimes import RUNTIMES, command_prefix, detect, programs, srun_options
+from launcher.spec.devices import MAKERS
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import CONTAINERS
 
@@ -85,6 +88,41 @@ def test_charliecloud_makes_mount_points_that_its_image_lacks(
         image=str(tmp_path), container="charliecloud", run_dir=run_dir, workdir=workdir
     )
     assert ("--write-fake" in command_prefix(spec)) == needed
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_an_engine_gets_the_device_files_that_its_node_has(
+    engine: str, make_spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    """The patterns are the node's to expand: nobody else knows how many devices it has."""
+    (tmp_path / engine).write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    (tmp_path / engine).chmod(0o755)
+    # Files that any Linux has; nothing begins as the last one does.
+    files = ["/dev/tty[0-2]", "/dev/null", "/dev/no-such-device[0-9]*"]
+    options = {"device_files": files, "container_flags": {engine: ["--flag of mine"]}}
+    spec = make_spec(container=engine, image="mm:1", device_options=options)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command_prefix(spec), env=environment, capture_output=True, text=True, check=True
+    )
+    words = done.stdout.splitlines()
+    assert (words[0], words[-1]) == ("run", "mm:1")
+    given = [word.partition("=")[2] for word in words if word.startswith("--device=")]
+    here = [name for name in ("/dev/tty0", "/dev/tty1", "/dev/tty2") if os.path.exists(name)]
+    assert sorted(given) == sorted([*(here or files[:1]), *files[1:]])
+    own = {str(group) for group in (os.getegid(), *os.getgroups())}
+    groups = {word.partition("=")[2] for word in words if word.startswith("--group-add=")}
+    assert groups == ({"keep-groups"} if engine == "podman" else own)
+    assert "--flag of mine" in words
+
+
+def test_cpu_ranks_get_no_device(make_spec: Callable[..., JobSpec]) -> None:
+    for maker in MAKERS:
+        for name in RUNTIMES:
+            spec = make_spec(container=name, image="/mm", device=maker, request_gpus=False)
+            text = " ".join([*srun_options(spec), *command_prefix(spec)])
+            flags = [word for row in MAKERS.values() for word in row.container_flags.get(name, ())]
+            assert not any(word in text for word in ("/dev/", "Ascend", *flags)), (maker, name)
 
 
 def test_every_name_of_the_option_has_its_row() -> None:

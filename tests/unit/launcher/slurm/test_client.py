@@ -140,10 +140,18 @@ def test_a_partition_of_different_nodes_has_its_largest(
     put(tmp_path, "scontrol", SCONTROL_PARTITIONS, monkeypatch)
     site = slurm.read_site()
     assert site is not None
-    assert site.partitions["gpu"] == slurm.Partition("gpu", True, None, 12, 8, 128, "OFF", 0)
+    both = ("gpu:8", "gpu:8")
+    assert site.partitions["gpu"] == slurm.Partition("gpu", True, None, 12, 128, both, "OFF", 0)
     assert site.partitions["secret"] == slurm.Partition(
-        "secret", False, 60, 2, 4, 32, "REQUEUE", 60
+        "secret", False, 60, 2, 32, ("gpu:4",), "REQUEUE", 60
     )
+
+
+def test_a_partitions_devices_are_those_of_its_largest_node() -> None:
+    kinds = ("gpu:a100:4(S:0-1)", "gpu:h100:2,npu:16", "(null)")
+    partition = slurm.Partition("mixed", True, None, 3, None, kinds)
+    asked = ("gpu", "gpu:h100", "npu", "npu:910b", "mps")
+    assert [partition.devices(gres) for gres in asked] == [4, 2, 16, 0, 0]
 
 
 def test_a_merged_line_tells_no_largest_node(

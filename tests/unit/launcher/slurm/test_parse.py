@@ -7,7 +7,7 @@ import pytest
 from launcher.slurm.parse import (
     MOST_TASKS,
     array_indices,
-    count_gpus,
+    count_devices,
     count_gres,
     leading_number,
     limit_seconds,
@@ -35,17 +35,20 @@ def test_silence_is_told_from_a_refusal(complaint: str, silent: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "gres, count",
+    "gres, wanted, count",
     [
-        ("(null)", 0),
-        ("gpu:8", 8),
-        ("gpu:a100:4(S:0-1)", 4),
-        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", 6),
-        ("gpu", 0),
+        ("(null)", "gpu", 0),
+        ("gpu:8", "gpu", 8),
+        ("gpu:a100:4(S:0-1)", "gpu", 4),
+        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", "gpu", 6),
+        ("gpu:a100:4(S:0,1),gpu:h100:2,mps:100", "gpu:a100", 4),
+        ("gpu", "gpu", 0),
+        ("npu:910b:8(S:0-3),gpu:1", "npu", 8),
+        ("npu:910b:8", "npu:910", 0),
     ],
 )
-def test_count_gpus(gres: str, count: int) -> None:
-    assert count_gpus(gres) == count
+def test_count_devices(gres: str, wanted: str, count: int) -> None:
+    assert count_devices(gres, wanted) == count
 
 
 @pytest.mark.parametrize(

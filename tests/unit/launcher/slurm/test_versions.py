@@ -61,9 +61,10 @@ def test_nodes_and_partitions() -> None:
     assert slurm.node_address("n1") == "10.0.0.1"
     site = slurm.read_site()
     assert site is not None
-    assert site.default() == slurm.Partition("low", True, None, 2, 8, 16, "REQUEUE", 60)
+    gres = ("gpu:a100:8(S:0-1)",)
+    assert site.default() == slurm.Partition("low", True, None, 2, 16, gres, "REQUEUE", 60)
     assert site.partitions["high"].max_minutes == 1440
-    assert site.partitions["cpu"].gpus == 0
+    assert site.partitions["cpu"].devices("gpu") == 0
     assert leading_number(slurm.show_config()["KillWait"], 5) == 30
 
 

@@ -35,6 +35,8 @@ def test_good_profile(tmp_path: Path) -> None:
         ("mounts = [1]", "list of strings"),
         ("[env]\nA = 1", "env.A must be a string"),
         ("gpus = ", "not valid TOML"),
+        ('device = "tpu"', "p.toml: device 'tpu': choose nvidia, amd, ascend"),
+        ('[device_options]\ngress = "npu"', "device_options.gress'; did you mean 'gres'"),
     ],
 )
 def test_bad_profile(tmp_path: Path, text: str, said: str) -> None:
@@ -62,4 +64,4 @@ def test_example_profiles_are_valid(path: Path) -> None:
 
 def test_there_are_examples() -> None:
     names = {path.stem for path in (REPOSITORY / "slurm/profiles").glob("*.toml")}
-    assert names >= {"plain", "pyxis", "apptainer", "devcluster"}
+    assert names >= {"plain", "pyxis", "apptainer", "devcluster", "amd", "ascend"}

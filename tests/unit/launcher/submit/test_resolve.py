@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from launcher.containers.runtimes import srun_command
 from launcher.slurm.client import Partition, Site
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.options import TRAIN_MODULE
+from launcher.submit import resolve
 from launcher.submit.resolve import (
     build_spec,
     complete_train_args,
@@ -23,9 +25,10 @@ from minimind.errors import ConfigError
 
 SITE = Site(
     {
-        "low": Partition("low", True, 600, nodes=4, gpus=8, cpus=32),
-        "cpu": Partition("cpu", False, None, nodes=2, gpus=0, cpus=64),
-        "mixed": Partition("mixed", False, None, nodes=2, gpus=8, cpus=None),
+        "low": Partition("low", True, 600, nodes=4, cpus=32, gres=("gpu:8",)),
+        "cpu": Partition("cpu", False, None, nodes=2, cpus=64),
+        "npu": Partition("npu", False, None, nodes=2, cpus=192, gres=("npu:910b:16(S:0-7)",)),
+        "mixed": Partition("mixed", False, None, nodes=2, cpus=None, gres=("gpu:8",)),
     }
 )
 
@@ -52,10 +55,86 @@ def test_network_interface_becomes_hints_for_nccl_and_gloo(tmp_path: Path) -> No
     assert spec.env == {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0"}
 
 
+def test_hccl_has_a_hint_of_its_own(tmp_path: Path) -> None:
+    profile = {"device": "ascend", "network_interface": "ib0", "partition": "npu"}
+    spec = build(tmp_path, profile=profile, gpus=8)
+    assert spec.env == {"HCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0"}
+
+
+@pytest.mark.parametrize(
+    "profile, given, said",
+    [
+        ({}, {"partition": "npu"}, "the nodes of partition npu have no GPUs; choose"),
+        ({"device": "ascend"}, {}, "partition low have no NPUs (gres npu); choose"),
+        (
+            {"device": "ascend", "partition": "npu"},
+            {"gpus": 17},
+            "a node of partition npu has at most 16",
+        ),
+        (
+            {"device": "ascend", "device_options": {"gres": "gpu:910b"}},
+            {},
+            "partition low have no NPUs (gres gpu:910b); choose",
+        ),
+    ],
+)
+def test_the_profile_says_which_resource_a_device_is(
+    tmp_path: Path, profile: dict[str, Any], given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        build(tmp_path, profile=profile, **given)
+
+
+@pytest.mark.parametrize(
+    "device, asked, fits",
+    [
+        ("ascend", "cuda", False),
+        ("ascend", "cuda:1", False),
+        ("amd", "npu", False),
+        ("ascend", "npu", True),
+        ("amd", "cuda", True),
+        ("ascend", "cpu", True),
+        (None, "npu", True),
+    ],
+)
+def test_the_training_asks_for_a_device_that_the_site_has(
+    tmp_path: Path, device: str | None, asked: str, fits: bool
+) -> None:
+    profile = {"device": device, "partition": "npu" if device == "ascend" else "low"}
+    profile = {key: value for key, value in profile.items() if value is not None}
+    if fits:
+        assert build(tmp_path, ["--device", asked], profile=profile).devices
+        return
+    with pytest.raises(ConfigError, match=rf"--device {asked}: the profile says that this site"):
+        build(tmp_path, ["--device", asked], profile=profile)
+
+
+@pytest.mark.parametrize(
+    "cluster, here, profile, meant",
+    [
+        ("local", [], {}, "nvidia"),
+        ("local", ["amd"], {}, "amd"),
+        ("local", ["amd"], {"device": "ascend"}, "ascend"),
+        ("slurm", ["amd"], {}, "nvidia"),
+    ],
+)
+def test_a_run_on_this_machine_takes_what_is_here(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str,
+    here: list[str],
+    profile: dict[str, Any],
+    meant: str,
+) -> None:
+    monkeypatch.setattr(resolve, "makers_here", lambda: here)
+    options = {"name": "demo", "runs_dir": str(tmp_path)}
+    assert build_spec(options, [], profile, cluster=cluster, site=None).device == meant
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"partition": "fast"}, "choose cpu, low, mixed"),
+        ({"partition": "fast"}, "choose cpu, low, mixed, npu"),
         ({"gpus": 9}, "at most 8"),
         ({"nodes": 3, "spare_nodes": 2}, "--nodes 3 and --spare-nodes 2: partition low has 4"),
         ({"nodes": 2, "min_nodes": 3}, "cannot be more than --nodes"),

@@ -20,6 +20,7 @@ from launcher.containers.runtimes import rank_command
 from launcher.slurm.sbatch import batch_script, supervised, warning_seconds
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.mount import Mount
+from launcher.spec.options import CONTAINERS
 from minimind.system.signals import STOP_SIGNALS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,6 +58,15 @@ CASES: dict[str, dict[str, Any]] = {
     "min-nodes": {"nodes": 3, "min_nodes": 2},
     "spare-nodes": {"spare_nodes": 1},
 }
+FILE = {"apptainer": "minimind.sif", "enroot": "minimind.sqsh", "charliecloud": "minimind"}
+for maker in ("amd", "ascend"):
+    CASES[maker] = {"device": maker}
+    for runtime in CONTAINERS[1:]:
+        image = f"/shared/{FILE[runtime]}" if runtime in FILE else "minimind:1"
+        case = {"device": maker, "container": runtime, "image": image}
+        CASES[f"{maker}-{runtime}"] = {**case, "user": "1000:1000"}
+CASES["ascend-gpu"] = {"device": "ascend", "device_options": {"gres": "gpu:910b"}}
+CASES["ascend-cpu"] = {**CASES["ascend-docker"], "request_gpus": False}
 
 
 @pytest.mark.parametrize("case", CASES)
