@@ -47,6 +47,7 @@ LAYERS = {
         "slurm",
         "containers",
         "rank",
+        "preflight",
         "supervise",
         "submit",
         "inspect",

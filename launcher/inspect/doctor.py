@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +257,8 @@ def examine_as_job(
     name = time.strftime("doctor-%Y%m%d-%H%M%S")
     folder = runs_folder(size["runs_dir"], profile) / name
     train = ["--device", "cpu"] if cpu else []
-    spec = job_spec(name, size, profile, "launcher.probe", train)
+    # What is wrong with a node is to be found, not to be avoided.
+    spec = replace(job_spec(name, size, profile, "launcher.probe", train), preflight=False)
     submitted = time.time()
     job = submit(spec, {})
     note(f"job {job} measures on {spec.nodes} nodes; its folder is {folder}")

@@ -107,6 +107,7 @@ def explain(run: RunFolder) -> Explanation:
     found.attempts = [
         attempt_line(event) + aftermath(of_attempt(events, event["attempt"])) for event in ended
     ]
+    found.attempts += doubts(of_attempt(events, newest))
     found.attempts += setbacks(events)
     # Points of an attempt before may be of nodes that the run has left.
     own = [point for point in run.points() if point.get("attempt", newest) == newest]
@@ -201,6 +202,12 @@ def aftermath(mine: list[Event]) -> str:
         if event["event"] == Kind.RESTARTED:
             text += IN_PLACE + (f" on {','.join(event['nodes'])}" if "nodes" in event else "")
     return text
+
+
+def doubts(mine: list[Event]) -> list[str]:
+    """A line about what was seen on the nodes before an attempt, if that is not as it should be."""
+    seen = [e for e in mine if e["event"] == Kind.PREFLIGHT and e.get("reason")]
+    return [f"before attempt {event.get('attempt', 0)}: {event['reason']}" for event in seen]
 
 
 def setbacks(events: list[Event]) -> list[str]:

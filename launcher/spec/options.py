@@ -41,6 +41,11 @@ def joined(in_profile: Any, given: Any) -> tuple[str, ...]:
     return (*(in_profile or ()), *(given or ()))
 
 
+def _unless(in_profile: Any, given: Any) -> bool | None:
+    """False by a switch that takes something away, else what the profile has."""
+    return False if given else in_profile
+
+
 def _minutes(in_profile: Any, given: Any) -> int | None:
     limit = flag_wins(in_profile, given)
     return None if limit is None else parse_time(str(limit))
@@ -294,6 +299,17 @@ class Options:
         24,
         commands=QUEUED,
         least=0,
+    )
+    preflight: bool = option(
+        bool,
+        RUN,
+        "Start the ranks without a look at the nodes before.",
+        True,
+        commands=QUEUED,
+        name="no_preflight",
+        flags=("--no-preflight",),
+        key="preflight",
+        value=_unless,
     )
     hang_timeout: int = option(int, RUN, "Seconds without a step: restart ({}).", 1800, least=1)
     signal_lead: int = in_profile(int, 120)

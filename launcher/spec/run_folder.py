@@ -154,6 +154,8 @@ class RunFolder(RunPaths):
         written = (self.spec_file, self.secrets_file, self.code, self.current_file)
         for path in (*written, self.done_marker, self.stopped_marker):
             remove_abandoned(path)
+        for path in self.root.glob(f"{self.probe.name}-*"):
+            path.unlink(missing_ok=True)
 
     def job_id(self) -> str | None:
         """The job of the newest submission."""

@@ -27,6 +27,7 @@ from minimind.rundir.causes import (
     PREEMPTED,
     STOP_REQUESTED,
     TIME_LIMIT,
+    UNFIT_NODE,
 )
 from minimind.rundir.events import Event, Kind, has_begun
 
@@ -62,6 +63,7 @@ class Evidence:
     the controller's record. ``gone_nodes``: what Slurm has taken out of a job that outlives them;
     ``down_nodes`` has them, too. ``reasons``: node → why Slurm, or a person, has set its state.
     ``distribution``: srun's word for how it deals out the ranks, "" where the job names none.
+    ``unfit``: node → why the ranks were not started on it.
     ``killed_for_hang``: the supervisor ended it itself.
     ``signal_lead``: seconds before its limit at which the job asked to be warned. ``time_up``:
     the supervisor stopped it at its time limit. ``restarted``: Slurm runs the job again, and
@@ -77,6 +79,7 @@ class Evidence:
     gone_nodes: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     distribution: str = ""
+    unfit: Mapping[str, str] = field(default_factory=dict)
     killed_for_hang: bool = False
     signal_lead: int = 0
     time_up: bool = False
@@ -130,6 +133,8 @@ def classify(evidence: Evidence) -> str:
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:
         return by_slurm
+    if evidence.unfit:
+        return UNFIT_NODE
     begun = has_begun(evidence.events)
     if not begun and failed_launch(evidence.log):
         return LAUNCH_FAILED

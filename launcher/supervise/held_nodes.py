@@ -64,6 +64,14 @@ class HeldNodes:
         self.nodes = chosen or self.nodes
         return bool(chosen)
 
+    def can_spare(self, failed: Collection[str]) -> bool:
+        """Whether the job has nodes for an attempt without ``failed`` ones."""
+        before = self.nodes
+        try:
+            return self.choose(failed)
+        finally:
+            self.nodes = before
+
     def begin(self, failed: Collection[str]) -> None:
         """Gives the first attempt in this job spare nodes in place of ``failed`` ones."""
         before = self.nodes

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -147,6 +148,12 @@ class LocalMachine:
         command = container.sweep_command(self.spec)
         if command:
             subprocess.run(command, check=False, capture_output=True)
+
+    def look(self) -> None:
+        """Nobody looks: there is no other machine to go to, and `doctor` has more to say."""
+
+    def unfit(self, number: int, nodes: Mapping[str, str]) -> None:
+        """Nothing: there is no other machine to go to."""
 
     def start(self, number: int) -> AttemptRanks:
         self.number = number

@@ -84,6 +84,7 @@ def spec_of_job(run: RunFolder, train_args: list[str], environment: Mapping[str,
         host_python=sys.executable,
         max_restarts=_whole(environment, "MAX_CRASHES", JobSpec.max_restarts),
         exclude_hours=_whole(environment, "EXCLUDE_HOURS", JobSpec.exclude_hours),
+        preflight=_whole(environment, "PREFLIGHT", 1) > 0,
         hang_timeout=_whole(environment, "HANG_TIMEOUT", JobSpec.hang_timeout),
     )
 

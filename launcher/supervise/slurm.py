@@ -16,11 +16,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from launcher.containers import runtimes as container
+from launcher.preflight.judge import Verdict, judge
+from launcher.preflight.look import look
 from launcher.rank.environment import attempt_environment
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
@@ -51,7 +55,7 @@ from launcher.supervise.restart_policy import (
 from launcher.supervise.supervisor import Supervisor, exit_status
 from launcher.supervise.suspects import TASK_ENDED, of_lost
 from launcher.supervise.watchdog import POLL_SECONDS
-from minimind.errors import EXIT_CANCELLED, as_shell_code
+from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, as_shell_code
 from minimind.rundir import causes, env
 from minimind.rundir.events import Event, Kind, of_attempt
 from minimind.system.process import free_port
@@ -181,6 +185,7 @@ class SlurmJob:
         self._before = 0
         self._log_offset = 0
         self._handed_over = False
+        self._looked_at: frozenset[str] = frozenset()
         self.held = HeldNodes.of(spec, self.address, self.where)
         self._guards = Guards(run, self.address, self.held)
 
@@ -213,8 +218,43 @@ class SlurmJob:
             step = [*once_a_node(str(nodes)), *named(self.held)]
             slurm.run(*step, *silent, *sweep, timeout=120)
 
+    def look(self) -> Verdict | None:
+        """Not twice in a job at the same nodes, unless one of them was to blame since."""
+        nodes = self._own_first(slurm.expand_nodes(self.where))
+        if not self.spec.preflight or not nodes or self._are_known(nodes):
+            return None
+        self._looked_at |= {*nodes}
+        # No GPU, no memory and no processor that a step of the ranks would wait for.
+        beside = ("--overlap", "--mem=0", "--quiet", "--kill-on-bad-exit=0", "--wait=0")
+        step = [*once_a_node(str(len(nodes))), *named(self.held), *beside]
+        seen = look(self.run, nodes, step, slurm.node_address(nodes[0]))
+        return judge(seen, on_gpus=self.spec.request_gpus)
+
+    def _own_first(self, nodes: list[str]) -> list[str]:
+        here = os.environ.get("SLURMD_NODENAME", "")
+        return sorted(nodes, key=lambda node: node != here)
+
+    def _are_known(self, nodes: list[str]) -> bool:
+        newest = of_attempt(self.run.events(), self.number)
+        blamed = any(e["event"] in (Kind.NODE_SUSPECTED, Kind.NODE_FAILED) for e in newest)
+        return self._looked_at >= {*nodes} and not blamed
+
+    def unfit(self, number: int, nodes: Mapping[str, str]) -> Evidence | None:
+        self._take_up(number)
+        failed = {*self._failed()} & nodes.keys()
+        can_spare = bool(failed) and self.held is not None and self.held.can_spare(self._failed())
+        if can_spare or self._must_move():
+            return replace(self.evidence(EXIT_RUN_ME_AGAIN), unfit=nodes)
+        attempt.say("launcher: warning: the job has no better nodes; the ranks start on these")
+        return None
+
+    def _take_up(self, number: int) -> None:
+        """What is asked from now on is about attempt ``number``."""
+        if number != self.number:
+            self._before, self.number = self.number, number
+
     def start(self, number: int) -> StepRanks:
-        self._before, self.number = self.number, number
+        self._take_up(number)
         # The user's --env PATH is for the ranks: srun itself is looked up on the host's.
         srun = shutil.which(self.command[0]) or self.command[0]
         size = self.held.srun_words() if self.held is not None else []

@@ -8,9 +8,10 @@ library only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from launcher.preflight.judge import Verdict
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
@@ -60,6 +61,15 @@ class Backend(Protocol):
 
     def sweep(self) -> None:
         """Removes the containers that an earlier attempt has left."""
+
+    def look(self) -> Verdict | None:
+        """What speaks against ranks on the nodes of the next attempt; None: nobody has looked."""
+
+    def unfit(self, number: int, nodes: Mapping[str, str]) -> Evidence | None:
+        """What is known of the end of attempt ``number``, which is spared these nodes of its own.
+
+        None: there are no better ones, and it starts. ``nodes``: each with what is wrong with it.
+        """
 
     def start(self, number: int) -> Ranks:
         """Starts the ranks of attempt ``number``; what is asked from now on is about that one.
@@ -135,30 +145,20 @@ class Supervisor:
         self.spec = keep_going(self.run, self.spec, place["job_id"])
         if lost := lost_checkpoint(self.run, self.spec):
             return attempt.refuse(self.run, lost).exit_code
+        verdict = self.backend.look()
+        if verdict is not None and verdict.everywhere:
+            return attempt.refuse(self.run, verdict.everywhere).exit_code
         number = attempt.begin(self.run, **place)
         self.backend.say(f"launcher: attempt {number} on {self.backend.where}")
         # A lost attempt's ranks may still live where nobody can reach them. They stop on seeing a
         # newer attempt, and get the time for it before this one writes anything.
         time.sleep(fence_seconds)
         self.backend.sweep()
-        try:
-            ranks = self.backend.start(number)
-        except CannotStart:
-            evidence = Evidence(EXIT_USER_ERROR)
-        else:
-            outcome = watch(
-                ranks,
-                Progress([self.run.events_file, OutputPaths(self.spec.save_dir).metrics]),
-                hang_timeout=self.spec.hang_timeout,
-                each_tick=self.backend.tick,
-                on_suspension=lambda reason: self._suspension(number, reason),
-            )
-            self.backend.ranks_are_gone()
-            if self.run.superseded(number):
-                # Somebody thought this place dead, and the run has gone on.
-                attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
-                return EXIT_RUN_ME_AGAIN
-            evidence = self.backend.evidence(outcome.exit_code, hung=outcome.hung)
+        evidence = self._heed(number, verdict) or self._train(number)
+        if evidence is None:
+            # Somebody thought this place dead, and the run has gone on.
+            attempt.say("launcher: a newer attempt has begun elsewhere; this one stands back")
+            return EXIT_RUN_ME_AGAIN
         cause, decision = self._close(number, evidence)
         self.backend.say(f"launcher: attempt {number} ended: {decision.reason}")
         if decision.final is not None:
@@ -166,6 +166,38 @@ class Supervisor:
             return decision.final.exit_code
         assert evidence.exit_code is not None, "its ranks were watched to their end"
         return self.backend.again(cause, evidence.exit_code, decision.pause)
+
+    def _heed(self, number: int, verdict: Verdict | None) -> Evidence | None:
+        """Records what was seen before attempt ``number``; its end, if it must not start here."""
+        if verdict is None:
+            return None
+        doubts = {"reason": "; ".join(verdict.warnings)} if verdict.warnings else {}
+        attempt.record(self.run, Kind.PREFLIGHT, attempt=number, **verdict.seen, **doubts)
+        for warning in verdict.warnings:
+            attempt.say(f"launcher: warning: {warning}")
+        for node, reason in verdict.unfit.items():
+            values = vars(Suspect(node, reason, certain=True))
+            attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **values)
+            attempt.say(f"launcher: {node} is unfit: {reason}")
+        return self.backend.unfit(number, verdict.unfit) if verdict.unfit else None
+
+    def _train(self, number: int) -> Evidence | None:
+        """The ranks of an attempt, from start to end; None: a newer one has begun elsewhere."""
+        try:
+            ranks = self.backend.start(number)
+        except CannotStart:
+            return Evidence(EXIT_USER_ERROR)
+        outcome = watch(
+            ranks,
+            Progress([self.run.events_file, OutputPaths(self.spec.save_dir).metrics]),
+            hang_timeout=self.spec.hang_timeout,
+            each_tick=self.backend.tick,
+            on_suspension=lambda reason: self._suspension(number, reason),
+        )
+        self.backend.ranks_are_gone()
+        if self.run.superseded(number):
+            return None
+        return self.backend.evidence(outcome.exit_code, hung=outcome.hung)
 
     def _suspension(self, number: int, reason: str) -> None:
         """Records that somebody suspends the ranks, or, without a ``reason``, that they go on."""
@@ -184,6 +216,8 @@ class Supervisor:
             values = self._where_it_failed(number, cause, suspect) | vars(suspect)
             attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **values)
         reason = failed_launch(evidence.log) if cause == causes.LAUNCH_FAILED else ""
+        if cause == causes.UNFIT_NODE:
+            reason = "; ".join(f"{node}: {why}" for node, why in evidence.unfit.items())
         return cause, attempt.end(
             self.run, self.spec, number, cause, evidence.exit_code, reason=reason
         )

@@ -18,14 +18,15 @@ CONFIG = "config"
 LOST = "lost"
 
 LAUNCH_FAILED = "launch_failed"
+UNFIT_NODE = "unfit_node"
 
 FAILURES = (CRASH, HANG)
 """What a run is allowed a few times."""
 
-IN_PLACE = (*FAILURES, LAUNCH_FAILED)
+IN_PLACE = (*FAILURES, LAUNCH_FAILED, UNFIT_NODE)
 """The job's nodes can be as good as before: the next attempt may begin on them at once."""
 
-FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED, LAUNCH_FAILED)
+FREE = (PREEMPTED, TIME_LIMIT, STOP_REQUESTED, LAUNCH_FAILED, UNFIT_NODE)
 """Not the run's fault: any number of them is allowed while the run moves on."""
 
 DESCRIPTIONS = {
@@ -40,6 +41,7 @@ DESCRIPTIONS = {
     STOP_REQUESTED: "stopped on a signal, after a checkpoint",
     CONFIG: "refused its flags or data",
     LAUNCH_FAILED: "was not launched by Slurm",
+    UNFIT_NODE: "found a node unfit before its ranks started",
     LOST: "ended without a trace (its supervisor was killed)",
 }
 

@@ -44,6 +44,7 @@ class Kind:
     SUBMITTED = "submitted"
     SUPERVISOR_STARTED = "supervisor_started"
     ATTEMPT_STARTED = "attempt_started"
+    PREFLIGHT = "preflight"
     ATTEMPT_ENDED = "attempt_ended"
     SUSPENDED = "suspended"
     CONTINUED = "continued"

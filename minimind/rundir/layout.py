@@ -41,6 +41,8 @@ class RunPaths:
         self.stopped_marker = self.root / "STOPPED"
         self.output = self.root / OUTPUT
         self.checkpoints = self.root / CHECKPOINTS
+        self.probe = self.root / ".probe"
+        """How the names of files begin that nodes write and remove, to see whether they can."""
         self.sweep_file = self.root / "sweep.json"
         """In a folder whose sub-folders are the points of a sweep."""
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,32 @@ def test_a_spare_node_takes_the_place_of_a_lost_one(three_nodes: Lab) -> None:
     assert [e["world_size"] for e in lab.events("spare", "started")] == [2, 2]
     assert [e["job_id"] for e in lab.events("spare", "attempt_started")] == [job, job]
     assert not lab.events("spare", "requeued")
+
+
+NVIDIA_SMI = """#!/bin/sh
+echo "GPU 0: pretended"
+[ "$SLURMD_NODENAME" = n2 ] || echo "GPU 1: pretended"
+"""
+
+
+def test_an_unfit_node_leaves_its_place_to_a_spare_one_before_the_ranks_start(
+    three_nodes: Lab,
+) -> None:
+    lab = three_nodes
+    programs = lab.folder / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    path = {"PATH": f"{programs}:{lab.environment['PATH']}"}
+    sees_gpus = replace(lab, environment={**lab.environment, **path})
+    options = (*FAKE, "--nodes", "2", "--spare-nodes", "1", "--gpus", "2", "--max-restarts", "0")
+    job = sees_gpus.submit("unfit", *options, train=("--max_steps", "3"))
+    lab.wait("unfit")
+    assert lab.causes("unfit") == ["unfit_node", "done"]
+    assert nodes_of_attempts(lab, "unfit") == [["n1", "n2"], ["n1", "n3"]]
+    assert [e["job_id"] for e in lab.events("unfit", "attempt_started")] == [job, job]
+    assert not lab.events("unfit", "requeued")
+    assert "n2: it shows 1 of the 2 GPUs that Slurm has given" in lab.why("unfit")
 
 
 def test_a_lost_batch_host_gives_the_job_back_to_slurm(three_nodes: Lab) -> None:

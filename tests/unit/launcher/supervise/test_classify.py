@@ -37,6 +37,10 @@ CASES = [
     ("crash", Evidence(1, log=NO_STEP.format("More processors requested than permitted"))),
     ("done", Evidence(0, events=saw("started", "finished"))),
     ("done", Evidence(0)),
+    ("unfit_node", Evidence(75, job=RUNNING, unfit={"n2": "it does not answer"})),
+    # Somebody else was faster.
+    ("cancelled", Evidence(75, job={"JobState": "CANCELLED"}, unfit={"n2": "it is late"})),
+    ("node_failure", Evidence(75, down_nodes=("n2",), unfit={"n2": "it does not answer"})),
     # Killed on its way out, after the last save.
     ("done", Evidence(143, log=BATCH.format(" DUE TO PREEMPTION"), events=saw("finished"))),
     # GraceTime: only the step is told, the controller knows why.

@@ -145,6 +145,13 @@ def test_launches_that_slurm_fails_are_free_and_bounded(make_spec: Callable[...,
     assert final.cause == "no_progress"
 
 
+def test_a_node_found_unfit_costs_no_crash(make_spec: Callable[..., JobSpec]) -> None:
+    unfit = {**ended("unfit_node", 75, progressed=False), "trained": False}
+    assert decide(make_spec(max_restarts=0), [unfit]).final is None
+    assert may_stay([unfit])
+    assert pause_in_place([unfit]) == 0.0
+
+
 def test_the_nodes_go_back_after_a_row_of_failed_launches() -> None:
     launch, crash = ended("launch_failed", 255), ended("crash", 1)
     stays = [may_stay([crash, *[launch] * n]) for n in range(14)]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,7 +230,9 @@ class Job:
         self.run.submitit.mkdir(parents=True, mode=0o700)
         self.run.root.chmod(0o700)
         self.run.write_spec(
-            make_spec(run_dir=str(self.run.root), save_dir=str(self.run.root / "out"))
+            make_spec(
+                run_dir=str(self.run.root), save_dir=str(self.run.root / "out"), preflight=False
+            )
         )
         self.run.append("submitted", job_id="7", cluster="slurm")
         self.fake("scontrol", "exit 0")
@@ -586,6 +589,70 @@ echo '{"time": 1, "event": "checkpointed", "step": '$step'}' >> "$MINIMIND_EVENT
 echo "srun: error: n2: task 1: Exited with exit code 1" >&2
 echo "RuntimeError: boom" > "$(dirname "$SLURM_STDOUTMODE")/rank-1.log"
 exit 1"""
+
+
+# In srun's place: a look at both nodes, of which n2 reports FAULT; or the ranks.
+LOOKED_AT = """
+case "$*" in
+  *preflight*)
+    echo "$*" >> "$HERE/looks"
+    echo '{"node": "n1", "folder": ""}'
+    echo '{"node": "n2", "folder": "FAULT", "folder_code": "EROFS"}' ;;
+  *) exit CODE ;;
+esac"""
+
+
+def looked_at(job: Job, fault: str, code: int, **changes: Any) -> int:
+    """Starts a job of two nodes; returns its exit status."""
+    job.run.write_spec(replace(job.run.spec(), **{"gpus": 1, "preflight": True, **changes}))
+    job.fake("srun", LOOKED_AT.replace("FAULT", fault).replace("CODE", str(code)))
+    return job.start(SLURM_JOB_NODELIST="n1,n2", SLURMD_NODENAME="n1").returncode
+
+
+def looks(job: Job) -> int:
+    file = job.bin / "looks"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_an_unfit_node_is_left_out_before_the_ranks_start_there(job: Job) -> None:
+    cluster(job, update="exit 0")
+    assert looked_at(job, "Read-only file system", 1, max_restarts=0) == 75
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["unfit_node"]
+    assert job.requeues() == 1
+    assert (job.bin / "updates").read_text() == "update JobId=7 ExcNodeList=n2,n4\n"
+    cannot_write = "n2: it cannot write to the run folder (Read-only file system)"
+    assert f"found a node unfit before its ranks started at step 0 ({cannot_write})" in "".join(
+        explain(job.run).attempts
+    )
+
+
+@pytest.mark.parametrize("changes", [{"exclude_hours": 0}, {"nodes": 4}])
+def test_ranks_start_on_an_unfit_node_that_cannot_be_left_out(
+    job: Job, changes: dict[str, int]
+) -> None:
+    cluster(job, update="exit 0")
+    assert looked_at(job, "Read-only file system", 0, **changes) == 0
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["done"]
+
+
+def test_nodes_are_looked_at_once_in_a_job(job: Job) -> None:
+    """A restart in place needs no second look, nor one that nobody wants a first."""
+    cluster(job, update="exit 0")
+    assert looked_at(job, "", 1, max_restarts=1) == 1
+    assert len(job.events("attempt_ended")) == 2
+    assert len(job.events("preflight")) == looks(job) == 1
+    job.run.reopen()
+    assert looked_at(job, "", 0, preflight=False) == 0
+    assert looks(job) == 1
+
+
+def test_nodes_are_looked_at_again_once_one_was_to_blame(job: Job) -> None:
+    cluster(job, update="exit 0")
+    job.run.write_spec(replace(job.run.spec(), gpus=1, preflight=True))
+    look = LOOKED_AT.replace("FAULT", "").replace("exit CODE", f"{FAILS_ON_N2} ")
+    job.fake("srun", look)
+    assert job.start(SLURM_JOB_NODELIST="n1,n2", SLURMD_NODENAME="n1").returncode == 1
+    assert len(job.events("attempt_started")) == looks(job) == 2
 
 
 def test_a_node_that_fails_alone_twice_is_left_out_of_the_next_attempt(job: Job) -> None:

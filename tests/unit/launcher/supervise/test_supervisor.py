@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from launcher.inspect.explain import doubts
+from launcher.preflight.judge import Verdict
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import supervisor
 from launcher.supervise.classify import Evidence
@@ -47,6 +49,8 @@ class Place:
         self.steps: list[str] = []
         self.pauses: list[float] = []
         self.at_the_end: Callable[[], object] = lambda: None
+        self.verdict: Verdict | None = None
+        self.has_others = True
 
     def say(self, text: str) -> None: ...
 
@@ -58,6 +62,14 @@ class Place:
 
     def sweep(self) -> None:
         self.steps.append("sweep")
+
+    def look(self) -> Verdict | None:
+        return self.verdict
+
+    def unfit(self, number: int, nodes: Mapping[str, str]) -> Evidence | None:
+        # The next attempt has other nodes.
+        self.verdict = None
+        return Evidence(75, unfit=nodes) if self.has_others else None
 
     def start(self, number: int) -> EndedRanks:
         self.steps.append(f"start {number}")
@@ -141,6 +153,55 @@ def test_a_lost_attempt_can_be_one_too_many(submitted: RunFolder) -> None:
     submitted.append("attempt_started", attempt=submitted.new_attempt())
     assert supervise(submitted, Place(0), max_node_failures=0) == 1
     assert submitted.attempt_numbers() == [1]
+
+
+UNFIT = Verdict({"n2": "it does not answer"}, seen={"looked_at": 2, "seconds": 0.5})
+
+
+def test_ranks_do_not_start_on_an_unfit_node_where_there_are_others(submitted: RunFolder) -> None:
+    place = Place(0)
+    place.verdict = UNFIT
+    assert supervise(submitted, place, max_restarts=0) == 0
+    assert ended(submitted) == [(1, "unfit_node"), (2, "done")]
+    assert place.steps == ["sweep", "again after unfit_node", "sweep", "start 2"]
+    events = submitted.events()
+    seen, suspect, end = events[2:5]
+    assert (seen["event"], seen["looked_at"], seen["seconds"]) == ("preflight", 2, 0.5)
+    values = {"event": "node_suspected", "attempt": 1, "node": "n2", "certain": True}
+    assert suspect.items() >= {**values, "reason": "it does not answer"}.items()
+    assert end["reason"] == "n2: it does not answer"
+    assert not any(event["event"] == "preflight" for event in events[5:])
+
+
+def test_ranks_start_on_an_unfit_node_where_there_is_no_other(submitted: RunFolder) -> None:
+    place = Place(0)
+    place.verdict, place.has_others = UNFIT, False
+    assert supervise(submitted, place) == 0
+    assert ended(submitted) == [(1, "done")]
+
+
+def test_what_is_wrong_everywhere_ends_the_run_before_an_attempt(
+    submitted: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(0)
+    place.verdict = Verdict(everywhere="n1: it shows no GPU; so it is on the other 1")
+    assert supervise(submitted, place) == 2
+    assert submitted.attempt_numbers() == []
+    said = "launcher: error: n1: it shows no GPU; so it is on the other 1\n"
+    assert capfd.readouterr().out == said
+    final = submitted.final()
+    assert final is not None
+    assert final.cause == "config"
+
+
+def test_what_may_do_harm_is_said_and_the_ranks_start(
+    submitted: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(0)
+    place.verdict = Verdict(warnings=("n1: /dev/shm has 0 MiB left",))
+    assert supervise(submitted, place) == 0
+    assert "launcher: warning: n1: /dev/shm has 0 MiB left\n" in capfd.readouterr().out
+    assert doubts(submitted.events()) == ["before attempt 1: n1: /dev/shm has 0 MiB left"]
 
 
 def test_a_program_that_is_not_there_is_not_tried_again(submitted: RunFolder) -> None:
