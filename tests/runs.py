@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 # matplotlib draws the loss curve at the end of each run; to load it takes longer than a tiny run.
-FORKSERVER.set_forkserver_preload(
-    ["minimind.training.pretrain", "matplotlib.figure", "matplotlib.backends.backend_agg"]
-)
+PRELOADED = [
+    "minimind.training.pretrain",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+]
+FORKSERVER.set_forkserver_preload(PRELOADED)
 
 WAIT_SECONDS = 120.0
 

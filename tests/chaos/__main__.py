@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from tests.chaos import docker, local, nfs, plain, procs, slurm
 from tests.chaos.driver import Driver
 from tests.chaos.report import table
+from tests.chaos.target import ASKED_FOR, VARIANTS
 
 LAYERS = {
     "plain": plain.layer,
@@ -39,6 +40,8 @@ def main() -> int:
     parser.add_argument("--layer", action="append", choices=list(LAYERS), help=f"({HERE})")
     parser.add_argument("--case", type=int, default=None, help="this one case alone")
     parser.add_argument("--only", action="append", metavar="FAULT", help="this kind; repeatable")
+    parser.add_argument("--variant", choices=[*VARIANTS, *ASKED_FOR], default="", help="(drawn)")
+    parser.add_argument("--faults", type=int, default=0, metavar="N", help="so many in each case")
     parser.add_argument("--keep-going", action="store_true", help="go on after a loss")
     parser.add_argument("--report", type=Path, help="append one line of JSON a layer to this file")
     parser.add_argument("--table", type=Path, nargs="+", help="sum such files up, and run nothing")
@@ -46,6 +49,8 @@ def main() -> int:
     if options.table:
         print(table(options.table))
         return 0
+    # Started by nohup it would hand down that a hangup is ignored, which runs then heed.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Whoever ends the driver early leaves no mount and no process behind.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Not below a long path: a socket's has 107 characters at most.
@@ -57,7 +62,17 @@ def main() -> int:
         stack.callback(lambda: tell(drivers, options.report))
         for name in options.layer or HERE:
             layer = stack.enter_context(LAYERS[name](folder / name))
-            drivers.append(Driver(layer, folder, options.seed, only=options.only or ()))
+            only, variant = options.only or (), options.variant
+            drivers.append(
+                Driver(
+                    layer,
+                    folder,
+                    options.seed,
+                    only=only,
+                    variant=variant,
+                    faults=options.faults,
+                )
+            )
         whole, number = True, options.case or 0
         while time.monotonic() < end and (whole or options.keep_going):
             for driver in drivers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.local import LaunchedRun, profile
+from tests.chaos.local import LaunchedRun, places, profile
 from tests.chaos.target import command_line, training_flags
 from tests.e2e.docker.engine import Engine, docker_engine
 from tests.e2e.lab import Lab, lab_environment
@@ -73,6 +73,7 @@ class DockerLayer:
         options = (
             *("--cluster", "local", "--gpus", str(world_size)),
             *profile(self.lab),
+            *places(self.lab, name),
             *("--image", self.image, "--container", "docker", "--env", "OMP_NUM_THREADS=1"),
             *("--mount", f"{data}:{data}"),
         )

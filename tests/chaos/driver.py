@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from tests.chaos.faults import Fault, applicable
 from tests.chaos.judge import judge
 from tests.chaos.report import Report
-from tests.chaos.target import VARIANTS, Ending, Layer, Lost, Target
+from tests.chaos.target import ASKED_FOR, VARIANTS, Ending, Layer, Lost, Target
 from tests.runs import Run
 
 USUAL_CODES = frozenset({0, 75})
@@ -42,6 +43,10 @@ class Driver:
     say: Callable[[str], None] = say
     only: Sequence[str] = ()
     """The faults to draw from, where it is not all."""
+    variant: str = ""
+    """The training, where it is not drawn."""
+    faults: int = 0
+    """How many a case gets, where it is not drawn."""
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,14 +59,19 @@ class Driver:
         variant = rng.choice(list(VARIANTS))
         if variant == "compiled" and rng.random() < 0.8:
             variant = "dense"
-        flags = {**self.layer.flags, **VARIANTS[variant]}
+        variant = self.variant or variant
+        flags = {**self.layer.flags, **(VARIANTS | ASKED_FOR)[variant]}
         if "eval_interval" in flags:
             flags["eval_data_path"] = flags["data_path"]
         undisturbed = self._undisturbed(variant, flags, world_size)
         began = time.monotonic()
         name = f"{self.layer.name}-{self.seed}-{number}"
         done: list[str] = []
+        numbers = count(1)
         with self.layer.make(name, flags, world_size) as run:
+            run.beside = lambda changes: self.layer.make(
+                f"{name}-beside-{next(numbers)}", flags | changes, world_size
+            )
             try:
                 self._interfere(run, rng, done)
                 run.complete()
@@ -70,6 +80,8 @@ class Driver:
                 text = str(error) if isinstance(error, Lost) else traceback.format_exc()
                 replay = f"--seed {self.seed} --layer {self.layer.name} --case {number}"
                 replay += "".join(f" --only {name}" for name in self.only)
+                replay += f" --faults {self.faults}" if self.faults else ""
+                replay += f" --variant {self.variant}" if self.variant else ""
                 self.report.losses.append(
                     f"python -m tests.chaos {replay}\n{variant}, {world_size} ranks, "
                     f"after {', '.join(done)}:\n{text}\nfolder: {run.folder}"
@@ -87,7 +99,7 @@ class Driver:
         """Inject some faults, and insist after each that attempts ended as these let them end."""
         pending: list[Fault] = []
         seen = 0
-        for _ in range(rng.randint(*self.layer.faults)):
+        for _ in range(self.faults or rng.randint(*self.layer.faults)):
             choices = applicable(self.layer.name, run, self.only)
             if not choices:
                 break

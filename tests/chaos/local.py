@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from launcher.supervise import host
 from minimind.errors import EXIT_USER_ERROR
 from minimind.rundir.events import of_attempt
 from minimind.system.process import is_alive
+from tests.chaos.places import sitecustomize
 from tests.chaos.target import (
     Ending,
     GrowingFile,
@@ -31,6 +33,7 @@ from tests.chaos.target import (
     processes_at,
     training_flags,
     wait_for,
+    wait_for_end,
 )
 from tests.e2e.lab import Lab, lab_environment, words
 from tests.shim import preload
@@ -63,6 +66,15 @@ def shim(lab: Lab, run_name: str) -> list[str]:
     return found
 
 
+def places(lab: Lab, run_name: str) -> list[str]:
+    """The options that let ranks follow this run's orders: see ``tests/chaos/places``."""
+    # In the lab's folder, which containers see, too.
+    folder = lab.folder / "places"
+    shutil.copytree(Path(sitecustomize.__file__).parent, folder, dirs_exist_ok=True)
+    order = f"{sitecustomize.ORDER}={lab.folder / f'{run_name}.order'}"
+    return ["--env", f"PYTHONPATH={folder}", "--env", order]
+
+
 class LaunchedRun:
     """See :class:`tests.chaos.target.Target`."""
 
@@ -83,7 +95,8 @@ class LaunchedRun:
         self.cache_dir = lab.folder / f"{name}.cache"
         self.has_workers = flags["num_workers"] > 0
         self.compiles = flags.get("compile") == "on"
-        self.scores = "eval_interval" in flags
+        self.scores = flags.get("eval_interval") == 1
+        self.order = lab.folder / f"{name}.order"
         self.launched = RunFolder(self.folder)
         self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
         self.launching = Settings(lab.folder / f"{name}.launcher.faults", self.folder)
@@ -233,8 +246,9 @@ class LaunchedRun:
     def complete(self) -> None:
         self.settings.write({"SHIM_DELAY": "0"})
         try:
-            wait_for(
+            wait_for_end(
                 lambda: self.is_over() or (self._going_on() and self.is_over()),
+                lambda: (len(self._rows.lines()), len(self.launched.events())),
                 "the run's end",
                 self.gives_up_seconds,
             )
@@ -287,7 +301,13 @@ class LocalLayer:
         """The options of ``submit``."""
         size = ("--cluster", "local", "--gpus", str(world_size))
         hang = ("--hang-timeout", str(HANG_SECONDS))
-        return (*size, *hang, *profile(self.lab), *shim(self.lab, run_name))
+        return (
+            *size,
+            *hang,
+            *profile(self.lab),
+            *shim(self.lab, run_name),
+            *places(self.lab, run_name),
+        )
 
     @contextlib.contextmanager
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[LaunchedRun]:

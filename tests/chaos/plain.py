@@ -22,6 +22,7 @@ from typing import Any
 
 from minimind.distributed import alike
 from minimind.errors import EXIT_USER_ERROR
+from tests.chaos.places import sitecustomize as places
 from tests.chaos.target import (
     Ending,
     GrowingFile,
@@ -31,8 +32,9 @@ from tests.chaos.target import (
     processes_at,
     training_flags,
     wait_for,
+    wait_for_end,
 )
-from tests.runs import Run, rank_main
+from tests.runs import FORKSERVER, PRELOADED, Run, rank_main
 from tests.shim import preload
 
 GIVE_UP_SECONDS = 90.0
@@ -54,6 +56,7 @@ def shimmed_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
     """A rank forked from a server that has the shim loaded."""
     os.environ.update(environ)
     ctypes.CDLL(None).shim_configure()
+    places.begin()
     if NODES in environ:
         place, *mounts = environ[NODES].split("\n")
         mount = mounts[int(environ.get("RANK", "0"))]
@@ -102,13 +105,16 @@ class PlainRun:
         self.world_size = world_size
         self.has_workers = flags["num_workers"] > 0
         self.compiles = flags.get("compile") == "on"
-        self.scores = "eval_interval" in flags
+        self.scores = flags.get("eval_interval") == 1
+        self.flags = flags
+        self.order = folder.with_suffix(".order")
         self.endings: list[Ending] = []
         folder.mkdir(parents=True)
         self.settings = Settings(folder.with_suffix(".faults"), folder)
         environ = {
             "MINIMIND_EVENTS": str(folder / "events.jsonl"),
             "SHIM_CONFIG": str(self.settings.path),
+            places.ORDER: str(self.order),
         }
         self.run = Run(folder, {**flags, "cache_dir": self.cache_dir}, environ)
         self.save_dir, self.checkpoint_dir = self.run.save_dir, self.run.checkpoint_dir
@@ -178,8 +184,15 @@ class PlainRun:
     def settle(self) -> None:
         if not self._processes:
             return
-        if not happens(lambda: len(self.ranks()) < self.world_size, GIVE_UP_SECONDS):
-            raise Lost(self._where_it_hangs())
+        try:
+            wait_for_end(
+                lambda: len(self.ranks()) < self.world_size,
+                lambda: len(self._rows.lines()),
+                "the ranks' end",
+                GIVE_UP_SECONDS,
+            )
+        except Lost:
+            raise Lost(self._where_it_hangs()) from None
         left = self._end_stragglers()
         for process in self._processes:
             process.join()
@@ -294,10 +307,12 @@ def forked_with_shim() -> Iterator[None]:
     """Let processes be forked from a server that has the shim."""
     before = {name: os.environ.get(name) for name in preload()}
     os.environ.update(preload())
+    FORKSERVER.set_forkserver_preload([*PRELOADED, "torch.utils.tensorboard"])
     restart_forkserver()
     try:
         yield
     finally:
+        FORKSERVER.set_forkserver_preload(PRELOADED)
         restart_forkserver()
         for name, value in before.items():
             os.environ.pop(name, None)

@@ -17,6 +17,7 @@ from typing import Any
 
 from minimind.errors import EXIT_USER_ERROR
 from minimind.rundir import env
+from tests.chaos.places import sitecustomize as places
 from tests.chaos.plain import PlainLayer, PlainRun
 from tests.chaos.target import (
     Ending,
@@ -27,6 +28,7 @@ from tests.chaos.target import (
     parent,
     processes,
     training_flags,
+    wait_for_end,
 )
 from tests.e2e.lab import lab_environment
 from tests.shim import preload
@@ -52,6 +54,7 @@ class ProcsRun(PlainRun):
     def __init__(self, folder: Path, flags: dict[str, Any], world_size: int) -> None:
         super().__init__(folder, flags, world_size)
         self.settings = Settings(folder.with_suffix(".faults"), folder, PACE)
+        self.run.environ["PYTHONPATH"] = str(Path(places.__file__).parent)
         self.process: subprocess.Popen[bytes] | None = None
         self._earlier: set[int] = set()
 
@@ -114,8 +117,15 @@ class ProcsRun(PlainRun):
     def settle(self) -> None:
         if self.process is None:
             return
-        if not happens(lambda: not self.parents(), self.gives_up_seconds):
-            raise Lost(self._where_it_hangs())
+        try:
+            wait_for_end(
+                lambda: not self.parents(),
+                lambda: len(self._rows.lines()),
+                "the parent's end",
+                self.gives_up_seconds,
+            )
+        except Lost:
+            raise Lost(self._where_it_hangs()) from None
         if not happens(lambda: not self.ranks(), ORPHAN_SECONDS):
             raise Lost(f"ranks outlive their parent\n{self._where_it_hangs()}")
         code = as_popen_code(self.process.wait())

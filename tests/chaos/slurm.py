@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.slurm import client as slurm
 from launcher.slurm.parse import JobInfo
-from tests.chaos.local import LaunchedRun, profile, shim
+from tests.chaos.local import LaunchedRun, places, profile, shim
 from tests.chaos.target import command_line, processes, training_flags, wait_for
 from tests.e2e.lab import Lab, lab_environment
 
@@ -69,6 +69,7 @@ class SlurmLayer:
     def make(self, name: str, flags: dict[str, Any], world_size: int) -> Iterator[SlurmRun]:
         """A run of one rank a node that has not been submitted."""
         options = ("--nodes", "2", "--gpus", "1", *profile(self.lab), *shim(self.lab, name))
+        options += tuple(places(self.lab, name))
         if self.has_namespaces:
             options += ("--env", "GLOO_SOCKET_IFNAME=eth0")
         run = SlurmRun(self, name, flags, options)

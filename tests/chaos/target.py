@@ -29,6 +29,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Trainings that differ in what a resume has to restore."""
 
+WATCHED = {
+    "eval_interval": 6,
+    "sample_interval": 24,
+    "tracker": "tensorboard",
+    "epochs": 2,
+}
+ASKED_FOR: dict[str, dict[str, Any]] = {
+    "watched": WATCHED,
+    "watched-profiled": {**WATCHED, "profile": 2},
+    "watched-compiled": {**WATCHED, "compile": "on"},
+}
+"""Trainings with every kind of long work, which are not drawn: ``--variant watched``."""
+
 
 def training_flags(folder: Path, epochs: int) -> dict[str, Any]:
     """Flags of a training of a few seconds on a corpus of its own, recorded in full."""
@@ -90,6 +103,22 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = PATIENCE)
     return value
 
 
+def wait_for_end(
+    condition: Callable[[], Any], progress: Callable[[], Any], what: str, seconds: float
+) -> None:
+    """Poll as :func:`wait_for` does, ``seconds`` from the last progress on.
+
+    Raises:
+        Lost: nothing more came.
+    """
+    before: Any = None
+    while not happens(condition, seconds):
+        now = progress()
+        if now == before:
+            raise Lost(f"waited {seconds:.0f} s without progress for {what}")
+        before = now
+
+
 @dataclass(frozen=True)
 class Ending:
     """How one attempt ended: the ranks' exit codes, or the cause that the launcher recorded."""
@@ -115,6 +144,11 @@ class Target(Protocol):
     """Whether it compiles the model before it trains."""
     scores: bool
     """Whether it scores held-out text after each micro-step."""
+    flags: dict[str, Any]
+    order: Path
+    """Where a start finds in what a rank shall signal itself: see ``tests/chaos/places``."""
+    beside: Callable[[dict[str, Any]], AbstractContextManager[Any]]
+    """Another run of the same flags but these, in folders of its own."""
     suspension_seconds: float
     """How long its ranks may at most be stopped."""
     start_seconds: float

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +20,12 @@ import torch
 
 from tests.chaos import judge as judging
 from tests.chaos.driver import Driver, insist_allowed
+from tests.chaos.faults.long_work import WORKS
 from tests.chaos.faults.registry import ALL
 from tests.chaos.judge import judge
+from tests.chaos.places import sitecustomize
 from tests.chaos.target import Ending, Lost
+from tests.e2e.lab import REPOSITORY
 from tests.runs import Run
 
 
@@ -158,3 +166,26 @@ def test_a_loss_comes_with_the_command_that_repeats_its_case(tmp_path: Path) -> 
     (told,) = said
     assert told.startswith("LOST: python -m tests.chaos --seed 7 --layer plain --case 12\n")
     assert "a row is gone" in told
+
+
+@pytest.mark.parametrize("place", [f"{work.file} {work.function}" for work in WORKS])
+def test_the_adversary_knows_long_work_by_its_right_name(place: str) -> None:
+    file, function = place.split()
+    (path,) = (p for p in REPOSITORY.glob("minimind/**/*.py") if str(p).endswith(file))
+    defined = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+    assert function in [node.name for node in defined]
+
+
+def test_of_all_ranks_with_an_order_one_signals_itself_in_the_place(tmp_path: Path) -> None:
+    order, script = tmp_path / "order", tmp_path / "work.py"
+    order.write_text(f"work.py long_work 3 {int(signal.SIGTERM)}")
+    script.write_text("import time\ndef long_work():\n    time.sleep(60)\nlong_work()\n")
+    variables = {
+        "PYTHONPATH": str(Path(sitecustomize.__file__).parent),
+        sitecustomize.ORDER: str(order),
+    }
+    first = subprocess.run([sys.executable, str(script)], env=os.environ | variables, timeout=50)
+    assert first.returncode == -signal.SIGTERM
+    assert not order.exists()
+    script.write_text("def long_work():\n    pass\nlong_work()\n")
+    assert subprocess.run([sys.executable, str(script)], env=variables).returncode == 0

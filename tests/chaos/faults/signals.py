@@ -49,6 +49,11 @@ def scores(run: Any) -> bool:
     return bool(run.scores)
 
 
+def is_watched(run: Any) -> bool:
+    """Whether the run does what it can be asked for beside training."""
+    return "tracker" in run.flags
+
+
 @fault(*EVERYWHERE, codes=EARLY, causes=("crash",), ends=True, weight=2)
 def stop_all_ranks(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)

@@ -68,7 +68,7 @@ def stale_checkpoint(run: Any, rng: Random) -> str:
     return ""
 
 
-@fault("plain", codes=(REFUSED, *EARLY), weight=4, needs=has_peers)
+@fault("plain", "nfs", codes=(REFUSED, *EARLY), weight=4, needs=has_peers)
 def stale_view_of_one_rank(run: Any, rng: Random) -> str:
     """One rank sees an older checkpoint under the name, for a moment or longer than it waits."""
     later(run, rng)

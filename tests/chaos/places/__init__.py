@@ -1,0 +1,1 @@
+"""What is loaded into ranks: a folder for PYTHONPATH, whose ``sitecustomize`` Python imports."""
