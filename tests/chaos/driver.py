@@ -78,6 +78,8 @@ class Driver:
                 judge(run, undisturbed)
             except Exception as error:
                 text = str(error) if isinstance(error, Lost) else traceback.format_exc()
+                if run.is_running():
+                    text += f"\n{run.stacks()}"
                 replay = f"--seed {self.seed} --layer {self.layer.name} --case {number}"
                 replay += "".join(f" --only {name}" for name in self.only)
                 replay += f" --faults {self.faults}" if self.faults else ""

@@ -270,6 +270,10 @@ class LaunchedRun:
         left = [f"process {pid}: {command_line(pid)}" for pid in living]
         return left + [str(path) for path in self.folder.rglob("*.tmp")]
 
+    def stacks(self) -> str:
+        """What the launcher knows of the run: its ranks' stacks come with a hang."""
+        return self.lab.why(self.name) if self.launched.exists() else ""
+
     def kill(self) -> None:
         """End whatever lives, at once."""
         pid = self.supervisor()

@@ -228,12 +228,17 @@ class PlainRun:
     def _where_it_hangs(self) -> str:
         """The stacks of the ranks that live on, and an end to them."""
         codes = [p.exitcode for p in self._processes]
+        stacks = self.stacks()
+        self.kill()
+        return f"ranks do not end: {codes}\n{stacks}"
+
+    def stacks(self) -> str:
+        """What the ranks do, if any live, after what they printed last."""
         for pid in self.ranks():
             os.kill(pid, signal.SIGQUIT)
         # They are written by signal handlers, and nothing tells when all are whole.
         time.sleep(1)
-        self.kill()
-        return f"ranks do not end: {codes}\n{self.output(6000)}"
+        return self.output(6000 * self.world_size)
 
     def rest(self) -> None:
         if self.is_running():

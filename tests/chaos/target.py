@@ -187,6 +187,9 @@ class Target(Protocol):
     def complete(self) -> None:
         """Run to the end, and insist that each attempt's end has its cause on record."""
 
+    def stacks(self) -> str:
+        """What is known of an attempt that does not get on, for the report of a loss."""
+
     def leftovers(self) -> list[str]:
         """What of the run still lives, a while after its end."""
 
