@@ -88,10 +88,11 @@ def _read_checkpoint(
         if world.is_main:
             # It has just been verified, and is in memory.
             found, mine = checkpointer.hand_over(), identity
-        elif content_digest(path) == identity.digest:
+        # Looked at once: the right one may take the name a moment after another was seen there.
+        elif (seen := content_digest(path)) == identity.digest:
             found, mine = read_checkpoint(path, world.beat)
         else:
-            mine = Identity(steps_in(path), content_digest(path))
+            mine = Identity(steps_in(path), seen)
         parts = {"optimiser step": str(mine.step), "content": mine.digest}
     except WeightsError as error:
         parts = {"": str(error).removeprefix(f"{path} ")}

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from minimind.checkpoint.state import Execution, Progress
+from minimind.checkpoint.store import Identity
 from minimind.config import TrainConfig
 from minimind.distributed.world import World
 from minimind.telemetry.trackers.tracker import NullTracker
+from minimind.training import saving
 from minimind.training.optimizer import Optimizers
 from minimind.training.precision import autocast_context, make_scaler
 from minimind.training.saving import Saver
 from minimind.training.schedule import Schedule
 from minimind.training.step import TrainStep
 from minimind.weights.origin import UNKNOWN
+from minimind.weights.torch_file import content_digest
 from tests.checkpoints import train_state
 from tests.unit.export.helpers import make_model
 
@@ -88,3 +95,27 @@ def test_losses_of_ranks_that_are_gone_are_counted_by_rank_zero() -> None:
         state.meter.fill_(rank)
     saver.restore_rank(train_state(world_size=2, ranks=two))
     assert saver.step.meter.read().tolist() == [3.0, 3.0, 3.0]
+
+
+def test_a_rank_that_has_seen_another_checkpoint_reads_the_right_one_before_it_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system may show the new file between two looks at its name."""
+    path, right = tmp_path / "pretrain.pt", tmp_path / "right"
+    torch.save(train_state(1).to_dict(), path)
+    torch.save(train_state(2).to_dict(), right)
+    wanted = Identity(2, content_digest(right))
+
+    def look(file: Path) -> str:
+        digest = content_digest(file)
+        if right.exists():
+            os.replace(right, file)
+        return digest
+
+    answers = iter([path, wanted])
+    monkeypatch.setattr(saving, "content_digest", look)
+    monkeypatch.setattr(World, "on_main", lambda world, work: next(answers))
+    world = World(rank=1, world_size=2, local_rank=1, device=CPU)
+    checkpointer: Any = SimpleNamespace(checkpoint_file=path)
+    reading = saving._read_checkpoint(TrainConfig(), world, checkpointer)
+    assert reading.value[1] is not None or reading.parts["content"] != wanted.digest
