@@ -153,10 +153,15 @@ def test_a_loss_comes_with_the_command_that_repeats_its_case(tmp_path: Path) -> 
         def lost() -> None:
             raise Lost("a row is gone")
 
-        yield SimpleNamespace(folder=tmp_path / name, is_over=lambda: True, complete=lost)
+        answers = {
+            "is_over": lambda: True,
+            "is_running": lambda: True,
+            "stacks": lambda: "in a wait",
+        }
+        yield SimpleNamespace(folder=tmp_path / name, complete=lost, **answers)
 
     layer: Any = SimpleNamespace(name="plain", world_sizes=(1,), faults=(1, 1), flags={}, make=make)
-    driver = Driver(layer, tmp_path, seed=7, say=said.append)
+    driver = Driver(layer, tmp_path, seed=7, say=said.append, variant="moe", faults=2)
     driver._undisturbed = lambda *_: None  # type: ignore[assignment, method-assign]
     faults = [fault for fault in ALL if fault.name == "clock_step"]
     with pytest.MonkeyPatch.context() as patch:
@@ -164,8 +169,11 @@ def test_a_loss_comes_with_the_command_that_repeats_its_case(tmp_path: Path) -> 
         assert not driver.case(12)
     assert driver.report.count == 0
     (told,) = said
-    assert told.startswith("LOST: python -m tests.chaos --seed 7 --layer plain --case 12\n")
-    assert "a row is gone" in told
+    assert told.startswith(
+        "LOST: python -m tests.chaos --seed 7 --layer plain --case 12 --faults 2 "
+    )
+    assert " --variant moe\n" in told
+    assert "a row is gone\nin a wait" in told
 
 
 @pytest.mark.parametrize("place", [f"{work.file} {work.function}" for work in WORKS])
