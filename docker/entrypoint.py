@@ -17,10 +17,11 @@ from pathlib import Path
 from minimind.cli import COMMANDS
 from minimind.errors import EXIT_NOT_FOUND
 from minimind.rundir import env
+from minimind.system.drivers import DRIVERS
 from minimind.system.ownership import own_folder
 
-GPU_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd")
-"""Device nodes of GPUs: NVIDIA's, those of WSL 2, AMD's."""
+DEVICE_FILES = (*(f"/dev/{driver.pattern}" for driver in DRIVERS.values()), "/dev/dxg")
+"""Device nodes of accelerators; the last is that of WSL 2."""
 
 RANK_VARIABLES = (env.RANK, "SLURM_STEP_ID", "SUBMITIT_LOCAL_GLOBALID")
 """Any of these says that somebody else starts the ranks."""
@@ -87,7 +88,7 @@ def pretrain(flags: Sequence[str]) -> int:
 def ranks_wanted(flags: Sequence[str]) -> int:
     """The number of GPUs to use, at least 1; says so when there is none."""
     device = flag_value(flags, "device")
-    if device == "cpu" or (device or "").startswith("cuda:"):
+    if device == "cpu" or ":" in (device or ""):
         return 1
     gpus = visible_gpus()
     if not gpus and device is None:
@@ -96,12 +97,17 @@ def ranks_wanted(flags: Sequence[str]) -> int:
 
 
 def visible_gpus() -> int:
-    """GPUs that torch can use. Loads torch, in a process of its own, only if there are any."""
-    if not any(glob.glob(pattern) for pattern in GPU_DEVICES):
+    """GPUs, or other accelerators, that torch can use.
+
+    Loads torch, in a process of its own, only if there are any.
+    """
+    if not any(glob.glob(pattern) for pattern in DEVICE_FILES):
         return 0
-    code = "import torch; print(torch.cuda.device_count())"
+    code = "import torch; print(torch.accelerator.device_count())"
     answer = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    return int(answer.stdout) if answer.returncode == 0 else 0
+    # A plug-in, which torch loads by itself, may print lines of its own.
+    last = answer.stdout.split()[-1:]
+    return int(last[0]) if answer.returncode == 0 and last and last[0].isdecimal() else 0
 
 
 def flag_value(flags: Sequence[str], name: str) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fnmatch
 import os
 import subprocess
 import sys
@@ -75,7 +76,13 @@ def test_no_gpu_is_said(
 
 @pytest.mark.parametrize(
     "flags",
-    [["--device", "cpu"], ["--device=cpu"], ["--device", "cuda:1"], ["--help"]],
+    [
+        ["--device", "cpu"],
+        ["--device=cpu"],
+        ["--device", "cuda:1"],
+        ["--device", "npu:1"],
+        ["--help"],
+    ],
 )
 def test_flags_that_mean_one_process(
     flags: list[str],
@@ -109,7 +116,7 @@ def test_a_number_of_ranks_goes_on_to_minimind(
 
 
 def test_no_device_node_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entrypoint, "GPU_DEVICES", ("/nowhere/nvidia*",))
+    monkeypatch.setattr(entrypoint, "DEVICE_FILES", ("/nowhere/nvidia*",))
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("loaded torch"))
     assert entrypoint.visible_gpus() == 0
 
@@ -117,11 +124,28 @@ def test_no_device_node_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torch_counts_where_there_is_a_device_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 5)\n")
-    (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(entrypoint, "GPU_DEVICES", (str(tmp_path / "nvidia[0-9]*"),))
+    count = "class accelerator:\n    device_count = staticmethod(lambda: 5)\n"
+    (tmp_path / "torch.py").write_text(f"print('loaded 1 plug-in')\n{count}")
+    (tmp_path / "davinci0").touch()
+    monkeypatch.setattr(entrypoint, "DEVICE_FILES", (str(tmp_path / "davinci[0-9]*"),))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert entrypoint.visible_gpus() == 5
+
+
+@pytest.mark.parametrize("module", ["raise ImportError", "class accelerator: device_count = str"])
+def test_a_torch_that_does_not_count_means_one_rank(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str
+) -> None:
+    (tmp_path / "torch.py").write_text(module)
+    monkeypatch.setattr(entrypoint, "DEVICE_FILES", (str(tmp_path),))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert entrypoint.visible_gpus() == 0
+
+
+def test_every_drivers_files_are_looked_for() -> None:
+    names = ("/dev/nvidia0", "/dev/kfd", "/dev/davinci15", "/dev/dxg")
+    pairs = zip(names, entrypoint.DEVICE_FILES, strict=True)
+    assert all(fnmatch.fnmatch(name, pattern) for name, pattern in pairs)
 
 
 def test_places_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
