@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.common import (
     Report,
     alternate,
@@ -34,7 +32,7 @@ from benchmarks.common import (
 )
 from benchmarks.corpus import benchmark_corpus
 from benchmarks.throughput import SIZES, Size, speed_from_metrics
-from minimind.distributed.device import cpu_has_bfloat16
+from minimind.distributed.device import has_bfloat16, pick_device
 
 WHOLE = "as it is"
 
@@ -67,7 +65,7 @@ GPU_PARTS = {
 def measure(args: Any, work: Path, data: Path, size: Size, part: Without) -> dict[str, Any]:
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = pick_device("", 0, distributed=False).type != "cpu"
     command = trainer_command(
         {
             **size.flags(on_gpu),
@@ -97,9 +95,10 @@ def run() -> None:
     parser.add_argument("--data_path", default="", metavar="FILE", help="jsonl, not the sample")
     parser.add_argument("--threads", type=int, help="cores that the trainer computes on")
     args = parser.parse_args()
-    parts = {WHOLE: Without(), **(GPU_PARTS if torch.cuda.is_available() else CPU_PARTS)}
-    if not torch.cuda.is_available() and not cpu_has_bfloat16():
-        del parts["bfloat16"]  # float32 is what such a CPU computes in by itself
+    device = pick_device("", 0, distributed=False)
+    parts = {WHOLE: Without(), **(CPU_PARTS if device.type == "cpu" else GPU_PARTS)}
+    if not has_bfloat16(device):
+        del parts["bfloat16"]  # Such a device computes in another precision by itself.
     report = Report("ablation", __doc__ or "")
     rows = []
     with work_folder(args.work_dir) as work:

@@ -202,6 +202,8 @@ def machine() -> dict[str, str]:
     import psutil
     import torch
 
+    from minimind.distributed.device import device_name, pick_device, toolkit_versions
+
     cpu, features = _cpu()
     facts = {
         "CPU": f"{cpu}, {available_cores()} cores"
@@ -210,9 +212,11 @@ def machine() -> dict[str, str]:
         "GPU": "none",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        facts["GPU"] = f"{count} × {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    device = pick_device("", 0, distributed=False)
+    if device.type != "cpu":
+        name = f"{torch.accelerator.device_count()} × {device_name(device)}"
+        versions = (f"{of.upper()} {version}" for of, version in toolkit_versions().items())
+        facts["GPU"] = ", ".join([name, *versions])
     facts["versions"] = ", ".join(
         f"{name} {version}" for name in PACKAGES if (version := _version(name))
     )

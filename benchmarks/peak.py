@@ -1,7 +1,7 @@
 """This machine's measured peak: FLOP/s of dense matrix products, in fp32 and bf16.
 
-A CPU without bfloat16 instructions is measured in fp32 alone: it would emulate bf16, at
-minutes a product, and our trainer computes in fp32 there.
+A device without bfloat16 instructions is measured in fp32 alone: it would emulate bf16, a CPU at
+minutes a product, and our trainer does not compute in it there.
 
 Square products and the shapes of a training step's layers; the best rate over all shapes is
 the peak that the other tables measure MFU against.
@@ -12,28 +12,28 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks.common import Report, main, make_parser, number, say, table
-from minimind.distributed.device import cpu_has_bfloat16
+from minimind.distributed.device import has_bfloat16, pick_device, synchronize
 
-SQUARES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192, 16384)}
+CPU_SQUARES, GPU_SQUARES = (512, 1024, 2048), (2048, 4096, 8192, 16384)
 LAYERS = ((4096, 512, 1664), (4096, 1664, 512), (4096, 768, 2432), (4096, 512, 6400))
 """Tokens · in · out of SwiGLU layers and the output head."""
 
 
-def shapes(device: str) -> list[tuple[int, int, int]]:
-    squares = [(size, size, size) for size in SQUARES[device]]
-    tokens = 16 if device == "cuda" else 1
+def shapes(kind: str) -> list[tuple[int, int, int]]:
+    """Tokens · in · out of every product that is measured on a kind of device."""
+    squares = [(size, size, size) for size in (CPU_SQUARES if kind == "cpu" else GPU_SQUARES)]
+    tokens = 1 if kind == "cpu" else 16
     return squares + [(m * tokens, k, n) for m, k, n in LAYERS]
 
 
 def precisions(device: torch.device) -> tuple[torch.dtype, ...]:
     """What ``device`` computes in hardware; the last is what training is measured against."""
-    if device.type == "cpu" and not cpu_has_bfloat16():
-        return (torch.float32,)
-    return (torch.float32, torch.bfloat16)
+    return (torch.float32, torch.bfloat16) if has_bfloat16(device) else (torch.float32,)
 
 
 def rate(
@@ -43,7 +43,7 @@ def rate(
     m, k, n = shape
     a = torch.randn(m, k, device=device).to(dtype)
     b = torch.randn(k, n, device=device).to(dtype)
-    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = partial(synchronize, device)
     once = _seconds(a, b, 3, wait) / 3
     count = max(1, round(seconds / 5 / once))
     return [2.0 * m * k * n * count / _seconds(a, b, count, wait) for _ in range(5)]
@@ -67,9 +67,9 @@ def best_rate(dtype: torch.dtype, device: torch.device, seconds: float = 0.5) ->
 def run() -> None:
     parser = make_parser("peak", __doc__, "--out docs/performance.md")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each shape and precision")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="", help="as torch names it; default: what there is")
     args = parser.parse_args()
-    device = torch.device(args.device)
+    device = pick_device(args.device, 0, distributed=False)
     dtypes = precisions(device)
     found: dict[str, dict[str, list[float]]] = {}
     for shape in shapes(device.type):

@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.common import (
     BenchmarkError,
     Report,
@@ -46,6 +44,7 @@ from benchmarks.corpus import benchmark_corpus, padding
 from benchmarks.peak import best_rate, precisions
 from benchmarks.peers.upstream import check_clone, scratch_folder
 from minimind.data.tokenizer import tokenizer_folder
+from minimind.distributed.device import device_name, pick_device
 from minimind.model import MiniMindConfig
 from minimind.planning.cards import data_sheet_peak
 from minimind.planning.flops import flops_per_token
@@ -267,12 +266,12 @@ def run() -> None:
             check_clone(Path(args.upstream))
         except FileNotFoundError as error:
             raise BenchmarkError(str(error)) from None
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = pick_device("", 0, distributed=False)
+    on_gpu = device.type != "cpu"
     dtype = precisions(device)[-1]
     peaks = {"measured": best_rate(dtype, device)}
     if on_gpu:
-        sheet = data_sheet_peak(torch.cuda.get_device_name(), "bfloat16")
+        sheet = data_sheet_peak(device_name(device), str(dtype)[6:])
         peaks |= {"data sheet": sheet} if sheet else {}
     report = Report("throughput", __doc__ or "")
     rows: list[list[Any]] = []

@@ -1,4 +1,4 @@
-"""One module knows CUDA; the rest of ``minimind/`` asks it, so that other accelerators run too.
+"""One module of each package knows CUDA; all others ask it, so that other accelerators run too.
 
 ``python -m tools.check_devices`` names every mention of CUDA in code elsewhere, and ends with 1.
 Texts may name it: comments, docstrings, and strings of several words, which are messages and help.
@@ -15,18 +15,29 @@ from tools.check_layers import ROOT, docstrings, sources
 
 KNOWS = "minimind/distributed/device.py"
 
+ASKED = {
+    "minimind": KNOWS,
+    "launcher": "launcher/spec/devices.py",
+    "benchmarks": KNOWS,
+    "docker": KNOWS,
+}
+"""Folder → the module that its code asks."""
+
 WORD = "cuda"
 
 
 def check(root: Path = ROOT) -> list[str]:
     """Every mention in code, one line each."""
     found = []
-    for file in sources("minimind", root):
-        place = file.relative_to(root)
-        if str(place) == KNOWS:
-            continue
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        found += [f"{place}:{line}: {text}: ask {KNOWS} instead" for line, text in mentions(tree)]
+    for folder, knows in ASKED.items():
+        for file in sources(folder, root):
+            place = file.relative_to(root)
+            if str(place) == knows:
+                continue
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            found += [
+                f"{place}:{line}: {text}: ask {knows} instead" for line, text in mentions(tree)
+            ]
     return found
 
 

@@ -16,13 +16,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from benchmarks.common import print_result
 from benchmarks.peers.clock import UpdateClock
 from benchmarks.peers.settings import (
-    has_bfloat16,
     make_clock,
     packed_rows,
     parse,
     peak_memory_gb,
     qwen3,
 )
+from minimind.distributed.device import has_bfloat16, page_locks, pick_device
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -50,9 +50,11 @@ class Timing(TrainerCallback):
 
 def main() -> None:
     args = parse(__doc__)
-    on_gpu = torch.cuda.is_available()
     rows = packed_rows(args)
-    device = torch.device("cuda" if on_gpu else "cpu")
+    device = pick_device("", 0, distributed=False)
+    on_gpu = device.type != "cpu"
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
     clock = make_clock(args, device)
     tokens = args.batch_size * args.accumulation_steps * args.max_seq_len
     with tempfile.TemporaryDirectory() as folder:
@@ -67,10 +69,9 @@ def main() -> None:
                 bf16=has_bfloat16(device),
                 use_cpu=not on_gpu,
                 torch_compile=bool(args.compile),
-                tf32=True if on_gpu else None,
                 dataloader_num_workers=1,
                 dataloader_drop_last=True,
-                dataloader_pin_memory=on_gpu,
+                dataloader_pin_memory=page_locks(device),
                 logging_steps=100,
                 save_strategy="no",
                 report_to="none",

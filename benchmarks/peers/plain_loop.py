@@ -12,7 +12,6 @@ from torch import nn
 
 from benchmarks.common import print_result
 from benchmarks.peers.settings import (
-    has_bfloat16,
     make_clock,
     packed_rows,
     parse,
@@ -20,11 +19,12 @@ from benchmarks.peers.settings import (
     qwen3,
     row_order,
 )
+from minimind.distributed.device import has_bfloat16, page_locks, pick_device
 
 
 def main() -> None:
     args = parse(__doc__)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device("", 0, distributed=False)
     torch.set_float32_matmul_precision("high")
     rows = packed_rows(args)
     model = qwen3(args).to(device).train()
@@ -41,8 +41,8 @@ def main() -> None:
     for micro_step in range(micro_steps):
         ids = rows[order[micro_step * batch_size : (micro_step + 1) * batch_size]]
         batch = torch.from_numpy(ids.astype("int64"))
-        if device.type == "cuda":
-            batch = batch.pin_memory().to(device, non_blocking=True)
+        batch = batch.pin_memory() if page_locks(device) else batch
+        batch = batch.to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = model(input_ids=batch, labels=batch).loss / steps
         loss.backward()

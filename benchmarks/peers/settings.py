@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +34,9 @@ def parse(description: str | None) -> argparse.Namespace:
 
 
 def make_clock(args: argparse.Namespace, device: torch.device) -> UpdateClock:
-    import torch
+    from minimind.distributed.device import synchronize
 
-    wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = partial(synchronize, device)
     return UpdateClock(args.warmup_seconds, args.seconds, synchronize=wait)
 
 
@@ -79,13 +79,6 @@ def qwen3(args: argparse.Namespace) -> Any:
     if args.use_moe:
         config.output_router_logits = True  # its balance loss is part of the training
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes bfloat16 in hardware; a CPU without it is faster in float32."""
-    from minimind.distributed.device import cpu_has_bfloat16
-
-    return device.type == "cuda" or cpu_has_bfloat16()
 
 
 def peak_memory_gb() -> float:

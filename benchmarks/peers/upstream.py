@@ -167,10 +167,9 @@ class CurveHook:
 
 def synchronize() -> None:
     """Wait for the GPU, if there is one."""
-    import torch
+    from minimind.distributed import device
 
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    device.synchronize(device.pick_device("", 0, distributed=False))
 
 
 def run(script: Path, flags: list[str], hook: Hook) -> None:

@@ -1,15 +1,22 @@
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from benchmarks import peak
 
 
-def test_a_cpu_that_would_emulate_bfloat16_is_measured_in_float32_alone(monkeypatch):
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(peak, "cpu_has_bfloat16", lambda: False)
-    assert peak.precisions(cpu) == (torch.float32,)
-    assert peak.precisions(torch.device("cuda")) == (torch.float32, torch.bfloat16)
-    monkeypatch.setattr(peak, "cpu_has_bfloat16", lambda: True)
-    assert peak.precisions(cpu) == (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize("kind", ["cpu", "cuda", "npu"])
+def test_a_device_that_would_emulate_bfloat16_is_measured_in_float32_alone(monkeypatch, kind):
+    device = SimpleNamespace(type=kind)
+    monkeypatch.setattr(peak, "has_bfloat16", lambda device: False)
+    assert peak.precisions(device) == (torch.float32,)
+    monkeypatch.setattr(peak, "has_bfloat16", lambda device: True)
+    assert peak.precisions(device) == (torch.float32, torch.bfloat16)
+
+
+def test_every_accelerator_is_measured_with_a_gpus_products():
+    assert peak.shapes("npu") == peak.shapes("cuda") != peak.shapes("cpu")
 
 
 def test_the_rate_is_flops_over_seconds():

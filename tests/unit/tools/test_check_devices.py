@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.check_devices import KNOWS, check
+from tools.check_devices import ASKED, KNOWS, check
 
 
 def planted(root: Path, file: str, text: str) -> list[str]:
@@ -15,8 +15,14 @@ def planted(root: Path, file: str, text: str) -> list[str]:
     return check(root)
 
 
-def test_one_module_of_this_tree_knows_cuda() -> None:
+def test_one_module_of_each_package_knows_cuda() -> None:
     assert check() == []
+
+
+@pytest.mark.parametrize("folder, knows", ASKED.items())
+def test_every_folder_is_looked_at(tmp_path: Path, folder: str, knows: str) -> None:
+    found = planted(tmp_path, f"{folder}/new.py", "import torch\ntorch.cuda.synchronize()\n")
+    assert found == [f"{folder}/new.py:2: cuda: ask {knows} instead"]
 
 
 @pytest.mark.parametrize(
@@ -46,5 +52,6 @@ def test_texts_may_name_it(tmp_path: Path) -> None:
     assert planted(tmp_path, "minimind/config.py", texts) == []
 
 
-def test_so_may_the_module_that_knows(tmp_path: Path) -> None:
-    assert planted(tmp_path, KNOWS, "torch.cuda.synchronize()\n") == []
+@pytest.mark.parametrize("knows", sorted(set(ASKED.values())))
+def test_so_may_the_module_that_knows(tmp_path: Path, knows: str) -> None:
+    assert planted(tmp_path, knows, "torch.cuda.synchronize()\n") == []
