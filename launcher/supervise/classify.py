@@ -128,7 +128,8 @@ def classify(evidence: Evidence) -> str:
         return DONE
     if asked_to_cancel(evidence.events):
         return CANCELLED
-    if evidence.killed_for_hang:
+    # The others wait for the ranks of a node that is silent, until it is found lost.
+    if evidence.killed_for_hang and not evidence.gone_nodes:
         return HANG
     by_slurm = _slurm_says(evidence)
     if by_slurm is not None:

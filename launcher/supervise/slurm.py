@@ -183,6 +183,7 @@ class SlurmJob:
         self.warned_at: float | None = None
         self.number = 0
         self._before = 0
+        self._gone_at = 0.0
         self._log_offset = 0
         self._handed_over = False
         self._looked_at: frozenset[str] = frozenset()
@@ -282,12 +283,22 @@ class SlurmJob:
 
     def ranks_are_gone(self) -> None:
         """No sweep: the job may have few seconds left, and the next attempt sweeps."""
+        self._gone_at = time.monotonic()
 
     def close(self) -> None:
         """Ends what has watched over the job, from its first attempt on."""
         self._guards.end()
 
     def evidence(self, exit_code: int | None, *, hung: bool = False) -> Evidence:
+        found = self._evidence(exit_code, hung)
+        ended = exit_code is not None and classify(found) in causes.FAILURES
+        if self.held is None or not ended:
+            return found
+        # The others miss a silent node's ranks at once; Slurm takes minutes to find it lost.
+        self._ranks_may_live()
+        return self._evidence(exit_code, hung)
+
+    def _evidence(self, exit_code: int | None, hung: bool) -> Evidence:
         return Evidence(
             exit_code=exit_code,
             log=self._slurm_log(self._log_offset, self.number),
@@ -392,17 +403,22 @@ class SlurmJob:
 
     def _ranks_may_live(self) -> bool:
         """Whether the ended attempt's step may still be there: its srun may have been killed."""
-        step = self.run.reported_step(self.number)
         patience = self.held.patience if self.held is not None else 0.0
-        deadline = time.monotonic() + STEP_END_SECONDS + patience
-        while (listed := slurm.numbered_steps(self.address)) != []:
-            if listed and step is not None and f"{self.address}.{step}" not in listed:
-                return False
+        deadline = self._gone_at + STEP_END_SECONDS + patience
+        while self._ranks_listed():
             if time.monotonic() > deadline or self.warned_at is not None:
                 return True
             self._guards.keep()
             time.sleep(POLL_SECONDS)
         return False
+
+    def _ranks_listed(self) -> bool:
+        """Whether Slurm lists the step of the newest attempt, or may do so: nobody answers."""
+        step = self.run.reported_step(self.number)
+        listed = slurm.numbered_steps(self.address)
+        if listed and step is not None:
+            return f"{self.address}.{step}" in listed
+        return listed != []
 
     def _rest(self, seconds: float) -> None:
         """Until the next attempt may begin, or this job is about to end."""

@@ -107,6 +107,10 @@ CASES = [
         Evidence(75, events=saw("cancel_requested", "cancel_withdrawn", "cancel_requested")),
     ),
     ("hang", Evidence(137, killed_for_hang=True, log=STEP.format(""))),
+    (
+        "node_failure",
+        Evidence(137, killed_for_hang=True, down_nodes=("n2",), gone_nodes=("n2",)),
+    ),
     ("config", Evidence(2)),
     ("crash", Evidence(2, events=saw("started"))),
     ("crash", Evidence(1, events=saw("started"))),

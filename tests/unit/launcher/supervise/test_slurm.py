@@ -807,7 +807,7 @@ def test_the_guards_look_on_while_no_rank_runs(job: Job) -> None:
     assert done.returncode == 0, done.stdout
     guards = [int(line) for line in (job.bin / "guards").read_text().splitlines()]
     assert len(guards) == 2
-    assert (job.bin / "guarded").read_text() == "on\n"
+    assert {*(job.bin / "guarded").read_text().splitlines()} == {"on"}
     assert not any(Path(f"/proc/{pid}").exists() for pid in guards), "they end with the job"
 
 
@@ -815,6 +815,12 @@ LISTS_THE_STEP = """
 case "$1 $2" in
   "show config") echo "KillWait = 1 sec"; echo "SlurmdTimeout = 300 sec" ;;
   "show step") echo "StepId=7.0" ;;
+esac
+"""
+LISTS_UNTIL_IT_IS_LOST = """
+case "$1 $2" in
+  "show config") echo "SlurmdTimeout = 300 sec" ;;
+  "show step") [ -e "$HERE/listed" ] || echo StepId=7.0; touch "$HERE/listed" ;;
 esac
 """
 NOTICE = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***"
@@ -882,6 +888,19 @@ def test_a_node_that_slurm_finds_lost_after_a_crash_is_known_as_lost(job: Job) -
     assert [event["nodes"] for event in job.events("node_failed")] == [["n2"]]
     (suspect,) = job.events("node_suspected")
     assert (suspect["node"], suspect["certain"]) == ("n2", True)
+
+
+def test_a_crash_that_a_silent_node_may_have_caused_waits_for_slurms_word(job: Job) -> None:
+    """Slurm lists the step until it finds the node lost; a crash would end this run."""
+    job.run.write_spec(replace(job.run.spec(), nodes=3, min_nodes=2, max_restarts=0))
+    found_lost = LOSES_N2.replace("starts", "listed")
+    job.fake("scontrol", f"{found_lost}\n{LISTS_UNTIL_IT_IS_LOST}")
+    job.fake("srun", f'case "$*" in *launcher.supervise.guard*) exit 0 ;; esac\n{CRASH_ONCE}')
+    done = job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    assert done.returncode == 0, done.stdout
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["node_failure", "done"]
+    assert [event["nodes"] for event in job.events("node_failed")] == [["n2"]]
+    assert [event["nodes"] for event in job.events("restarted")] == [["n1", "n3"]]
 
 
 @pytest.mark.parametrize(
