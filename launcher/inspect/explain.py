@@ -97,6 +97,8 @@ def explain(run: RunFolder) -> Explanation:
     now, reason, _ = state.job_state(run, jobs)
     reason = reason.removesuffix(f"; {SEE_WHY}")
     found = Explanation(run.name, now, run.varied(), summary=pending_words(reason))
+    waits = now in (state.PENDING, state.REQUEUED)
+    admitted = exclusion.admit_expired(run, run.spec(), run.job_id() or "") if waits else []
     events = run.events()
     newest = max(run.attempt_numbers(), default=0)
     if now == state.RUNNING:
@@ -114,6 +116,7 @@ def explain(run: RunFolder) -> Explanation:
     if now == state.RUNNING and (slow := slow_now(own)):
         found.attempts.append(f"steadily slow: {slow}")
     found.attempts += failed_nodes(events, run.job_id(), run.spec().exclude_hours)
+    found.attempts += map(exclusion.said_of_admitted, admitted)
     # What was mended before a person said "go on" is no answer any more.
     recent = attempt.endings(events)
     bad = [e for e in recent if e["cause"] in (causes.CRASH, causes.HANG, causes.CONFIG)]
@@ -123,7 +126,7 @@ def explain(run: RunFolder) -> Explanation:
         found.traceback = start_log(run, events)
     if now == state.RUNNING and reason.startswith(state.HELD_LATER):
         found.advice.append(f"keep it from being held: scontrol release {run.job_id()}")
-    if now in (state.PENDING, state.REQUEUED):
+    if waits:
         job_id = run.job_id() or ""
         if out := [event["node"] for event in exclusion.left_out(events, job_id)]:
             command = readmit(job_id, out, jobs)

@@ -9,6 +9,7 @@ from launcher.slurm import client as slurm
 from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
+from launcher.supervise import exclusion
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
 from minimind.rundir.events import Kind
@@ -17,6 +18,8 @@ from minimind.system.terminal import note, print_json
 POLL_SECONDS = 1.0
 ASK_SECONDS = 10.0
 """How long an answer of Slurm's counts. Its controller serves a whole cluster, and many wait."""
+ADMIT_SECONDS = 300.0
+"""How often a job that waits is let have nodes that were left out of it for long enough."""
 CONFIRMATIONS = 5
 """A job can be between two states while Slurm requeues it: look again before giving up."""
 
@@ -52,7 +55,7 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
     """
     run = RunFolder(run_dir)
     watch = StateWatch(run)
-    seen, doubtful = 0, 0
+    seen, doubtful, admitted_at = 0, 0, float("-inf")
     while True:
         events = run.events()
         for event in events[seen:]:
@@ -65,6 +68,11 @@ def follow(run_dir: str, *, as_json: bool = False) -> int:
         doubtful = doubtful + 1 if stuck else 0
         if doubtful >= CONFIRMATIONS:
             break
+        waits = now in (state.PENDING, state.REQUEUED)
+        if waits and time.monotonic() - admitted_at >= ADMIT_SECONDS:
+            for node in exclusion.admit_expired(run, run.spec(), run.job_id() or ""):
+                note(exclusion.said_of_admitted(node))
+            admitted_at = time.monotonic()
         time.sleep(POLL_SECONDS)
     for event in run.events()[seen:]:
         _tell(event)

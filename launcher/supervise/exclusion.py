@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.slurm import client as slurm
+from launcher.slurm import states
 from launcher.slurm.client import Node
 from launcher.slurm.parse import JobInfo, leading_number, unanswered
 from launcher.spec.elastic import allocated_nodes
@@ -217,6 +218,30 @@ def make_plan(run: RunFolder, spec: JobSpec, job_id: str) -> Plan:
         required,
     )
     return replace(found, requeues=job.get("Requeue") == "1")
+
+
+def admit_expired(run: RunFolder, spec: JobSpec, job_id: str) -> list[str]:
+    """Lets the nodes whose hours have passed into a job that waits; returns their names.
+
+    No supervisor lives while a job waits, so this is for those who look at it. Nothing else of the
+    list changes, and a job of somebody else's keeps it.
+    """
+    now = time.time()
+    if all(event["until"] > now for event in left_out(run.events(), job_id)):
+        return []
+    if (slurm.show_job(job_id) or {}).get("JobState") not in states.QUEUED:
+        return []
+    found = make_plan(run, spec, job_id)
+    after = found.before - {*found.admitted}
+    number = max(run.attempt_numbers(), default=0)
+    carry_out(run, Plan(found.before, after, admitted=found.admitted), number, job_id)
+    still = {event["node"] for event in left_out(run.events(), job_id)}
+    return [node for node in found.admitted if node not in still]
+
+
+def said_of_admitted(node: str) -> str:
+    """What people are told of a node that :func:`admit_expired` has let in."""
+    return f"{node} may be used again: its hours have passed"
 
 
 def _nodes_of(job: JobInfo, field: str) -> list[str] | None:

@@ -90,6 +90,30 @@ def test_an_end_that_only_slurm_knows_is_confirmed_by_fresh_answers(
     assert len(controller.asked()) == following.CONFIRMATIONS
 
 
+def test_a_run_that_is_followed_gets_nodes_back_while_it_waits(
+    run: RunFolder,
+    controller: Controller,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Slurm gives one answer to all questions here: that the job waits, without n2."""
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    job = "JobId=5 JobState=PENDING ExcNodeList=n2 ReqNodeList=(null) NodeName=n2 State=IDLE"
+    script = f"""#!/bin/sh
+case "$1 $2" in
+  "show hostnames") echo "$3" ;;
+  update*) echo "$*" >> "$0.updates" ;;
+  *) [ -e "$0.updates" ] && echo "JobId=5 JobState=CANCELLED" || echo "{job}" ;;
+esac
+"""
+    controller.path.write_text(script)
+    run.append("node_excluded", node="n2", job_id="5", reason="it was lost", until=1.0, attempt=1)
+    monkeypatch.setattr(following, "ASK_SECONDS", 0.0)
+    assert follow(str(run.root)) == 130
+    assert controller.path.with_suffix(".updates").read_text() == "update JobId=5 ExcNodeList=\n"
+    assert "n2 may be used again: its hours have passed" in capsys.readouterr().err
+
+
 def test_a_followed_log_asks_slurm_seldom_too(
     run: RunFolder, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

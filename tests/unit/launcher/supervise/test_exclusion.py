@@ -81,10 +81,12 @@ def test_a_failure_is_forgotten_with_time() -> None:
 ANSWERS = """#!/bin/sh
 [ "$1 $2" = "$SILENT" ] && exit 1
 case "$1 $2" in
-  "show job") echo "JobId=7 Partition=low Reservation=ours ReqNodeList=(null) ExcNodeList=n2,n9" ;;
+  "show job")
+    echo "JobId=7 JobState=${STATE:-RUNNING} Partition=low Reservation=ours ReqNodeList=(null)" \\
+      "ExcNodeList=n2,n9" ;;
   "show hostnames") echo "$3" | tr , '\\n' ;;
   "show reservation") echo "ReservationName=ours Nodes=n1,n2,n3,n4" ;;
-  "update "*) [ -z "$SAID" ] || { echo "$SAID" >&2; exit 1; } ;;
+  "update "*) echo "$*" >> "$0.updates"; [ -z "$SAID" ] || { echo "$SAID" >&2; exit 1; } ;;
   "show node") for i in 1 2 3 4; do echo "NodeName=n$i State=IDLE Partitions=low"; done ;;
 esac
 """
@@ -268,3 +270,40 @@ def test_silence_is_no_refusal_for_good(
     exclusion.carry_out(submitted, found, 1, "7")
     kept = submitted.events()[-1]
     assert (kept["event"], kept["reason"], kept["refused"]) == ("node_kept", why, refused)
+
+
+@pytest.mark.parametrize(
+    ("state", "until", "said", "updates"),
+    [
+        ("PENDING", -1.0, "", ["update JobId=7 ExcNodeList=n9"]),
+        ("PENDING", HOUR, "", []),
+        ("RUNNING", -1.0, "", []),
+        ("TELEPORTING", -1.0, "", []),
+        ("PENDING", -1.0, "Access denied", ["update JobId=7 ExcNodeList=n9"]),
+    ],
+)
+def test_a_job_that_waits_is_let_have_a_node_whose_hours_have_passed(
+    answers: pytest.MonkeyPatch,
+    make_spec: Callable[..., JobSpec],
+    submitted: RunFolder,
+    tmp_path: Path,
+    state: str,
+    until: float,
+    said: str,
+    updates: list[str],
+) -> None:
+    """n9 is the user's own, and n3, which has failed since, is left out at the next handover."""
+    answers.setenv("STATE", state)
+    answers.setenv("SAID", said)
+    why = {"reason": "it was lost", "attempt": 1}
+    submitted.append("node_excluded", node="n2", job_id="7", until=time.time() + until, **why)
+    submitted.append("node_suspected", node="n3", certain=True, **why)
+    admitted = exclusion.admit_expired(submitted, make_spec(nodes=1), "7")
+    assert admitted == (["n2"] if updates and not said else [])
+    asked = tmp_path / "scontrol.updates"
+    assert (asked.read_text().splitlines() if asked.exists() else []) == updates
+    assert [event["node"] for event in left_out(submitted.events(), "7")] == (
+        [] if admitted else ["n2"]
+    )
+    kinds = {event["event"] for event in submitted.events()}
+    assert kinds <= {"submitted", "node_excluded", "node_suspected", "node_admitted"}
