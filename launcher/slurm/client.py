@@ -39,8 +39,9 @@ def available() -> bool:
 
 def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Runs one of Slurm's commands; a command that cannot run or hangs is a failed one."""
-    # srun hands its environment on to the ranks.
-    environment = None if command[0] == "srun" else query_environment(os.environ)
+    # srun hands its environment on to the ranks, and is to end when it is told to.
+    step = command[0] == "srun"
+    environment = None if step else query_environment(os.environ)
     try:
         return subprocess.run(
             command,
@@ -49,9 +50,15 @@ def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
             timeout=timeout,
             errors="replace",
             env=environment,
+            preexec_fn=None if step else _outlive_sigterm,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 255, "", str(error))
+
+
+def _outlive_sigterm() -> None:
+    """A requeue, too, ends all processes of a batch job, also the one that asks on its behalf."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def show_job(job_id: str) -> JobInfo | None:

@@ -102,6 +102,14 @@ def test_the_records_of_an_array_are_not_read_as_one(
     assert slurm.numbered_steps("1_2") == ["1_2.0"]
 
 
+def test_a_question_outlives_the_signal_that_a_requeue_sends_to_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "scontrol", '#!/bin/sh\nkill $$\necho "JobId=5 JobState=PENDING"\n', monkeypatch)
+    assert slurm.requeue("5") is None
+    assert slurm.show_job("5") == {"JobId": "5", "JobState": "PENDING"}
+
+
 def test_no_slurm_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not slurm.available()
