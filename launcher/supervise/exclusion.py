@@ -28,7 +28,8 @@ PERSON = "person"
 SILENCE = "Slurm does not say which nodes there are"
 STRIKES = 2
 """How many attempts a node is suspected of before it is left out, where it may have been chance."""
-
+RANKS_DIFFER = 1
+"""Steps by which the first rank, whose steps are on record, may be ahead of one that has failed."""
 
 _STARTS_JOBS = frozenset(
     (
@@ -81,16 +82,20 @@ def _strikes(suspected: list[Event]) -> dict[str, list[Event]]:
 
     An end that comes back at the same step is that of the program, by its data or its code.
     """
-    attempts: dict[int, set[int]] = {}
-    for event in suspected:
-        if "step" in event:
-            attempts.setdefault(event["step"], set()).add(event.get("attempt", 0))
     found: dict[str, dict[int, Event]] = {}
     for event in suspected:
-        if "step" not in event or len(attempts[event["step"]]) == 1:
+        if not any(_came_back(event, other) for other in suspected):
             # An attempt whose supervisor is killed while it puts down the end is closed twice.
             found.setdefault(event["node"], {}).setdefault(event.get("attempt", 0), event)
     return {node: list(strikes.values()) for node, strikes in found.items()}
+
+
+def _came_back(event: Event, other: Event) -> bool:
+    """Whether two attempts have ended at one step, as far as the first rank came."""
+    if "step" not in event or "step" not in other:
+        return False
+    apart = abs(event["step"] - other["step"])
+    return bool(event.get("attempt", 0) != other.get("attempt", 0) and apart <= RANKS_DIFFER)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ def test_a_crash_that_comes_back_at_the_same_step_is_the_programs() -> None:
         return {**suspected(node, hour), "step": step}
 
     assert failed(fell("n2", 1, 437), fell("n2", 2, 437)) == []
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 438)) == [], "as far as rank 0 came"
+    assert failed(fell("n2", 1, 437), fell("n2", 2, 439)) == ["n2"]
     assert failed(fell("n2", 1, 437), fell("n3", 2, 437), fell("n2", 3, 500)) == [], "it moved"
     assert failed(fell("n2", 1, 437), fell("n2", 2, 500)) == ["n2"]
     assert failed(fell("n2", 1, 437), fell("n2", 2, 437), fell("n2", 3, 500)) == []
