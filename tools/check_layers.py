@@ -73,7 +73,7 @@ LIGHT = (
 )
 """A login node has the standard library and the launcher's few packages."""
 
-IN_A_JOB = ("launcher.inspect.probe",)
+IN_A_JOB = ("launcher.inspect.probe", "launcher.preflight.compute")
 """Runs on a node, where torch is if the training is to run there."""
 
 HEAVY = ("torch", "transformers", "numpy", "swanlab", "matplotlib", "psutil")

@@ -114,15 +114,22 @@ def srun_words(spec: JobSpec) -> list[str]:
 
 def srun_command(spec: JobSpec) -> list[str]:
     """srun, the container around each rank, and the ranks' Python."""
-    start = f"{spec.run_dir}/code" if spec.container == "none" else inside_folder(spec)
-    return [
-        *srun_words(spec),
-        # Python puts the folder it starts in first: here the snapshot of the code.
-        f"--chdir={start}",
-        *srun_options(spec),
-        *command_prefix(spec),
-        spec.python,
-    ]
+    return [*srun_words(spec), f"--chdir={start_folder(spec)}", *in_container(spec)]
+
+
+def start_folder(spec: JobSpec) -> str:
+    """Where a rank starts: Python puts that first, and here it is the snapshot of the code."""
+    return f"{spec.run_dir}/code" if spec.container == "none" else inside_folder(spec)
+
+
+def in_container(spec: JobSpec) -> list[str]:
+    """What srun is given after its own words: the container, and the ranks' Python in it."""
+    return [*srun_options(spec), *command_prefix(spec), spec.python]
+
+
+def starts_at_once(spec: JobSpec) -> bool:
+    """Whether a container starts without fetching its image: pyxis does that for every step."""
+    return spec.container != "pyxis" or (spec.image or "").startswith(("/", "."))
 
 
 def rank_command(spec: JobSpec) -> list[str]:

@@ -41,7 +41,8 @@ class Report:
     ``folder`` and ``reach``: why the run folder, and the batch host, cannot be used; "" where they
     can. ``folder_code``: the name of the error. ``shared_memory``: free bytes. ``gpus_given``: by
     Slurm. ``clock``: seconds ahead of the batch host's, give or take ``clock_within``. ``late``:
-    checks that had no result in time.
+    checks that had no result in time. ``computes``: what is wrong with its GPUs, of which
+    ``computing`` compute; ``reduces``: with a sum over all nodes.
     """
 
     node: str
@@ -54,6 +55,9 @@ class Report:
     gpus_given: int | None = None
     clock: float | None = None
     clock_within: float = 0.0
+    computes: str | None = None
+    computing: int = 0
+    reduces: str | None = None
     late: tuple[str, ...] = ()
 
 
@@ -68,6 +72,9 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "gpus_given": is_whole,
     "clock": is_finite,
     "clock_within": is_finite,
+    "computes": is_text,
+    "computing": is_whole,
+    "reduces": is_text,
 }
 
 
@@ -114,6 +121,12 @@ class Verdict:
     seen: Mapping[str, float] = field(default_factory=dict)
     """For the event log, see :func:`summary`."""
 
+    def followed_by(self, other: Verdict) -> Verdict:
+        """This one and that of a second look, at what the nodes compute."""
+        took = {"compute_seconds": other.seen["seconds"]}
+        warnings = (*self.warnings, *other.warnings)
+        return Verdict(other.unfit, self.everywhere, warnings, {**self.seen, **took})
+
 
 def judge(seen: Seen, *, on_gpus: bool) -> Verdict:
     """Which nodes are to blame for what ``seen`` shows.
@@ -129,14 +142,23 @@ def judge(seen: Seen, *, on_gpus: bool) -> Verdict:
         everywhere = f"{_said_of_all(folder)}; {ANYWAY}"
     elif 1 < len(gpus) == len(seen.nodes) and not any(r.gpus for r in seen.reports.values()):
         everywhere = f"{_said_of_all(gpus)}; {ANYWAY}"
-    # The only node of a job may be the only one that is bad: GPUs are what Slurm has given there.
+    # The only node of a job may be the only one that is bad: GPUs are what Slurm has given there,
+    # and where one of them computes, the program is right.
     alone = len(seen.nodes) == 1
-    for bad, to_blame in ((folder, False), (gpus, alone), (_shared_memory(seen), False)):
+    some = alone and any(report.computing for report in seen.reports.values())
+    blame_all = ((folder, False), (gpus, alone), (_shared_memory(seen), False))
+    for bad, to_blame in (*blame_all, (_computes(seen), some)):
         if bad and len(bad) == len(seen.nodes) and not to_blame:
             warnings.append(_said_of_all(bad))
         else:
             _add(unfit, bad)
-    for bad, doubt in (_silent(seen), _reach(seen), _clock(seen), ({}, _full(seen))):
+    for bad, doubt in (
+        _silent(seen),
+        _reach(seen),
+        _clock(seen),
+        ({}, _full(seen)),
+        ({}, _reduces(seen)),
+    ):
         _add(unfit, bad)
         warnings += [doubt] if doubt else []
     reasons = {node: "; ".join(unfit[node]) for node in seen.nodes if node in unfit}
@@ -167,8 +189,7 @@ def _add(unfit: dict[str, list[str]], bad: Complaints) -> None:
 def _said_of_all(bad: Complaints) -> str:
     """A complaint that every node has, in the words of the first one."""
     node, reason = next(iter(bad.items()))
-    others = len(bad) - 1
-    return f"{node}: {reason}" + (f"; so it is on the other {others}" if others else "")
+    return f"{node}: {reason}" + ("; the same on all other nodes" if len(bad) > 1 else "")
 
 
 def _short(text: str) -> str:
@@ -222,6 +243,22 @@ def _gpus(seen: Seen) -> Complaints:
 
 def _no_gpu(seen: Seen) -> bool:
     return not any(report.gpus for report in seen.reports.values())
+
+
+def _computes(seen: Seen) -> Complaints:
+    reports = seen.reports.items()
+    return {node: _short(report.computes) for node, report in reports if report.computes}
+
+
+def _reduces(seen: Seen) -> str:
+    """What is wrong with the sum over all nodes: each of them only knows that it is not there."""
+    computed = {n: r for n, r in seen.reports.items() if r.computes == ""}
+    bad = [f"{n}: {_short(r.reduces)}" for n, r in computed.items() if r.reduces]
+    late = [node for node, report in computed.items() if report.reduces is None]
+    if len(computed) < len(seen.nodes) or not (bad or late):
+        return ""
+    what = "the nodes do not compute together: an all-reduce between them"
+    return f"{what} fails ({bad[0]})" if bad else f"{what} comes to no end"
 
 
 def _silent(seen: Seen) -> tuple[Complaints, str]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from launcher.preflight.judge import Report, Seen, read_report
 from launcher.spec.run_folder import RunFolder
@@ -20,6 +20,9 @@ longer than a few."""
 END_SECONDS = 5.0
 """How long a step may live on once every node has answered, or once it is told to end."""
 POLL_SECONDS = 0.05
+COMPUTE_SECONDS = 90.0
+"""For the GPUs: a first import of torch from a file server takes a minute."""
+COMPUTE = ("-u", "-m", "launcher.preflight.compute")
 NODE = ("-m", "launcher.preflight.node")
 
 
@@ -83,12 +86,42 @@ def look(
     return Seen(tuple(nodes), reports, silent, problem, time.monotonic() - began)
 
 
+def compute(
+    nodes: Sequence[str],
+    step: Sequence[str],
+    environment: Mapping[str, str],
+    limit: float = COMPUTE_SECONDS,
+) -> Seen:
+    """What ``nodes``, in Slurm's order, report of their GPUs and of an all-reduce between them.
+
+    Args:
+        step: srun, and the Python of the ranks, as it starts once on each of them.
+    """
+    began = time.monotonic()
+    words = [*step, *COMPUTE, ",".join(nodes)]
+    try:
+        found = _collect(words, nodes, limit, environment, _computed)
+    except OSError as error:
+        found = {}, [], f"the GPUs could not be looked at: {error.strerror}"
+    return Seen(tuple(nodes), *found, time.monotonic() - began)
+
+
+def _computed(report: Report) -> bool:
+    """Whether a node has no more to say."""
+    return bool(report.computes) or report.reduces is not None
+
+
 def _collect(
-    words: Sequence[str], nodes: Sequence[str], limit: float
+    words: Sequence[str],
+    nodes: Sequence[str],
+    limit: float,
+    environment: Mapping[str, str] | None = None,
+    is_last: Callable[[Report], bool] = lambda report: True,
 ) -> tuple[dict[str, Report], list[str], str]:
     """The reports, the nodes that have not answered in time, and why there are fewer reports."""
     process = subprocess.Popen(
         words,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,7 +142,14 @@ def _collect(
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    in_time = _wait(lambda: len(reports) == len(nodes) or not reader.is_alive(), limit)
+
+    def all_said() -> bool:
+        # The others wait for a node that does not compute.
+        told = list(reports.copy().values())
+        hopeless = any(report.computes for report in told)
+        return len(told) == len(nodes) and (hopeless or all(map(is_last, told)))
+
+    in_time = _wait(lambda: all_said() or not reader.is_alive(), limit)
     _wait(lambda: not reader.is_alive(), END_SECONDS if in_time else 0)
     _end(process)
     missing = [node for node in nodes if node not in reports]

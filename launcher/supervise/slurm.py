@@ -24,7 +24,7 @@ from typing import Any
 
 from launcher.containers import runtimes as container
 from launcher.preflight.judge import Verdict, judge
-from launcher.preflight.look import look
+from launcher.preflight.look import compute, look
 from launcher.rank.environment import attempt_environment
 from launcher.rank.fencing import FENCE_SECONDS
 from launcher.slurm import client as slurm
@@ -33,6 +33,7 @@ from launcher.slurm.environment import own_job
 from launcher.slurm.parse import leading_number, seconds_left, unanswered
 from launcher.slurm.sbatch import warning_seconds
 from launcher.spec.job_spec import JobSpec
+from launcher.spec.options import TRAIN_MODULE
 from launcher.spec.run_folder import RunFolder
 from launcher.spec.trust import check_trusted
 from launcher.supervise import attempt_log as attempt
@@ -229,7 +230,28 @@ class SlurmJob:
         beside = ("--overlap", "--mem=0", "--quiet", "--kill-on-bad-exit=0", "--wait=0")
         step = [*once_a_node(str(len(nodes))), *named(self.held), *beside]
         seen = look(self.run, nodes, step, slurm.node_address(nodes[0]))
-        return judge(seen, on_gpus=self.spec.request_gpus)
+        verdict = judge(seen, on_gpus=self.spec.request_gpus)
+        shown = all(node in seen.reports and seen.reports[node].gpus for node in nodes)
+        if shown and not verdict.unfit and self._ranks_use_gpus():
+            return verdict.followed_by(self._compute(step))
+        return verdict
+
+    def _ranks_use_gpus(self) -> bool:
+        """Whether the ranks are known to have a torch that uses GPUs, and it is quickly started."""
+        ours = self.spec.request_gpus and self.spec.module == TRAIN_MODULE
+        return ours and container.starts_at_once(self.spec)
+
+    def _compute(self, step: list[str]) -> Verdict:
+        """What the GPUs and the network between them do, by the ranks' own torch."""
+        environment = attempt_environment(self.run, self.spec, 0) | self._meeting_point()
+        for name in (env.EVENTS, env.ATTEMPT, *env.PLACE):
+            # It is no rank.
+            environment.pop(name, None)
+        inside = self.spec.container != "none" or self.run.code.is_dir()
+        start = container.start_folder(self.spec) if inside else self.spec.workdir
+        words = [*step, f"--chdir={start}", *container.in_container(self.spec)]
+        seen = compute(slurm.expand_nodes(self.where), words, environment)
+        return judge(seen, on_gpus=True)
 
     def _own_first(self, nodes: list[str]) -> list[str]:
         here = os.environ.get("SLURMD_NODENAME", "")
@@ -447,13 +469,15 @@ class SlurmJob:
     def _on_warning(self, signum: int, frame: FrameType | None) -> None:
         self.warned_at = self.warned_at or time.monotonic()
 
+    def _meeting_point(self) -> dict[str, str]:
+        """Where ranks meet: this is the job's first node, where rank 0 runs."""
+        here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        return {env.MASTER_ADDR: slurm.node_address(here), env.MASTER_PORT: str(free_port())}
+
     def _environment(self) -> dict[str, str]:
         environment = attempt_environment(self.run, self.spec, self.number)
-        here = os.environ.get("SLURMD_NODENAME", socket.gethostname())
         environment |= {
-            # This is the job's first node, where rank 0 runs.
-            env.MASTER_ADDR: slurm.node_address(here),
-            env.MASTER_PORT: str(free_port()),
+            **self._meeting_point(),
             # srun's way to say --output; "%t" is the rank.
             "SLURM_STDOUTMODE": str(self.run.rank_log(self.number, "%t")),
         }

@@ -62,7 +62,7 @@ def test_what_one_node_alone_has_is_its_own_fault(fault: dict[str, object], reas
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (READ_ONLY, "n1: it cannot write to the run folder (Read-only file system); so it is on"),
+        (READ_ONLY, "n1: it cannot write to the run folder (Read-only file system); the same"),
         ({"gpus": 0, "gpus_said": "driver gone"}, "8 GPUs that Slurm has given (driver gone)"),
     ],
 )
@@ -78,14 +78,17 @@ def test_what_every_node_has_is_for_a_person_to_change(fault: dict[str, object],
     [
         # Pretend GPUs, and ranks that share one, are a site's right.
         (({"gpus": 1}, {"gpus": 1}), "n1: it shows 1 of the 8 GPUs"),
-        (({"shared_memory": 0}, {"shared_memory": 0}), "n1: /dev/shm has 0 MiB left; so it is"),
+        (({"shared_memory": 0}, {"shared_memory": 0}), "n1: /dev/shm has 0 MiB left; the same"),
         (({"shared_memory": 0},), "n1: /dev/shm has 0 MiB left"),
         # An outage that ends, and a full disk that only some have met.
         (({"folder": "Stale", "folder_code": "ESTALE"},) * 2, "cannot write to the run folder"),
         (({}, {}, FULL), "the run folder is full, as n3 sees it"),
         # Which of the two is it?
         (({}, {"reach": "n1 port 7: refused"}), "n2: it cannot reach n1 port 7: refused"),
-        (({}, {"reach": "x"}, {"reach": "x"}), "n2: it cannot reach x; so it is on the other 1"),
+        (
+            ({}, {"reach": "x"}, {"reach": "x"}),
+            "n2: it cannot reach x; the same on all other nodes",
+        ),
         (({}, {"clock": 500.0}), "the clocks of n1, n2 differ by up to 500 s"),
     ],
 )
@@ -107,6 +110,34 @@ def test_nodes_without_a_driver_are_a_cluster_without_gpus() -> None:
     """So are the pretend GPUs of a test cluster: the training says that it runs on CPUs."""
     found = verdict({"gpus": None}, {"gpus": None})
     assert (found.unfit, found.everywhere, found.warnings) == ({}, "", ())
+
+
+COMPUTES = {"computes": "", "computing": 8, "reduces": ""}
+XID = {"computes": "cuda:3: CUDA error", "computing": 7, "reduces": None}
+NOTHING = {"computes": "torch sees no GPU", "computing": 0, "reduces": None}
+WAITS = {**COMPUTES, "reduces": None}
+TOGETHER = "the nodes do not compute together: an all-reduce between them"
+
+
+@pytest.mark.parametrize(
+    ("changes", "unfit", "warnings"),
+    [
+        ((COMPUTES, COMPUTES), {}, ()),
+        ((WAITS, XID), {"n2": "cuda:3: CUDA error"}, ()),
+        # Only the program, or the image, is the same everywhere.
+        ((NOTHING, NOTHING), {}, ("n1: torch sees no GPU; the same on all other nodes",)),
+        ((NOTHING,), {}, ("n1: torch sees no GPU",)),
+        ((XID,), {"n1": "cuda:3: CUDA error"}, ()),
+        # Whose network it is, nobody can tell.
+        ((WAITS, WAITS), {}, (f"{TOGETHER} comes to no end",)),
+        ((WAITS, {**COMPUTES, "reduces": "no route"}), {}, (f"{TOGETHER} fails (n2: no route)",)),
+    ],
+)
+def test_a_gpu_that_does_not_compute_is_its_nodes_fault_where_others_do(
+    changes: tuple[dict[str, object], ...], unfit: dict[str, str], warnings: tuple[str, ...]
+) -> None:
+    found = verdict(*changes)
+    assert (found.unfit, found.everywhere, found.warnings) == (unfit, "", warnings)
 
 
 def test_gpus_are_nothing_to_a_run_on_cpus() -> None:

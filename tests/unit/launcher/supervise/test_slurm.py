@@ -646,6 +646,46 @@ def test_nodes_are_looked_at_once_in_a_job(job: Job) -> None:
     assert looks(job) == 1
 
 
+# As above, on nodes with GPUs, of which one of n2's is listed and cannot be used.
+COMPUTE = """
+echo "$*" >> "$HERE/asked"
+case "$*" in
+  *preflight.node*)
+    echo '{"node": "n1", "gpus": 1, "gpus_given": 1}'
+    echo '{"node": "n2", "gpus": 1, "gpus_given": 1}' ;;
+  *preflight.compute*)
+    [ -z "$MINIMIND_EVENTS$RANK" ] && [ "$MASTER_PORT" -gt 0 ] && [ "$MASTER_ADDR" = n1 ] || exit 9
+    echo '{"node": "n1", "computing": 1, "computes": ""}'
+    echo '{"node": "n2", "computing": 0, "computes": "cuda:0: CUDA error"}' ;;
+esac"""
+
+
+def test_gpus_are_tried_by_the_ranks_own_python(job: Job) -> None:
+    cluster(job, update="exit 0")
+    job.run.write_spec(replace(job.run.spec(), gpus=1, preflight=True))
+    job.fake("srun", COMPUTE)
+    assert job.start(SLURM_JOB_NODELIST="n1,n2", SLURMD_NODENAME="n1", RANK="5").returncode == 75
+    assert [event["reason"] for event in job.events("node_suspected")] == ["cuda:0: CUDA error"]
+    look, compute = (job.bin / "asked").read_text().splitlines()
+    assert "preflight.node" in look
+    assert compute.endswith("/opt/venv/bin/python -u -m launcher.preflight.compute n1,n2")
+    assert "compute_seconds" in job.events("preflight")[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"request_gpus": False}, {"module": "mine"}, {"container": "pyxis", "image": "mm:1"}],
+)
+def test_gpus_that_the_ranks_may_not_use_are_not_tried(job: Job, changes: dict[str, Any]) -> None:
+    """pyxis fetches an image for every step."""
+    cluster(job, update="exit 0")
+    job.run.write_spec(replace(job.run.spec(), **{"gpus": 1, "preflight": True, **changes}))
+    job.fake("srun", COMPUTE)
+    assert job.start(SLURM_JOB_NODELIST="n1,n2", SLURMD_NODENAME="n1").returncode == 0
+    look, _ranks = (job.bin / "asked").read_text().splitlines()
+    assert "preflight.node" in look
+
+
 def test_nodes_are_looked_at_again_once_one_was_to_blame(job: Job) -> None:
     cluster(job, update="exit 0")
     job.run.write_spec(replace(job.run.spec(), gpus=1, preflight=True))

@@ -184,10 +184,10 @@ def test_what_is_wrong_everywhere_ends_the_run_before_an_attempt(
     submitted: RunFolder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place = Place(0)
-    place.verdict = Verdict(everywhere="n1: it shows no GPU; so it is on the other 1")
+    place.verdict = Verdict(everywhere="n1: it shows no GPU; the same on all other nodes")
     assert supervise(submitted, place) == 2
     assert submitted.attempt_numbers() == []
-    said = "launcher: error: n1: it shows no GPU; so it is on the other 1\n"
+    said = "launcher: error: n1: it shows no GPU; the same on all other nodes\n"
     assert capfd.readouterr().out == said
     final = submitted.final()
     assert final is not None
