@@ -272,7 +272,8 @@ class SlurmJob:
         return None
 
     def _take_up(self, number: int) -> None:
-        """What is asked from now on is about attempt ``number``."""
+        """What is asked from now on is about attempt ``number``, of which no rank runs yet."""
+        self._gone_at = time.monotonic()
         if number != self.number:
             self._before, self.number = self.number, number
 

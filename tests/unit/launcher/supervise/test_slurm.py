@@ -943,6 +943,21 @@ def test_a_crash_that_a_silent_node_may_have_caused_waits_for_slurms_word(job: J
     assert [event["nodes"] for event in job.events("restarted")] == [["n1", "n3"]]
 
 
+def test_a_spare_node_replaces_an_unfit_one_though_slurm_still_lists_the_look(job: Job) -> None:
+    job.run.write_spec(replace(job.run.spec(), nodes=2, spare_nodes=1, gpus=1, preflight=True))
+    keeps_all = LOSES_N2.replace("left=n1,n3", "left=n1,n2,n3")
+    job.fake("scontrol", f"{keeps_all}\n{LISTS_UNTIL_IT_IS_LOST}\n{COUNT_REQUEUES}")
+    third = """echo '{"node": "n3", "folder": ""}'\n    echo "$*" """
+    look = LOOKED_AT.replace('echo "$*"', third, 1).replace("FAULT", "Read-only file system")
+    guards = 'case "$*" in *launcher.supervise.guard*) exit 0 ;; esac'
+    job.fake("srun", f"{guards}\n{look.replace('CODE', '0')}")
+    done = job.start(SLURM_JOB_NODELIST="n1,n2,n3", SLURMD_NODENAME="n1")
+    assert done.returncode == 0, done.stdout
+    assert [event["cause"] for event in job.events("attempt_ended")] == ["unfit_node", "done"]
+    assert job.events("attempt_started")[1]["nodes"] == ["n1", "n3"]
+    assert job.requeues() == 0
+
+
 @pytest.mark.parametrize(
     ("held", "begins_on"),
     [({"nodes": 2, "spare_nodes": 1}, "n1,n3"), ({"nodes": 3, "min_nodes": 2}, "n1,n2,n3")],
