@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = up.add_argument
     add("--nodes", type=int, default=defaults.nodes, help="number of nodes (%(default)s)")
     add("--gpus", type=int, default=defaults.gpus, help="pretend GPUs a node (%(default)s)")
+    add("--gres", default=defaults.gres, help="what Slurm calls those, as npu (%(default)s)")
     add("--cpus", type=int, default=defaults.cpus, help="claimed CPUs a node (%(default)s)")
     add(
         "--grace-time",
@@ -94,7 +95,7 @@ def _up(arguments: argparse.Namespace) -> int:
     if cluster.options_file.exists():
         before = Options.load(cluster.options_file)
         fixed = (
-            *("nodes", "gpus", "cpus", "netns", "subnet", "base_port"),
+            *("nodes", "gpus", "gres", "cpus", "netns", "subnet", "base_port"),
             *("release", "accounting", "stepmgr", "qos_preempt"),
         )
         if any(getattr(before, name) != getattr(options, name) for name in fixed):
@@ -104,7 +105,9 @@ def _up(arguments: argparse.Namespace) -> int:
     except DevClusterError:
         print(f"The logs are in {arguments.folder}/logs", file=sys.stderr)
         raise
-    print(f"Slurm runs: {options.nodes} nodes, {options.gpus} pretend GPUs each.")
+    print(
+        f"Slurm runs: {options.nodes} nodes, {options.gpus} pretend {options.gres.upper()}s each."
+    )
     print("Use it in this shell with:")
     print(f"  export SLURM_CONF={shlex.quote(str(cluster.conf))}")
     if options.release != "host":

@@ -61,8 +61,8 @@ def slurm_conf(
     if options.stepmgr:
         lines.append("PrologFlags=contain")
     if options.gpus:
-        lines.append("GresTypes=gpu")
-    gres = f" Gres=gpu:{options.gpus}" if options.gpus else ""
+        lines.append(f"GresTypes={options.gres}")
+    gres = f" Gres={options.gres}:{options.gpus}" if options.gpus else ""
     for number, name in enumerate(options.node_names, start=1):
         hostname = name if options.netns else host
         port = options.base_port + 1 + (0 if options.netns else number)
@@ -115,7 +115,7 @@ def _accounting(options: Options, folder: Path) -> list[str]:
         f"AccountingStoragePort={options.accounting_port}",
         # Questions to slurmdbd do not go by AuthInfo.
         f"AccountingStoragePass={folder}/munge/munge.socket",
-        "AccountingStorageTRES=gres/gpu",
+        f"AccountingStorageTRES=gres/{options.gres}",
         "JobAcctGatherType=jobacct_gather/linux",
         *enforced,
     ]
@@ -140,10 +140,11 @@ def slurmdbd_conf(options: Options, folder: Path, *, user: str) -> str:
 
 
 def gres_conf(options: Options) -> str:
-    """The text of gres.conf: ``options.gpus`` pretend GPUs on every node."""
+    """The text of gres.conf: ``options.gpus`` pretend devices on every node."""
     nodes = ",".join(options.node_names)
     devices = PRETEND_DEVICES[: options.gpus]
-    return "".join(f"NodeName={nodes} Name=gpu File={device}\n" for device in devices)
+    name = options.gres
+    return "".join(f"NodeName={nodes} Name={name} File={device}\n" for device in devices)
 
 
 def hosts_file(options: Options, host: str) -> str:

@@ -43,12 +43,16 @@ class Options:
     stepmgr: bool = False
     qos_preempt: bool = False
     expedite: bool = False
+    gres: str = "gpu"
+    """What the pretend devices are called."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 64:
             raise DevClusterError(f"--nodes {self.nodes}: choose 1 to 64")
         if not 0 <= self.gpus <= 63:
             raise DevClusterError(f"--gpus {self.gpus}: choose 0 to 63")
+        if not self.gres.isidentifier():
+            raise DevClusterError(f"--gres {self.gres}: choose a name of letters and digits")
         if not 1 <= self.cpus <= 1024:
             raise DevClusterError(f"--cpus {self.cpus}: choose 1 to 1024")
         if self.preempt_mode not in PREEMPT_MODES:

@@ -73,6 +73,17 @@ def test_a_device_for_every_gpu() -> None:
     assert "Gres" not in conf(Options(gpus=0))
 
 
+def test_devices_of_another_name() -> None:
+    options = Options(gres="npu", gpus=1, accounting=True)
+    text = conf(options)
+    assert "GresTypes=npu\n" in text
+    assert " Gres=npu:1 " in text
+    assert "AccountingStorageTRES=gres/npu\n" in text
+    assert " Name=npu File=" in config.gres_conf(options)
+    with pytest.raises(DevClusterError, match="--gres n-p: choose a name of letters and digits"):
+        Options(gres="n-p")
+
+
 @pytest.mark.parametrize(
     "changes", [{"nodes": 0}, {"gpus": 64}, {"cpus": 0}, {"preempt_mode": "x"}, {"kill_wait": -1}]
 )
