@@ -227,6 +227,23 @@ def test_a_node_that_holds_up_a_run_is_named_while_it_does(
     assert said not in explain(run).attempts, "the run has left n2"
 
 
+@pytest.mark.parametrize("slurm_says", ["RUNNING", "PENDING"])
+def test_a_node_whose_hours_have_passed_is_let_into_a_job_that_waits(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, slurm_says: str
+) -> None:
+    lists: list[list[str]] = []
+    job = {"JobState": slurm_says, "ExcNodeList": "n2"}
+    monkeypatch.setattr(slurm, "job_states", lambda job_id=None: {"5": job})
+    monkeypatch.setattr(slurm, "show_nodes", lambda: {"n2": slurm.Node("n2")})
+    monkeypatch.setattr(slurm, "expand_nodes", lambda nodes: nodes.split())
+    monkeypatch.setattr(slurm, "exclude_nodes", lambda job_id, nodes: lists.append(nodes))
+    failed = {"node": "n2", "reason": "it was lost", "attempt": 1}
+    run.append("node_excluded", **failed, job_id="5", until=time.time() - 1)
+    said = explain(run).attempts
+    assert ("n2 may be used again: its hours have passed" in said) == (slurm_says == "PENDING")
+    assert lists == ([[]] if slurm_says == "PENDING" else [])
+
+
 @pytest.mark.parametrize("slurm_says", ["RUNNING", "SUSPENDED", "STOPPED"])
 def test_who_suspends_a_run_is_shown_until_it_goes_on(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, slurm_says: str
