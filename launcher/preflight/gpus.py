@@ -1,27 +1,49 @@
-"""How many GPUs this machine shows, and what its driver says where they are fewer than expected.
+"""How many accelerators this machine shows, and what their driver says where it complains.
 
 Standard library only, and few modules of it: every node starts this before every run.
 """
 
 from __future__ import annotations
 
-import glob
+import re
+import shlex
 import subprocess
+from collections.abc import Sequence
 
-SMI_SECONDS = 15.0
+LIST_SECONDS = 15.0
 """``nvidia-smi`` takes a second or two where the driver is not kept loaded."""
-AMD = "/sys/class/kfd/kfd/topology/nodes/*/gpu_id"
 
 
-def nvidia_smi() -> tuple[int, str] | None:
-    """The GPUs that NVIDIA's driver lists, and its complaint, if any; None: there is none to ask.
+def visible(commands: Sequence[str], pattern: str) -> tuple[int, str] | None:
+    """The devices that the first of ``commands`` lists that can, and its complaint, if any.
+
+    None: none of them is here, or none says anything that we can read.
+
+    Args:
+        pattern: a line for a device, whose group is the device's number.
 
     Raises:
-        TimeoutError: it does not answer.
+        TimeoutError: the driver does not answer.
     """
+    broken: tuple[int, str] | None = None
+    for command in commands:
+        answer = _ask(command)
+        if answer is None:
+            continue
+        text, code = answer
+        count = listed(text, pattern)
+        if code:
+            broken = broken or (count, _complaint(command, text, code, pattern))
+        elif count:
+            return count, ""
+    return broken
+
+
+def _ask(command: str) -> tuple[str, int] | None:
+    words = shlex.split(command)
     try:
         process = subprocess.Popen(
-            ["nvidia-smi", "-L"],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -31,50 +53,27 @@ def nvidia_smi() -> tuple[int, str] | None:
     except OSError:
         return None
     try:
-        text = process.communicate(timeout=SMI_SECONDS)[0]
+        return process.communicate(timeout=LIST_SECONDS)[0], process.returncode
     except subprocess.TimeoutExpired:
         # Not waited for: a process that a broken driver holds does not even end when it is killed.
         process.kill()
-        raise TimeoutError(f"nvidia-smi does not answer within {SMI_SECONDS:.0f} s") from None
-    return listed(text), "" if process.returncode == 0 else _first_line(text, process.returncode)
+        late = f"{words[0]} does not answer within {LIST_SECONDS:.0f} s"
+        raise TimeoutError(late) from None
 
 
-def listed(text: str) -> int:
-    """The devices in what ``nvidia-smi -L`` prints: a GPU, or the parts it is divided into."""
-    parts: list[int] = []
+def listed(text: str, pattern: str) -> int:
+    """The devices in what such a command prints; those that are divided count by their parts."""
+    parts: dict[str, int] = {}
+    newest = ""
     for line in text.splitlines():
-        if line.startswith("GPU "):
-            parts.append(0)
+        if match := re.search(pattern, line):
+            newest = match[1]
+            parts.setdefault(newest, 0)
         elif parts and line.lstrip().startswith("MIG "):
-            parts[-1] += 1
-    return sum(max(count, 1) for count in parts)
+            parts[newest] += 1
+    return sum(max(count, 1) for count in parts.values())
 
 
-def _first_line(text: str, code: int) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("GPU ", "MIG "))]
-    return told[0] if told else f"nvidia-smi ended with status {code}"
-
-
-def visible() -> tuple[int, str] | None:
-    """The GPUs that this machine shows, and a complaint; None: it has no driver that we know.
-
-    Raises:
-        TimeoutError: the driver does not answer.
-    """
-    if (answer := nvidia_smi()) is not None:
-        return answer
-    others = (glob.glob("/dev/nvidia[0-9]*"), glob.glob("/dev/davinci[0-9]*"), _amd())
-    return next(((len(found), "") for found in others if found), None)
-
-
-def _amd() -> list[str]:
-    """AMD's GPUs: a processor is a node of this list, too, without a GPU's number."""
-    found = []
-    for path in glob.glob(AMD):
-        try:
-            with open(path) as file:
-                found += [path] if file.read().strip() not in ("", "0") else []
-        except OSError:
-            continue
-    return found
+def _complaint(command: str, text: str, code: int, pattern: str) -> str:
+    lines = (line.strip() for line in text.splitlines() if not re.search(pattern, line))
+    return next(filter(None, lines), f"{command} ended with status {code}")

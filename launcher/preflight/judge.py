@@ -225,7 +225,7 @@ def _shared_memory(seen: Seen) -> Complaints:
 
 
 def _gpus(seen: Seen) -> Complaints:
-    """Nodes that show fewer GPUs than Slurm has given the job there.
+    """Nodes that show fewer GPUs than Slurm has given the job there, or none, and others do.
 
     A node without a driver is one of a cluster without GPUs, unless another one shows some.
     """
@@ -233,8 +233,8 @@ def _gpus(seen: Seen) -> Complaints:
     found = {}
     for node, report in seen.reports.items():
         given, here = report.gpus_given or 0, report.gpus
-        if here is None and any_here and given and "gpus" not in report.late:
-            found[node] = f"it shows no GPU of the {given} that Slurm has given"
+        if here is None and any_here and "gpus" not in report.late:
+            found[node] = "it shows no GPU, and other nodes do"
         elif here is not None and here < given:
             said = f" ({_short(report.gpus_said)})" if report.gpus_said else ""
             found[node] = f"it shows {here} of the {given} GPUs that Slurm has given{said}"

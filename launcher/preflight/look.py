@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launcher.preflight.judge import Report, Seen, read_report
+from launcher.spec.devices import Devices
 from launcher.spec.run_folder import RunFolder
 from minimind.system.terminal import printable
 
@@ -64,6 +66,7 @@ def look(
     nodes: Sequence[str],
     step: Sequence[str],
     address: str,
+    devices: Devices | None = None,
     limit: float = LONGEST_SECONDS,
 ) -> Seen:
     """What ``nodes``, this one first, report of themselves.
@@ -71,9 +74,11 @@ def look(
     Args:
         step: srun, as it starts one process on each of them; not needed where they are this one.
         address: of this node, for the others.
+        devices: that each of them is to show; None: none.
     """
     began = time.monotonic()
-    here = [sys.executable, *NODE, str(run.probe)]
+    lists = (json.dumps(devices.list_commands), devices.listed) if devices else ("[]", "")
+    here = [sys.executable, *NODE, str(run.probe), *lists]
     try:
         if len(nodes) == 1:
             reports, silent, problem = _collect(here, nodes, limit)

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launcher.preflight import gpus
@@ -56,12 +56,12 @@ def shared_memory() -> dict[str, Any]:
     return {"shared_memory": found.f_bavail * found.f_frsize}
 
 
-def devices() -> dict[str, Any]:
+def devices(commands: Sequence[str], pattern: str) -> dict[str, Any]:
     """``gpus`` that are here, ``gpus_said`` by their driver, ``gpus_given`` by Slurm, if known."""
     given = os.environ.get("SLURM_GPUS_ON_NODE", "")
     found: dict[str, Any] = {"gpus_given": int(given)} if given.isdecimal() else {}
     try:
-        seen = gpus.visible()
+        seen = gpus.visible(commands, pattern)
     except TimeoutError as error:
         seen = (0, str(error))
     if seen is not None:
@@ -105,15 +105,19 @@ def look(checks: Mapping[str, Callable[[], dict[str, Any]]], seconds: float) -> 
 
 
 def main(argv: list[str]) -> None:
-    """``PROBE [HOST PORT]``: the name of a file to write, and where the batch host answers."""
+    """``PROBE COMMANDS PATTERN [HOST PORT]``.
+
+    The name of a file to write; what lists accelerators, as JSON, and their line in it; where
+    the batch host answers.
+    """
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     checks: dict[str, Callable[[], dict[str, Any]]] = {
         "folder": lambda: folder(f"{argv[0]}-{name}"),
         "shared_memory": shared_memory,
-        "gpus": devices,
+        "gpus": lambda: devices(json.loads(argv[1]), argv[2]),
     }
-    if len(argv) > 2:
-        checks["reach"] = lambda: clock(argv[1], int(argv[2]))
+    if len(argv) > 3:
+        checks["reach"] = lambda: clock(argv[3], int(argv[4]))
     found = look(checks, SECONDS)
     sys.stdout.write(json.dumps({"node": name, **found}) + "\n")
     sys.stdout.flush()

@@ -229,7 +229,8 @@ class SlurmJob:
         # No GPU, no memory and no processor that a step of the ranks would wait for.
         beside = ("--overlap", "--mem=0", "--quiet", "--kill-on-bad-exit=0", "--wait=0")
         step = [*once_a_node(str(len(nodes))), *named(self.held), *beside]
-        seen = look(self.run, nodes, step, slurm.node_address(nodes[0]))
+        devices = self.spec.devices if self.spec.request_gpus else None
+        seen = look(self.run, nodes, step, slurm.node_address(nodes[0]), devices)
         verdict = judge(seen, on_gpus=self.spec.request_gpus)
         shown = all(node in seen.reports and seen.reports[node].gpus for node in nodes)
         if shown and not verdict.unfit and self._ranks_use_gpus():

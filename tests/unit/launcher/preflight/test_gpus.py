@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.preflight import gpus
+from launcher.spec.devices import MAKERS
 
 TWO = "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n"
 DIVIDED = """GPU 0: NVIDIA A100 (UUID: GPU-1)
@@ -16,6 +17,12 @@ DIVIDED = """GPU 0: NVIDIA A100 (UUID: GPU-1)
   MIG 3g.20gb     Device  1: (UUID: MIG-2)
 GPU 1: NVIDIA A100 (UUID: GPU-2)
 """
+
+
+def visible(maker: str = "nvidia") -> tuple[int, str] | None:
+    devices = MAKERS[maker]
+    return gpus.visible(devices.list_commands, devices.listed)
+
 
 Smi = Callable[[str], None]
 
@@ -33,36 +40,45 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
     return put
 
 
-@pytest.mark.parametrize(("text", "count"), [(TWO, 2), (DIVIDED, 3), ("", 0), ("no\nMIG 1", 0)])
+@pytest.mark.parametrize(("text", "count"), [(TWO, 2), (DIVIDED, 3)])
 def test_a_gpu_counts_once_or_by_its_parts(smi: Smi, text: str, count: int) -> None:
     smi(f"cat <<'END'\n{text}END\n")
-    assert gpus.visible() == (count, "")
+    assert visible() == (count, "")
 
 
 def test_a_driver_that_complains_is_quoted(smi: Smi) -> None:
     smi('echo "GPU 0: NVIDIA H100"; echo "Unable to determine the device handle" >&2; exit 15')
-    assert gpus.visible() == (1, "Unable to determine the device handle")
+    assert visible() == (1, "Unable to determine the device handle")
     smi("exit 9")
-    assert gpus.visible() == (0, "nvidia-smi ended with status 9")
+    assert visible() == (0, "nvidia-smi -L ended with status 9")
 
 
 def test_a_driver_that_does_not_answer_is_not_waited_for(
     smi: Smi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpus, "SMI_SECONDS", 0.2)
+    monkeypatch.setattr(gpus, "LIST_SECONDS", 0.2)
     smi("exec sleep 60")
     with pytest.raises(TimeoutError, match="nvidia-smi does not answer"):
-        gpus.visible()
+        visible()
 
 
-def test_other_makers_devices_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found: dict[str, list[str]] = {}
-    monkeypatch.setattr(gpus.glob, "glob", lambda pattern: found.get(pattern, []))
-    assert gpus.visible() is None
-    for name, number in (("cpu", "0"), ("gpu", "4711")):
-        (tmp_path / name).write_text(f"{number}\n")
-    found[gpus.AMD] = [str(tmp_path / name) for name in ("cpu", "gpu", "gone")]
-    assert gpus.visible() == (1, "")
-    found["/dev/davinci[0-9]*"] = ["/dev/davinci0", "/dev/davinci1"]
-    assert gpus.visible() == (2, "")
+def test_what_nobody_can_read_is_unknown(smi: Smi) -> None:
+    """Another version's words must not end a run."""
+    smi("echo '<gpu id=0/>'")
+    assert visible() is None
+
+
+def test_other_makers_commands_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert visible("amd") is None
+    for name, said in (("rocm-smi", "GPU[0] : a\nGPU[0] : b\nGPU[1] : a"), ("npu-smi", "0 0 5 x")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+        (tmp_path / name).chmod(0o755)
+    assert visible("amd") == (2, "")
+    assert visible("ascend") == (1, "")
+    # The newer command is there, and broken; the older one is not.
+    (tmp_path / "amd-smi").write_text("#!/bin/sh\necho 'no driver'; exit 1\n")
+    (tmp_path / "amd-smi").chmod(0o755)
+    assert visible("amd") == (2, "")
+    (tmp_path / "rocm-smi").unlink()
+    assert visible("amd") == (0, "no driver")

@@ -31,7 +31,7 @@ def look_at_two(folder: Path, second: str, limit: float = 60) -> Seen:
     srun = folder / "srun"
     srun.write_text(SRUN + second)
     srun.chmod(0o755)
-    return look(RunFolder(folder), ["n1", "n2"], [str(srun), "--nodes=2"], "127.0.0.1", limit)
+    return look(RunFolder(folder), ["n1", "n2"], [str(srun), "--nodes=2"], "127.0.0.1", limit=limit)
 
 
 def test_every_node_reports_what_it_sees(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_only_node_looks_at_itself(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_batch_host_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with looking.Clock() as port:
         pass
-    words = [sys.executable, *looking.NODE, str(tmp_path / "x"), "127.0.0.1", str(port)]
+    words = [sys.executable, *looking.NODE, str(tmp_path / "x"), "[]", "", "127.0.0.1", str(port)]
     answer = json.loads(subprocess.run(words, capture_output=True, text=True).stdout)
     assert answer["reach"] == f"127.0.0.1 port {port}: Connection refused"
     assert "clock" not in answer
