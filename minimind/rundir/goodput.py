@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minimind.rundir.events import BEGUN, Kind
+from minimind.system.validators import is_finite
 
 Event = Mapping[str, Any]
 
@@ -140,6 +141,14 @@ class _Book:
         if end > start:
             self.account.spans.append(Span(phase, start, end))
 
+    def _begin_earlier(self, seconds: float) -> None:
+        """The nodes were looked at before the attempt began: its start-up, and no queue."""
+        spans = self.account.spans
+        if seconds > 0 and spans and (spans[-1].phase, spans[-1].end) == ("queue", self.since):
+            queue = spans.pop()
+            self.since = max(queue.start, queue.end - seconds)
+            self._add("queue", queue.start, self.since)
+
     def take(self, event: Event) -> None:
         # The clocks of two nodes may differ: no time runs backwards.
         name, time = event["event"], max(self.clock, float(event["time"]))
@@ -158,6 +167,9 @@ class _Book:
             )
             self.account.attempts.append(self.attempt)
             self.open("startup", time)
+        elif name == Kind.PREFLIGHT and self.phase == "startup":
+            took = [event.get(name, 0.0) for name in ("seconds", "compute_seconds")]
+            self._begin_earlier(sum(seconds for seconds in took if is_finite(seconds)))
         elif name in BEGUN and self.phase == "startup":
             self.close(time)
             assert self.attempt is not None

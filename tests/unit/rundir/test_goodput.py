@@ -54,6 +54,17 @@ def test_a_restart_in_the_same_job_has_no_queue() -> None:
     assert books["training"] == pytest.approx(60 + 36)
 
 
+def test_a_look_at_the_nodes_before_an_attempt_is_start_up() -> None:
+    seen = {"attempt": 1, "seconds": 1.0, "compute_seconds": 3.0}
+    late = {"attempt": 2, "seconds": 9999.0}
+    looked = log((10, "preflight", seen), (115, "preflight", late))
+    events = [*KILLED_ONCE[:2], looked[0], *KILLED_ONCE[2:6], looked[1], *KILLED_ONCE[6:]]
+    account = account_for(events, POINTS, now=9999)
+    assert account.seconds("queue") == pytest.approx(10 - 4)
+    assert account.seconds("startup") == pytest.approx(10 + 4 + 20)
+    assert account.total == pytest.approx(160)
+
+
 def test_its_attempts_have_cause_steps_and_losses() -> None:
     first, second = account_for(KILLED_ONCE, POINTS, now=9999).attempts
     assert (first.cause, first.exit_code, first.nodes) == ("crash", 137, ("n1", "n2"))
