@@ -47,7 +47,7 @@ def profiles(run: Any) -> bool:
 WORKS = (
     Work("tokenising", "minimind/data/tokenize/build.py", "build_store", forgets="tokens-*"),
     Work("loading_a_checkpoint", "minimind/training/saving.py", "find_checkpoint"),
-    Work("building_the_model", "minimind/training/build_model.py", "init_model"),
+    Work("building_the_model", "minimind/training/build_model.py", "init_model", 2),
     Work("compiling", "minimind/training/build_model.py", "warm_up", 500, needs=compiles),
     Work("scoring_held_out_text", "minimind/training/evaluate.py", "score_batch", 100),
     Work("writing_samples", "minimind/inference/generate.py", "generate", 100),
