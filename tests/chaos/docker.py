@@ -77,6 +77,9 @@ class DockerLayer:
             *("--image", self.image, "--container", "docker", "--env", "OMP_NUM_THREADS=1"),
             *("--mount", f"{data}:{data}"),
         )
+        if "tracker" in flags:
+            # The image has no TensorBoard.
+            flags = flags | {"tracker": ""}
         run = DockerRun(self.lab, self.engine, name, flags, world_size, options)
         try:
             yield run

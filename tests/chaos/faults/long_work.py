@@ -44,6 +44,11 @@ def profiles(run: Any) -> bool:
     return is_watched(run) and "profile" in run.flags
 
 
+def has_a_tracker(run: Any) -> bool:
+    """Whether such a run has a tracker, which the image lacks."""
+    return is_watched(run) and bool(run.flags["tracker"])
+
+
 WORKS = (
     Work("tokenising", "minimind/data/tokenize/build.py", "build_store", forgets="tokens-*"),
     Work("loading_a_checkpoint", "minimind/training/saving.py", "find_checkpoint"),
@@ -53,7 +58,9 @@ WORKS = (
     Work("writing_samples", "minimind/inference/generate.py", "generate", 100),
     Work("writing_a_profile", "minimind/training/profiler.py", "_write_files", 50, needs=profiles),
     Work("drawing_the_loss", "minimind/charts/loss_curve.py", "plot_loss_curve", 50, ends=True),
-    Work("a_tracker_finishes", "trackers/tensorboard.py", "finish", 1, ends=True),
+    Work(
+        "a_tracker_finishes", "trackers/tensorboard.py", "finish", 1, ends=True, needs=has_a_tracker
+    ),
 )
 
 
