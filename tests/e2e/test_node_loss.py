@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.slurm.parse import parse_fields
+from launcher.slurm.states import is_held
 from tests.e2e.conftest import CLUSTER, base_port, make_lab, slurm_or_skip
 from tests.e2e.lab import FAKE, Lab, poll
 from tests.e2e.test_survival import assert_whole
@@ -141,9 +143,15 @@ def wait_for_guards(lab: Lab, job: str) -> None:
 
 
 def wait_for_requeue(lab: Lab, job: str) -> None:
-    shown = ("scontrol", "show", "job", job)
-    waits = "JobState=PENDING Reason=BeginTime"
-    poll(lambda: waits in lab.command(*shown).stdout, "the requeue")
+    """Until it waits, for its time to begin or for nodes, and for no person."""
+
+    def waits() -> bool:
+        shown = parse_fields(lab.command("scontrol", "-o", "show", "job", job).stdout)
+        state, reason = shown.get("JobState", ""), shown.get("Reason", "")
+        again = state == "PENDING" and shown["Restarts"] == "1"
+        return again and not is_held(state, reason)
+
+    poll(waits, "the requeue")
 
 
 def kill_node(lab: Lab, node: str) -> None:
