@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     from minimind.training.trainer import Trainer
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-# matplotlib draws the loss curve at the end of each run; to load it takes longer than a tiny run.
-PRELOADED = [
-    "minimind.training.pretrain",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
-]
+PRELOADED = ["tests.preload"]
 FORKSERVER.set_forkserver_preload(PRELOADED)
 
 WAIT_SECONDS = 120.0
@@ -90,6 +85,9 @@ class Run:
     folder: Path
     flags: dict[str, Any]
     environ: dict[str, str] = field(default_factory=dict)
+    patience: float = WAIT_SECONDS
+    """Seconds without a word after which a run is given up; to compile takes minutes on a busy
+    processor."""
 
     @property
     def save_dir(self) -> Path:
@@ -149,7 +147,7 @@ class Run:
         """Wait for all ranks, as long as they get on; their exit codes."""
         written = -1
         for process in processes:
-            while process.join(WAIT_SECONDS) is None and process.is_alive():
+            while process.join(self.patience) is None and process.is_alive():
                 before, written = written, self._written()
                 if written == before:
                     for other in processes:
@@ -180,6 +178,7 @@ class Run:
                 or not all(process.is_alive() for process in processes)
             ),
             f"step {at_step}",
+            self.patience,
         )
         for process in processes:
             with contextlib.suppress(ProcessLookupError):

@@ -208,12 +208,16 @@ def test_held_out_loss_at_intervals_and_at_the_end(make_run: MakeRun, tmp_path: 
 def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
     make_run: MakeRun,
 ) -> None:
-    flags = {"num_hidden_layers": 1, "max_steps": 6}
-    whole = make_run("whole", **flags).complete(compile="on")
-    pieces = make_run("pieces", **flags)
+    def patient(name: str) -> Run:
+        run = make_run(name, num_hidden_layers=1, max_steps=6)
+        run.patience = 600
+        return run
+
+    whole = patient("whole").complete(compile="on")
+    pieces = patient("pieces")
     assert pieces.interrupt(signal.SIGTERM, 6, compile="on") == [75]
     assert not [n for n in pieces.state()["model"] if "_orig_mod" in n or n.startswith("module.")]
-    to_eager = make_run("to-eager", **flags)
+    to_eager = patient("to-eager")
     shutil.copytree(pieces.folder, to_eager.folder)
 
     pieces.complete(compile="on")
@@ -222,7 +226,7 @@ def test_compiled_runs_are_exact_and_their_checkpoints_load_either_way(
     assert whole.losses() == pieces.losses()
 
     to_eager.complete(compile="off")
-    to_compiled = make_run("to-compiled", **flags)
+    to_compiled = patient("to-compiled")
     assert to_compiled.interrupt(signal.SIGTERM, 6, compile="off") == [75]
     to_compiled.complete(compile="on")
     for other in (to_eager, to_compiled):
