@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -24,6 +25,13 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _version(package: str) -> str | None:
+    """None: it is not installed, or does not say; training itself can do without."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
 def write_environment(path: Path, world: World, **facts: Any) -> None:
     """Replace the file with what this attempt runs on, and ``facts`` besides.
 
@@ -40,7 +48,7 @@ def write_environment(path: Path, world: World, **facts: Any) -> None:
         "platform": platform.platform(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "transformers": importlib.metadata.version("transformers"),
+        "transformers": _version("transformers"),
         "minimind": __version__,
         **toolkit_versions(),
     }

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from minimind.distributed.world import World
@@ -22,3 +24,15 @@ def test_it_tells_what_a_run_ran_on(tmp_path: Path) -> None:
     assert found["cores"] >= 1
     assert found["device"]
     assert [f.name for f in tmp_path.iterdir()] == ["environment.json"]
+
+
+def test_a_run_does_without_a_package_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    world = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
+    write_environment(tmp_path / "environment.json", world)
+    assert json.loads((tmp_path / "environment.json").read_text())["transformers"] is None
