@@ -12,8 +12,9 @@ SEED ?= 1
 MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
-# Two thirds of a test is waiting, for processes and disks: three at once for each processor.
-PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 ))) --maxprocesses 8 --dist worksteal
+# Some of a test is waiting for a process to start or to stop: three at once for two processors. Six
+# took longer.
+PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --maxprocesses 8 --dist worksteal
 # A GPU takes more steps in the same two minutes.
 STEPS := $(if $(wildcard /dev/nvidia0),3000,300)
 
