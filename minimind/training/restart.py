@@ -126,10 +126,12 @@ def _are_of_save_before(config: TrainConfig) -> bool:
 
 def record_start(config: TrainConfig, found: Identity | None) -> None:
     """Put on record where the run stands as it begins to train; ``found`` None: anew."""
-    # What a save that was killed has left. This run holds the folder.
-    remove_temporaries(OutputPaths(config.save_dir).saved(config.run_stem))
+    out = OutputPaths(config.save_dir)
+    # What killed writes have left, and a picture that was given up. This run holds the folder.
+    for path in (out.saved(config.run_stem), out.config, out.environment, out.loss_curve):
+        remove_temporaries(path)
     step, digest = (found.step, found.digest) if found else (None, "")
-    record_saved(OutputPaths(config.save_dir), config.checkpoint_file, step, digest=digest)
+    record_saved(out, config.checkpoint_file, step, digest=digest)
 
 
 def record_save(config: TrainConfig, step: int) -> None:

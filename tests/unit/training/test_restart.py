@@ -162,8 +162,10 @@ def test_a_save_is_on_record_with_its_content(tmp_path: Path) -> None:
     assert saved.digest == content_digest(config.checkpoint_file)
 
 
-def test_a_start_removes_what_a_killed_save_left(config: TrainConfig, tmp_path: Path) -> None:
-    temporary_name(OutputPaths(tmp_path).saved(config.run_stem)).touch()
+def test_a_start_removes_what_killed_writes_left(config: TrainConfig, tmp_path: Path) -> None:
+    out = OutputPaths(tmp_path)
+    for path in (out.saved(config.run_stem), out.loss_curve, out.environment, out.config):
+        temporary_name(path).touch()
     record_start(config, None)
     assert [path.name for path in tmp_path.iterdir()] == ["pretrain_512.saved.json"]
 
