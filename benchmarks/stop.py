@@ -68,7 +68,7 @@ PLACES = {
     "import": Place("importing torch", delay=2.0),
     "ranks": Place(
         "waiting for another rank, which does not come",
-        "minimind.distributed.world:dist.init_process_group",
+        "minimind.distributed.world:rendezvous",
         delay=1.0,
         variables=ALONE_OF_TWO,
     ),
