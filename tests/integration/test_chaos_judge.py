@@ -26,7 +26,7 @@ from tests.chaos.judge import judge
 from tests.chaos.places import sitecustomize
 from tests.chaos.target import Ending, Lost
 from tests.e2e.lab import REPOSITORY
-from tests.runs import Run
+from tests.runs import Run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +187,31 @@ def test_the_adversary_knows_long_work_by_its_right_name(place: str) -> None:
 def test_of_all_ranks_with_an_order_one_signals_itself_in_the_place(tmp_path: Path) -> None:
     order, script = tmp_path / "order", tmp_path / "work.py"
     order.write_text(f"work.py long_work 3 {int(signal.SIGTERM)}")
-    script.write_text("import time\ndef long_work():\n    time.sleep(60)\nlong_work()\n")
-    variables = {
-        "PYTHONPATH": str(Path(sitecustomize.__file__).parent),
-        sitecustomize.ORDER: str(order),
-    }
-    first = subprocess.run([sys.executable, str(script)], env=os.environ | variables, timeout=50)
-    assert first.returncode == -signal.SIGTERM
-    assert not order.exists()
-    script.write_text("def long_work():\n    pass\nlong_work()\n")
-    assert subprocess.run([sys.executable, str(script)], env=variables).returncode == 0
+    script.write_text("import sys\ndef long_work():\n    sys.stdin.read()\nlong_work()\n")
+    folder = Path(sitecustomize.__file__).parent
+    variables = {"PYTHONPATH": str(folder), sitecustomize.ORDER: str(order)}
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script)], env=os.environ | variables, stdin=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    try:
+        wait_until(lambda: any(rank.poll() is not None for rank in both), "the signal")
+        assert not order.exists()
+    finally:
+        # The end of its input ends the work of who has got no signal.
+        for rank in both:
+            rank.communicate()
+    assert sorted(rank.returncode for rank in both) == [-signal.SIGTERM, 0]
+
+
+def test_a_place_is_a_function_of_a_file_on_any_stack() -> None:
+    here = Path(__file__).name
+
+    def long_work(file: str) -> bool:
+        return sitecustomize.runs(file, "long_work")
+
+    assert long_work(here)
+    assert not long_work("other.py")
+    assert not sitecustomize.runs(here, "long_work")

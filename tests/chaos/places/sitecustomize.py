@@ -7,6 +7,7 @@ function a signal is sent, and which. Of several processes with the same order o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ import time
 
 ORDER = "CHAOS_ORDER"
 LOOK_SECONDS = 0.001
+"""Between two looks: some work takes a few milliseconds, and looking without a pause would slow it
+down."""
 
 
 def runs(file: str, function: str) -> bool:
@@ -29,19 +32,18 @@ def runs(file: str, function: str) -> bool:
 
 def follow(order: str) -> None:
     """Strike once, as ``order`` says, unless another process has."""
-    with open(order) as words:
-        file, function, count, number = words.read().split()
-    left = int(count)
-    while os.path.exists(order):
-        left -= runs(file, function)
-        if left <= 0:
-            try:
+    # Another process may take the order away at any moment.
+    with contextlib.suppress(FileNotFoundError):
+        with open(order) as words:
+            file, function, count, number = words.read().split()
+        left = int(count)
+        while os.path.exists(order):
+            left -= runs(file, function)
+            if left <= 0:
                 os.unlink(order)
-            except FileNotFoundError:
+                os.kill(os.getpid(), int(number))
                 return
-            os.kill(os.getpid(), int(number))
-            return
-        time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def begin() -> None:
