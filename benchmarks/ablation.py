@@ -65,7 +65,7 @@ GPU_PARTS = {
 def measure(args: Any, work: Path, data: Path, size: Size, part: Without) -> dict[str, Any]:
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
-    on_gpu = pick_device("", 0, distributed=False).type != "cpu"
+    on_gpu = pick_device().type != "cpu"
     command = trainer_command(
         {
             **size.flags(on_gpu),
@@ -95,7 +95,7 @@ def run() -> None:
     parser.add_argument("--data_path", default="", metavar="FILE", help="jsonl, not the sample")
     parser.add_argument("--threads", type=int, help="cores that the trainer computes on")
     args = parser.parse_args()
-    device = pick_device("", 0, distributed=False)
+    device = pick_device()
     parts = {WHOLE: Without(), **(CPU_PARTS if device.type == "cpu" else GPU_PARTS)}
     if not has_bfloat16(device):
         del parts["bfloat16"]  # Such a device computes in another precision by itself.

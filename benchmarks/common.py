@@ -212,7 +212,7 @@ def machine() -> dict[str, str]:
         "GPU": "none",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
     }
-    device = pick_device("", 0, distributed=False)
+    device = pick_device()
     if device.type != "cpu":
         name = f"{torch.accelerator.device_count()} × {device_name(device)}"
         versions = (f"{of.upper()} {version}" for of, version in toolkit_versions().items())

@@ -69,7 +69,7 @@ def run() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each shape and precision")
     parser.add_argument("--device", default="", help="as torch names it; default: what there is")
     args = parser.parse_args()
-    device = pick_device(args.device, 0, distributed=False)
+    device = pick_device(args.device)
     dtypes = precisions(device)
     found: dict[str, dict[str, list[float]]] = {}
     for shape in shapes(device.type):

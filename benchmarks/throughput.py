@@ -266,7 +266,7 @@ def run() -> None:
             check_clone(Path(args.upstream))
         except FileNotFoundError as error:
             raise BenchmarkError(str(error)) from None
-    device = pick_device("", 0, distributed=False)
+    device = pick_device()
     on_gpu = device.type != "cpu"
     dtype = precisions(device)[-1]
     peaks = {"measured": best_rate(dtype, device)}

@@ -51,7 +51,7 @@ class Timing(TrainerCallback):
 def main() -> None:
     args = parse(__doc__)
     rows = packed_rows(args)
-    device = pick_device("", 0, distributed=False)
+    device = pick_device()
     on_gpu = device.type != "cpu"
     if on_gpu:
         torch.set_float32_matmul_precision("high")

@@ -24,7 +24,7 @@ from minimind.distributed.device import has_bfloat16, page_locks, pick_device
 
 def main() -> None:
     args = parse(__doc__)
-    device = pick_device("", 0, distributed=False)
+    device = pick_device()
     torch.set_float32_matmul_precision("high")
     rows = packed_rows(args)
     model = qwen3(args).to(device).train()

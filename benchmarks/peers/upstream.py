@@ -169,7 +169,7 @@ def synchronize() -> None:
     """Wait for the GPU, if there is one."""
     from minimind.distributed import device
 
-    device.synchronize(device.pick_device("", 0, distributed=False))
+    device.synchronize(device.pick_device())
 
 
 def run(script: Path, flags: list[str], hook: Hook) -> None:

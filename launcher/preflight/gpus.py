@@ -9,13 +9,26 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 LIST_SECONDS = 15.0
 """``nvidia-smi`` takes a second or two where the driver is not kept loaded."""
 
 
-def visible(commands: Sequence[str], pattern: str) -> tuple[int, str] | None:
-    """The devices that the first of ``commands`` lists that can, and its complaint, if any.
+@dataclass(frozen=True)
+class Shown:
+    """What a driver shows. ``parts``: what Slurm gives, where a device is divided.
+
+    ``complaint``: "" where it has none.
+    """
+
+    devices: int
+    parts: int
+    complaint: str = ""
+
+
+def visible(commands: Sequence[str], pattern: str) -> Shown | None:
+    """What the first of ``commands`` shows that can.
 
     None: none of them is here, or none says anything that we can read.
 
@@ -25,17 +38,19 @@ def visible(commands: Sequence[str], pattern: str) -> tuple[int, str] | None:
     Raises:
         TimeoutError: the driver does not answer.
     """
-    broken: tuple[int, str] | None = None
+    broken: Shown | None = None
     for command in commands:
         answer = _ask(command)
         if answer is None:
             continue
         text, code = answer
-        count = listed(text, pattern)
-        if code:
-            broken = broken or (count, _complaint(command, text, code, pattern))
-        elif count:
-            return count, ""
+        complaint = _complaint(command, text, code, pattern) if code else ""
+        parts = listed(text, pattern)
+        shown = Shown(len(parts), sum(max(count, 1) for count in parts.values()), complaint)
+        if complaint:
+            broken = broken or shown
+        elif shown.devices:
+            return shown
     return broken
 
 
@@ -61,8 +76,8 @@ def _ask(command: str) -> tuple[str, int] | None:
         raise TimeoutError(late) from None
 
 
-def listed(text: str, pattern: str) -> int:
-    """The devices in what such a command prints; those that are divided count by their parts."""
+def listed(text: str, pattern: str) -> dict[str, int]:
+    """Device → into how many parts it is divided, by what such a command prints; 0: it is whole."""
     parts: dict[str, int] = {}
     newest = ""
     for line in text.splitlines():
@@ -71,7 +86,7 @@ def listed(text: str, pattern: str) -> int:
             parts.setdefault(newest, 0)
         elif parts and line.lstrip().startswith("MIG "):
             parts[newest] += 1
-    return sum(max(count, 1) for count in parts.values())
+    return parts
 
 
 def _complaint(command: str, text: str, code: int, pattern: str) -> str:

@@ -63,9 +63,9 @@ def devices(commands: Sequence[str], pattern: str) -> dict[str, Any]:
     try:
         seen = gpus.visible(commands, pattern)
     except TimeoutError as error:
-        seen = (0, str(error))
+        seen = gpus.Shown(0, 0, str(error))
     if seen is not None:
-        found["gpus"], found["gpus_said"] = seen
+        found["gpus"], found["gpus_said"] = seen.parts, seen.complaint
     return found
 
 

@@ -7,8 +7,6 @@ suspends the run of that event log on this machine.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -16,6 +14,7 @@ import time
 from pathlib import Path
 
 from launcher.containers import runtimes as container
+from launcher.preflight.gpus import visible
 from launcher.spec.devices import Devices
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
@@ -29,17 +28,15 @@ _EVENTS = f"{env.EVENTS}=".encode()
 
 
 def count_devices(devices: Devices) -> int:
-    """How many of these accelerators this machine has; 0 where no command of theirs lists any."""
-    for command in devices.list_commands:
-        try:
-            answer = subprocess.run(
-                shlex.split(command), capture_output=True, text=True, errors="replace", timeout=30
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if found := set(re.findall(devices.listed, answer.stdout, re.MULTILINE)):
-            return len(found)
-    return 0
+    """How many of these accelerators this machine has; 0 where no command of theirs lists any.
+
+    One that is divided counts once: a process sees a single part of it.
+    """
+    try:
+        shown = visible(devices.list_commands, devices.listed)
+    except TimeoutError:
+        return 0
+    return shown.devices if shown is not None else 0
 
 
 def supervisor_pid(events: list[Event]) -> int | None:

@@ -34,7 +34,7 @@ FLEX_CAPABILITY = (8, 0)
 bfloat16 or float16 tensor cores and the shared memory that its kernels are laid out for."""
 
 
-def pick_device(wanted: str, local_rank: int, distributed: bool) -> torch.device:
+def pick_device(wanted: str = "", local_rank: int = 0, distributed: bool = False) -> torch.device:
     """Resolve ``--device``: the accelerator if there is one, this rank's own if there are several.
 
     Raises:

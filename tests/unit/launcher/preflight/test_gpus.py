@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.preflight import gpus
+from launcher.preflight.gpus import Shown
 from launcher.spec.devices import MAKERS
 
 TWO = "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n"
@@ -19,7 +20,7 @@ GPU 1: NVIDIA A100 (UUID: GPU-2)
 """
 
 
-def visible(maker: str = "nvidia") -> tuple[int, str] | None:
+def visible(maker: str = "nvidia") -> Shown | None:
     devices = MAKERS[maker]
     return gpus.visible(devices.list_commands, devices.listed)
 
@@ -40,17 +41,17 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
     return put
 
 
-@pytest.mark.parametrize(("text", "count"), [(TWO, 2), (DIVIDED, 3)])
-def test_a_gpu_counts_once_or_by_its_parts(smi: Smi, text: str, count: int) -> None:
+@pytest.mark.parametrize(("text", "parts"), [(TWO, 2), (DIVIDED, 3)])
+def test_a_gpu_counts_once_or_by_its_parts(smi: Smi, text: str, parts: int) -> None:
     smi(f"cat <<'END'\n{text}END\n")
-    assert visible() == (count, "")
+    assert visible() == Shown(2, parts)
 
 
 def test_a_driver_that_complains_is_quoted(smi: Smi) -> None:
     smi('echo "GPU 0: NVIDIA H100"; echo "Unable to determine the device handle" >&2; exit 15')
-    assert visible() == (1, "Unable to determine the device handle")
+    assert visible() == Shown(1, 1, "Unable to determine the device handle")
     smi("exit 9")
-    assert visible() == (0, "nvidia-smi -L ended with status 9")
+    assert visible() == Shown(0, 0, "nvidia-smi -L ended with status 9")
 
 
 def test_a_driver_that_does_not_answer_is_not_waited_for(
@@ -74,11 +75,11 @@ def test_other_makers_commands_are_asked(tmp_path: Path, monkeypatch: pytest.Mon
     for name, said in (("rocm-smi", "GPU[0] : a\nGPU[0] : b\nGPU[1] : a"), ("npu-smi", "0 0 5 x")):
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
         (tmp_path / name).chmod(0o755)
-    assert visible("amd") == (2, "")
-    assert visible("ascend") == (1, "")
+    assert visible("amd") == Shown(2, 2)
+    assert visible("ascend") == Shown(1, 1)
     # The newer command is there, and broken; the older one is not.
     (tmp_path / "amd-smi").write_text("#!/bin/sh\necho 'no driver'; exit 1\n")
     (tmp_path / "amd-smi").chmod(0o755)
-    assert visible("amd") == (2, "")
+    assert visible("amd") == Shown(2, 2)
     (tmp_path / "rocm-smi").unlink()
-    assert visible("amd") == (0, "no driver")
+    assert visible("amd") == Shown(0, 0, "no driver")
