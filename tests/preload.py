@@ -5,20 +5,25 @@ Each forked run would else do it again. It starts no thread, which a fork would 
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
 
-import numpy.random
-import tokenizers.decoders
-import tomli_w
-import torch.utils.serialization.config
-
-import minimind.distributed.local_ranks
-import minimind.train_pretrain
-import minimind.training.pretrain
 from minimind.charts.loss_curve import plot_loss_curve
 
-__all__ = ["minimind", "numpy", "tokenizers", "tomli_w", "torch"]
+LOADED_LATE = (
+    "minimind.distributed.local_ranks",
+    "minimind.train_pretrain",
+    "minimind.training.pretrain",
+    "numpy.random",
+    "tokenizers.decoders",
+    "tomli_w",
+    "torch.utils.serialization.config",
+)
+"""Of what a run loads."""
+
+for name in LOADED_LATE:
+    importlib.import_module(name)
 
 with tempfile.TemporaryDirectory() as folder:
     plot_loss_curve(Path(folder, "metrics.jsonl"), Path(folder, "loss_curve.png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -83,13 +84,16 @@ def stop_during(run: Any, rng: Random, work: Work) -> str:
             send(pid, number)
         wait_for(lambda: not (run.order.exists() and run.is_running()), "the end of the attempt")
     else:
-        wait_for(lambda: not (run.order.exists() and run.is_running() and run.steps() < 60), "it")
-    if struck := not run.order.exists():
+        wait_for(
+            lambda: not (run.order.exists() and run.is_running() and run.steps() < 60), work.name
+        )
+    try:
+        run.order.unlink()
+    except FileNotFoundError:
         return number.name
-    run.order.unlink()
     for pid in run.ranks():
         send(pid, number)
-    return number.name if struck else "(never came)"
+    return "(never came)"
 
 
 def stop_in(work: Work) -> Act:
@@ -135,5 +139,5 @@ def hangup(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     ranks = run.ranks()
     for pid in ranks:
-        send(pid, STOPS[-1])
+        send(pid, signal.SIGHUP)
     return moment if ranks else NOBODY
