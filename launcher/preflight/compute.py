@@ -65,6 +65,12 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def say(report: dict[str, Any]) -> None:
+    """In one write: another node's line may come at any moment, to the same pipe."""
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
 def main(argv: list[str]) -> None:
     """``NODES [KIND]``: the nodes with commas between, in Slurm's order; the kind of device."""
     nodes, kind = argv[0].split(","), argv[1] if len(argv) > 1 else ""
@@ -77,11 +83,11 @@ def main(argv: list[str]) -> None:
         "computing": len(here) - len(bad),
         "computes": "; ".join(bad) if here else "torch sees no GPU",
     }
-    print(json.dumps(report), flush=True)
+    say(report)
     if here and not bad:
         alone = len(nodes) == 1
         report["reduces"] = "" if alone else reduces(here[0], rank, len(nodes))
-        print(json.dumps(report), flush=True)
+        say(report)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ END_SECONDS = 5.0
 POLL_SECONDS = 0.05
 COMPUTE_SECONDS = 90.0
 """For the GPUs: a first import of torch from a file server takes a minute."""
-COMPUTE = ("-u", "-m", "launcher.preflight.compute")
+COMPUTE = ("-m", "launcher.preflight.compute")
 NODE = ("-m", "launcher.preflight.node")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,3 +35,17 @@ def test_nodes_compute_and_add_up_a_number_together(tmp_path: Path) -> None:
         assert (report.computes, report.computing, report.reduces) == ("", 1, "")
     assert {*seen.reports} == {"n1", "n2"}
     assert judge(seen, on_gpus=True).warnings == ()
+
+
+def test_a_node_writes_each_line_whole() -> None:
+    """Though its output is not buffered, as in the image: a datagram holds what one write has."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    environment = {**os.environ, "SLURM_PROCID": "0", "PYTHONUNBUFFERED": "1"}
+    words = [sys.executable, "-m", "launcher.preflight.compute", "n1", "cpu"]
+    with ours, theirs:
+        subprocess.run(words, env=environment, stdout=theirs, check=True)
+        first, second = (ours.recv(4096).decode() for _ in range(2))
+    assert first.endswith("\n")
+    assert json.loads(first)["computing"] == 1
+    assert second.endswith("\n")
+    assert json.loads(second)["reduces"] == ""

@@ -12,6 +12,7 @@ from minimind.distributed import alike
 from minimind.distributed.alike import Reading, Report, difference, read_alike
 from minimind.distributed.world import World
 from minimind.errors import RanksDifferError
+from tests.own_time import sleeps_by
 
 HERE = {"step": "5", "content": "a" * 64}
 OLD = {"step": "4", "content": "b" * 64}
@@ -30,7 +31,7 @@ class Ranks:
         self.paused: list[float] = []
         self.waited = 0.0
         monkeypatch.setattr(World, "gather", lambda _, mine: self.gather(mine))
-        monkeypatch.setattr(alike.time, "sleep", self.sleep)
+        sleeps_by(monkeypatch, alike, self.sleep)
 
     def gather(self, mine: Report) -> list[Report]:
         return [report(HERE, 0, self.waited), mine, report(HERE, 2)]

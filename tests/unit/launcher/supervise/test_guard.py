@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import guard
 from launcher.supervise.held_nodes import HeldNodes
 from tests.e2e.lab import poll
+from tests.own_time import sleeps_by
 
 HELD_ONCE = """
 echo "$*" >> "$HERE/asked"
@@ -38,7 +38,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("HERE", str(tmp_path))
-    monkeypatch.setattr(guard.time, "sleep", lambda seconds: None)
+    sleeps_by(monkeypatch, guard, lambda seconds: None)
     return tmp_path / "asked"
 
 
@@ -154,7 +154,7 @@ def test_a_guard_leaves_the_job_to_those_before_it(
     asked: Path, submitted: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(guard.time, "sleep", slept.append)
+    sleeps_by(monkeypatch, guard, slept.append)
     answers(asked, LOST, AGAIN)
     guard.watch(submitted, "7", "n1", 2, told_at_once)
     assert requeues(asked) == []
@@ -167,23 +167,35 @@ def test_a_guard_acts_where_those_before_it_do_not(asked: Path, submitted: RunFo
     assert requeues(asked) == ["requeue 7"]
 
 
+# Says that it is about to wait. A signal that comes from then on is blocked, and so not lost.
+WAITING = """
+import signal, sys
+from launcher.supervise import guard
+
+wait = signal.sigtimedwait
+
+def say_and_wait(*arguments):
+    print(flush=True)
+    return wait(*arguments)
+
+signal.sigtimedwait = say_and_wait
+guard.LOOK_SECONDS = 600
+guard.main(sys.argv[1:])
+"""
+
+
 def test_a_guard_that_is_told_to_end_looks_once_more(asked: Path, submitted: RunFolder) -> None:
     """As a process of its own: the signal comes while it waits for its next look."""
-    command = (sys.executable, "-m", "launcher.supervise.guard", str(submitted.root), "7", "n1")
-    process = subprocess.Popen([*command, "0"])
-    try:
-        poll(lambda: process.poll() is not None or blocks_sigterm(process.pid), "its wait", 30)
-        process.terminate()
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
+    command = (sys.executable, "-c", WAITING, str(submitted.root), "7", "n1", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert requeues(asked) == ["requeue 7", "release 7"]
-
-
-def blocks_sigterm(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    blocked = status.partition("SigBlk:")[2].split()[0]
-    return bool(int(blocked, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +228,7 @@ def test_each_other_node_has_a_guard_and_one_that_ends_has_a_successor(
     """n3 is lost with its guard, and the job is n1, n2 and n4 from then on."""
     (asked.parent / "srun").write_text(RUNS_UNTIL_TOLD)
     (asked.parent / "srun").chmod(0o755)
+    (asked.parent / "steps").touch()
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     monkeypatch.setenv("GONE", "n3")
     answers(asked, "JobState=COMPLETING", "JobState=RUNNING NodeList=n1,n2,n4")

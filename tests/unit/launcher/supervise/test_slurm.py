@@ -668,7 +668,7 @@ def test_gpus_are_tried_by_the_ranks_own_python(job: Job) -> None:
     assert [event["reason"] for event in job.events("node_suspected")] == ["cuda:0: CUDA error"]
     look, compute = (job.bin / "asked").read_text().splitlines()
     assert "preflight.node" in look
-    assert compute.endswith("/opt/venv/bin/python -u -m launcher.preflight.compute n1,n2")
+    assert compute.endswith("/opt/venv/bin/python -m launcher.preflight.compute n1,n2")
     assert "compute_seconds" in job.events("preflight")[0]
 
 

@@ -15,6 +15,7 @@ from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import supervisor
 from launcher.supervise.classify import Evidence
 from launcher.supervise.supervisor import CannotStart, Supervisor
+from tests.own_time import sleeps_by
 
 
 class EndedRanks:
@@ -97,7 +98,7 @@ class Place:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the supervisor would have waited."""
     found: list[float] = []
-    monkeypatch.setattr(supervisor.time, "sleep", found.append)
+    sleeps_by(monkeypatch, supervisor, found.append)
     return found
 
 
