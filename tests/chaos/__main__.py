@@ -42,6 +42,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="FAULT", help="this kind; repeatable")
     parser.add_argument("--variant", choices=[*VARIANTS, *ASKED_FOR], default="", help="(drawn)")
     parser.add_argument("--faults", type=int, default=0, metavar="N", help="so many in each case")
+    parser.add_argument("--each", type=int, default=0, metavar="N", help="N of each of --only")
+    parser.add_argument("--keep", type=Path, help="keep undisturbed runs here, and use those there")
     parser.add_argument("--keep-going", action="store_true", help="go on after a loss")
     parser.add_argument("--report", type=Path, help="append one line of JSON a layer to this file")
     parser.add_argument("--table", type=Path, nargs="+", help="sum such files up, and run nothing")
@@ -71,6 +73,8 @@ def main() -> int:
                     only=only,
                     variant=variant,
                     faults=options.faults,
+                    each=options.each,
+                    keep=options.keep,
                 )
             )
         whole, number = True, options.case or 0

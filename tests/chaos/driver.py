@@ -47,6 +47,10 @@ class Driver:
     """The training, where it is not drawn."""
     faults: int = 0
     """How many a case gets, where it is not drawn."""
+    each: int = 0
+    """How many of each of ``only`` a case gets, in any order, where it is not drawn."""
+    keep: Path | None = None
+    """Where undisturbed runs, and what they compiled, are kept for other drivers of this code."""
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +78,9 @@ class Driver:
             )
             try:
                 self._interfere(run, rng, done)
+                if self.keep and run.compiles:
+                    run.rest()
+                    lend_compiled(undisturbed.folder / "cache", run.cache_dir)
                 run.complete()
                 judge(run, undisturbed)
             except Exception as error:
@@ -83,6 +90,7 @@ class Driver:
                 replay = f"--seed {self.seed} --layer {self.layer.name} --case {number}"
                 replay += "".join(f" --only {name}" for name in self.only)
                 replay += f" --faults {self.faults}" if self.faults else ""
+                replay += f" --each {self.each}" if self.each else ""
                 replay += f" --variant {self.variant}" if self.variant else ""
                 self.report.losses.append(
                     f"python -m tests.chaos {replay}\n{variant}, {world_size} ranks, "
@@ -101,10 +109,10 @@ class Driver:
         """Inject some faults, and insist after each that attempts ended as these let them end."""
         pending: list[Fault] = []
         seen = 0
-        for _ in range(self.faults or rng.randint(*self.layer.faults)):
-            choices = applicable(self.layer.name, run, self.only)
+        for name in self._plan(rng):
+            choices = applicable(self.layer.name, run, [name] if name else self.only)
             if not choices:
-                break
+                continue
             (fault,) = rng.choices(choices, [choice.weight for choice in choices])
             # Its own random numbers: how many it draws depends on what it finds.
             own = Random(rng.random())
@@ -113,7 +121,9 @@ class Driver:
             pending.append(fault)
             done.append(fault.name)
             detail = fault.act(run, own)
-            if detail:
+            if isinstance(detail, list):
+                done[-1:] = detail
+            elif detail:
                 done[-1] = f"{fault.name} {detail}"
             if fault.ends:
                 run.settle()
@@ -123,14 +133,29 @@ class Driver:
                 pending = []
             seen = len(run.endings)
 
+    def _plan(self, rng: Random) -> list[str]:
+        """The faults of a case by name; empty where one is drawn when its turn has come."""
+        if self.each:
+            names = [name for name in self.only for _ in range(self.each)]
+            rng.shuffle(names)
+            return names
+        return [""] * (self.faults or rng.randint(*self.layer.faults))
+
     def _undisturbed(self, variant: str, flags: dict[str, Any], world_size: int) -> Run:
-        folder = self.folder / f"undisturbed-{self.layer.name}-{variant}-{world_size}"
+        name = f"undisturbed-{variant}-{world_size}-{flags.get('epochs')}"
+        folder = (self.keep or self.folder) / name
         run = Run(folder, {**flags, "cache_dir": folder / "cache"})
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             run.complete(world_size)
             (folder / "complete").touch()
         return run
+
+
+def lend_compiled(source: Path, destination: Path) -> None:
+    """Copy compiled code from one cache into another: to compile takes minutes."""
+    for compiled in source.glob("compiled-*"):
+        shutil.copytree(compiled, destination / compiled.name, dirs_exist_ok=True)
 
 
 def insist_allowed(ending: Ending, faults: list[Fault]) -> None:

@@ -104,6 +104,7 @@ class LaunchedRun:
         self.flags = {**flags, "cache_dir": self.cache_dir}
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
         self._metrics = GrowingFile(self.save_dir / "metrics.jsonl")
+        self._attempt = 0
 
     @property
     def endings(self) -> list[Ending]:
@@ -117,6 +118,7 @@ class LaunchedRun:
         if not self.launched.exists():
             self.lab.submit(self.name, *self.options, train=words(self.flags))
         wait_for(self._going_on, "an attempt", self.gives_up_seconds)
+        self._attempt = self.launched.current_attempt() or 0
 
     def _going_on(self) -> bool:
         """Whether an attempt is under way; where nobody starts one, a person says so."""
@@ -224,7 +226,8 @@ class LaunchedRun:
         return host.supervisor_pid(self.launched.events())
 
     def settle(self) -> None:
-        number = self.launched.current_attempt() or 0
+        # Not the newest: what was done to this one may have ended it, and the next be under way.
+        number = self._attempt
 
         def ended() -> bool:
             events = of_attempt(self.launched.events(), number)

@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 WATCHED = {
     "eval_interval": 6,
-    "sample_interval": 24,
+    "sample_interval": 12,
     "tracker": "tensorboard",
     "epochs": 2,
 }
@@ -73,6 +73,10 @@ PATIENCE = 180.0
 """Seconds after which something that was to happen counts as never happening."""
 
 
+LOOK_SECONDS = 0.05
+"""Between two looks: one at all processes of a machine takes milliseconds that a run needs, too."""
+
+
 class Lost(AssertionError):
     """The judge's or a target's finding: something was lost, or never came."""
 
@@ -85,7 +89,7 @@ def happens(condition: Callable[[], Any], seconds: float) -> Any:
     """
     waited, before = 0.0, time.monotonic()
     while not (value := condition()) and waited < seconds:
-        time.sleep(0.02)
+        time.sleep(LOOK_SECONDS)
         now = time.monotonic()
         waited, before = waited + min(now - before, 0.1), now
     return value
@@ -137,6 +141,7 @@ class Target(Protocol):
     """Everything that the run writes lies in here."""
     save_dir: Path
     checkpoint_dir: Path
+    cache_dir: Path
     world_size: int
     has_workers: bool
     """Whether loader processes read its data."""

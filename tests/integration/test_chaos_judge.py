@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +20,12 @@ import pytest
 import torch
 
 from tests.chaos import judge as judging
-from tests.chaos.driver import Driver, insist_allowed
+from tests.chaos.driver import Driver, insist_allowed, lend_compiled
 from tests.chaos.faults.long_work import WORKS
-from tests.chaos.faults.registry import ALL
+from tests.chaos.faults.registry import ALL, Fault
 from tests.chaos.judge import judge
 from tests.chaos.places import sitecustomize
+from tests.chaos.report import Report
 from tests.chaos.target import Ending, Lost
 from tests.e2e.lab import REPOSITORY
 from tests.runs import Run, wait_until
@@ -184,26 +186,112 @@ def test_the_adversary_knows_long_work_by_its_right_name(place: str) -> None:
     assert function in [node.name for node in defined]
 
 
-def test_of_all_ranks_with_an_order_one_signals_itself_in_the_place(tmp_path: Path) -> None:
-    order, script = tmp_path / "order", tmp_path / "work.py"
-    order.write_text(f"work.py long_work 3 {int(signal.SIGTERM)}")
-    script.write_text("import sys\ndef long_work():\n    sys.stdin.read()\nlong_work()\n")
+@contextlib.contextmanager
+def ranks_at_work(tmp_path: Path, order: Path, count: int) -> Iterator[list[Any]]:
+    """Processes in a long work that are there for orders; they live until the end at most."""
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('struck', flush=True))\n"
+        "def long_work():\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+        "long_work()\n"
+    )
     folder = Path(sitecustomize.__file__).parent
     variables = {"PYTHONPATH": str(folder), sitecustomize.ORDER: str(order)}
-    both = [
+    ranks = [
         subprocess.Popen(
-            [sys.executable, str(script)], env=os.environ | variables, stdin=subprocess.PIPE
+            [sys.executable, str(script)],
+            env=os.environ | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        for _ in range(2)
+        for _ in range(count)
     ]
     try:
-        wait_until(lambda: any(rank.poll() is not None for rank in both), "the signal")
-        assert not order.exists()
+        for rank in ranks:
+            assert rank.stdout is not None
+            assert rank.stdout.readline() == b"begun\n"
+        yield ranks
     finally:
         # The end of its input ends the work of who has got no signal.
-        for rank in both:
+        for rank in ranks:
             rank.communicate()
+
+
+def test_of_all_ranks_one_follows_an_order_whenever_it_comes(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    with ranks_at_work(tmp_path, order, 2) as both:
+        (file,) = sitecustomize.give(order, [f"work.py long_work 3 {int(signal.SIGTERM)}"])
+        wait_until(lambda: any(rank.poll() is not None for rank in both), "the signal")
+        assert not file.exists()
     assert sorted(rank.returncode for rank in both) == [-signal.SIGTERM, 0]
+
+
+def test_orders_are_followed_in_turn(tmp_path: Path) -> None:
+    numbers = (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM)
+    orders = [f"work.py long_work 1 {int(number)}" for number in numbers]
+    with ranks_at_work(tmp_path, tmp_path / "order", 1) as (rank,):
+        files = sitecustomize.give(tmp_path / "order", orders)
+        assert rank.wait(60) == -signal.SIGTERM
+        assert [file for file in files if file.exists()] == []
+
+
+def test_a_fault_that_strikes_twice_counts_twice(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(endings=[], is_over=lambda: False)
+    twice = Fault(
+        *("first", lambda *_: ["first SIGTERM", "second (never came)", "third SIGHUP"]),
+        *(("plain",), frozenset(), frozenset(), False, 1.0, lambda run: True),
+    )
+    layer: Any = SimpleNamespace(name="plain", faults=(1, 1))
+    done: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.chaos.driver.applicable", lambda *_: [twice])
+        Driver(layer, tmp_path, seed=1)._interfere(run, Random(1), done)
+    report = Report("plain", 1)
+    report.add(1.0, done, [])
+    assert report.count == 2
+
+
+def test_a_case_gets_so_many_of_each_fault_in_any_order(tmp_path: Path) -> None:
+    layer: Any = SimpleNamespace(name="plain")
+    driver = Driver(layer, tmp_path, seed=1, only=["clock_step", "hangup"], each=5)
+    first, second = driver._plan(Random(1)), driver._plan(Random(2))
+    assert first != second
+    assert sorted(first) == sorted(second) == ["clock_step"] * 5 + ["hangup"] * 5
+
+
+def test_drivers_share_undisturbed_runs_where_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[Path] = []
+
+    def complete(run: Run, world_size: int) -> Run:
+        began.append(run.folder)
+        run.folder.mkdir(parents=True)
+        return run
+
+    monkeypatch.setattr(Run, "complete", complete)
+    layer: Any = SimpleNamespace(name="plain")
+    for number in range(2):
+        driver = Driver(layer, tmp_path / f"driver{number}", seed=1, keep=tmp_path / "kept")
+        for world_size in (1, 2):
+            driver._undisturbed("dense", {"epochs": 2}, world_size)
+    assert len(began) == 2
+    assert {folder.parent for folder in began} == {tmp_path / "kept"}
+
+
+def test_compiled_code_is_lent_and_nothing_else(tmp_path: Path) -> None:
+    source, cache = tmp_path / "source", tmp_path / "cache"
+    for name in ("compiled-0/lent", "tokens-1/data"):
+        (source / name).parent.mkdir(parents=True)
+        (source / name).touch()
+    (cache / "compiled-0").mkdir(parents=True)
+    (cache / "compiled-0" / "own").touch()
+    lend_compiled(source, cache)
+    assert sorted(str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file()) == [
+        "compiled-0/lent",
+        "compiled-0/own",
+    ]
 
 
 def test_a_place_is_a_function_of_a_file_on_any_stack() -> None:

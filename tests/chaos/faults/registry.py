@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Act = Callable[..., str | None]
+Act = Callable[..., str | list[str] | None]
 
 
 @dataclass(frozen=True)

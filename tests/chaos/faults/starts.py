@@ -26,6 +26,13 @@ def checkpoints(run: Any) -> list[Path]:
     return newest + sorted((p for p in found if p not in newest), reverse=True)
 
 
+def between_attempts(run: Any, rng: Random, what_is_hit: list[Path]) -> None:
+    """Let nothing run; often right after the attempt before, since a start may take long."""
+    if not what_is_hit or rng.random() < 0.3:
+        later(run, rng)
+    run.rest()
+
+
 @contextlib.contextmanager
 def put_away(run: Any, files: list[Path]) -> Iterator[Path]:
     """Files of the checkpoints' folder lie elsewhere inside."""
@@ -43,8 +50,7 @@ def put_away(run: Any, files: list[Path]) -> Iterator[Path]:
 @fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def vanished_checkpoints(run: Any, rng: Random) -> str:
     """They are gone at one start, which refuses, and there again at the next."""
-    later(run, rng)
-    run.rest()
+    between_attempts(run, rng, checkpoints(run))
     found = checkpoints(run)
     if run.is_over() or not found:
         return NOBODY
@@ -56,8 +62,7 @@ def vanished_checkpoints(run: Any, rng: Random) -> str:
 @fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def stale_checkpoint(run: Any, rng: Random) -> str:
     """An older one has the newest one's name at one start, which refuses."""
-    later(run, rng)
-    run.rest()
+    between_attempts(run, rng, checkpoints(run)[1:])
     found = checkpoints(run)
     if run.is_over() or len(found) < 2 or found[0].samefile(found[-1]):
         return NOBODY
@@ -71,8 +76,7 @@ def stale_checkpoint(run: Any, rng: Random) -> str:
 @fault("plain", "nfs", codes=(REFUSED, *EARLY), weight=4, needs=has_peers)
 def stale_view_of_one_rank(run: Any, rng: Random) -> str:
     """One rank sees an older checkpoint under the name, for a moment or longer than it waits."""
-    later(run, rng)
-    run.rest()
+    between_attempts(run, rng, checkpoints(run)[1:])
     found = checkpoints(run)
     older = [path for path in found[1:] if not path.samefile(found[0])]
     if run.is_over() or not older or os.geteuid():
@@ -95,8 +99,7 @@ def stale_view_of_one_rank(run: Any, rng: Random) -> str:
 @fault(*EVERYWHERE, codes=(REFUSED, *EARLY), causes=REFUSES, weight=3)
 def overwritten_store(run: Any, rng: Random) -> str:
     """Bytes of a token store are overwritten in place between two attempts, the size as it was."""
-    later(run, rng)
-    run.rest()
+    between_attempts(run, rng, token_files(run))
     files = [path for path in token_files(run) if path.stat().st_size]
     if run.is_over() or not files:
         return NOBODY

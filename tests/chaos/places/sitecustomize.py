@@ -3,6 +3,7 @@
 Python imports a module of this name at its start. An order, the file that ``CHAOS_ORDER`` names,
 holds four words: the end of a source file's path, a function in it, at which sighting of that
 function a signal is sent, and which. Of several processes with the same order only one strikes.
+Orders may come at any time; those that lie beside the first are followed after it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ import sys
 import threading
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ORDER = "CHAOS_ORDER"
 LOOK_SECONDS = 0.001
 """Between two looks: some work takes a few milliseconds, and looking without a pause would slow it
 down."""
+WAIT_SECONDS = 0.02
+"""Between two looks for an order."""
+IN_TURN = ("", ".second", ".third")
+"""What an order's name ends with, in the order in which they are followed."""
 
 
 def runs(file: str, function: str) -> bool:
@@ -30,8 +39,19 @@ def runs(file: str, function: str) -> bool:
     return False
 
 
-def follow(order: str) -> None:
-    """Strike once, as ``order`` says, unless another process has."""
+def give(order: Path, places: list[str]) -> list[Path]:
+    """Let ranks follow these in turn, see above for the words of each; the orders' files."""
+    files = [order.with_name(order.name + end) for end in IN_TURN[: len(places)]]
+    fresh = order.with_name(order.name + ".new")
+    # Each is whole at once, since it may be looked for just now.
+    for file, words in zip(files, places, strict=True):
+        fresh.write_text(words)
+        os.replace(fresh, file)
+    return files
+
+
+def follow(order: str) -> bool:
+    """Strike once, as ``order`` says, unless another process does; whether there is an order."""
     # Another process may take the order away at any moment.
     with contextlib.suppress(FileNotFoundError):
         with open(order) as words:
@@ -42,15 +62,25 @@ def follow(order: str) -> None:
             if left <= 0:
                 os.unlink(order)
                 os.kill(os.getpid(), int(number))
-                return
+                break
             time.sleep(LOOK_SECONDS)
+        return True
+    return False
+
+
+def follow_all(order: str) -> None:
+    """Follow whatever orders come."""
+    while True:
+        if not any(follow(order + end) for end in IN_TURN):
+            time.sleep(WAIT_SECONDS)
 
 
 def begin() -> None:
-    """Follow an order where there is one."""
-    order = os.environ.get(ORDER, "")
-    if os.path.exists(order):
-        threading.Thread(target=follow, args=(order,), daemon=True).start()
+    """Follow orders from now on, where this process is to."""
+    if order := os.environ.get(ORDER, ""):
+        # Or else the look comes late wherever Python works without a pause.
+        sys.setswitchinterval(LOOK_SECONDS)
+        threading.Thread(target=follow_all, args=(order,), daemon=True).start()
 
 
 if __name__ == "sitecustomize":
