@@ -24,6 +24,7 @@ from tests.chaos.driver import Driver, insist_allowed, lend_compiled
 from tests.chaos.faults.long_work import WORKS
 from tests.chaos.faults.registry import ALL, Fault
 from tests.chaos.judge import judge
+from tests.chaos.local import LaunchedRun
 from tests.chaos.places import sitecustomize
 from tests.chaos.report import Report
 from tests.chaos.target import Ending, Lost
@@ -258,6 +259,15 @@ def test_a_case_gets_so_many_of_each_fault_in_any_order(tmp_path: Path) -> None:
     first, second = driver._plan(Random(1)), driver._plan(Random(2))
     assert first != second
     assert sorted(first) == sorted(second) == ["clock_step"] * 5 + ["hangup"] * 5
+
+
+def test_the_end_that_is_waited_for_is_that_of_the_attempt_that_was_looked_at() -> None:
+    run = LaunchedRun.__new__(LaunchedRun)
+    run._attempt, ended = 1, {"event": "attempt_ended", "attempt": 1}
+    begun = [{"event": "attempt_started", "attempt": number} for number in (1, 2)]
+    launched: Any = SimpleNamespace(events=lambda: [begun[0], ended, begun[1]])
+    run.launched, run.gives_up_seconds = launched, 0.0
+    run.settle()
 
 
 def test_drivers_share_undisturbed_runs_where_they_are_kept(
