@@ -48,8 +48,8 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.corpus import write_corpus
 
-    """61 rows of 64 tokens: neither the last batch of two nor the last update of six is full."""
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny.jsonl", count=22)
+    """27 rows of 64 tokens: neither the last batch of two nor the last update of six is full."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny.jsonl", count=6)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the server of test processes has done before it forks any: imports, and one picture.
+"""What the server of test processes has done before it forks any: imports, and the peak's measure.
 
 Each forked run would else do it again. It starts no thread, which a fork would not copy.
 """
@@ -6,10 +6,10 @@ Each forked run would else do it again. It starts no thread, which a fork would 
 from __future__ import annotations
 
 import importlib
-import tempfile
-from pathlib import Path
 
-from minimind.charts.loss_curve import plot_loss_curve
+import torch
+
+from minimind.telemetry.flops import peak_flops
 
 LOADED_LATE = (
     "minimind.distributed.local_ranks",
@@ -25,5 +25,5 @@ LOADED_LATE = (
 for name in LOADED_LATE:
     importlib.import_module(name)
 
-with tempfile.TemporaryDirectory() as folder:
-    plot_loss_curve(Path(folder, "metrics.jsonl"), Path(folder, "loss_curve.png"))
+torch.set_num_threads(1)
+peak_flops("cpu", torch.float32)

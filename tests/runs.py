@@ -24,6 +24,7 @@ import torch
 from minimind.rundir.layout import OutputPaths
 from minimind.rundir.metrics import read_metrics
 from minimind.system.process import free_port
+from minimind.training import announce
 
 if TYPE_CHECKING:
     from minimind.training.trainer import Trainer
@@ -50,7 +51,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
 def rank_main(
     argv: list[str], environ: dict[str, str], output: str, on_micro_batch: Hook | None = None
 ) -> None:
-    """The body of one rank's process."""
+    """The body of one rank's process; without ``LOSS_CURVE`` it draws none, which takes a while."""
     os.environ.update(environ)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -60,6 +61,8 @@ def rank_main(
     torch.set_num_threads(1)
     from minimind.train_pretrain import main
 
+    if "LOSS_CURVE" not in environ:
+        announce.plot_loss_curve = lambda metrics, png: None  # type: ignore[assignment]
     held_at = environ.get("HELD_AT")
     sys.exit(main(argv, on_micro_batch or (hold_at(int(held_at)) if held_at else None)))
 

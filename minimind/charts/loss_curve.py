@@ -27,9 +27,13 @@ def plot_loss_curve(metrics_path: Path, png_path: Path) -> None:
     held_out = _series(records, "eval_loss")
     rates = _series(records, "learning_rate")
 
-    figure = Figure(figsize=(9, 6), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 6), dpi=120)
     FigureCanvasAgg(figure)
-    loss_axis, rate_axis = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    # A layout that matplotlib finds out takes two drawings.
+    margins = {"left": 0.09, "right": 0.98, "bottom": 0.09, "top": 0.94, "hspace": 0.12}
+    loss_axis, rate_axis = figure.subplots(
+        2, 1, sharex=True, height_ratios=[4, 1], gridspec_kw=margins
+    )
 
     if train[0]:
         marker = "o" if len(train[0]) == 1 else None

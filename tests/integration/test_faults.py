@@ -156,8 +156,8 @@ class TestDisk:
     def test_a_row_record_without_room_stops_the_run_in_one_line(
         self, make_run: MakeRun, small_disk: Path
     ) -> None:
-        whole = make_run("whole").complete()
-        run = make_run("run", save_dir=small_disk)
+        whole = make_run("whole", epochs=5).complete()
+        run = make_run("run", epochs=5, save_dir=small_disk)
         processes = run.start(target=rank_that_waits_for_a_full_disk)
         wait_until((small_disk / "pretrain_32.pth").exists, "the first checkpoint")
         ballast = small_disk / "ballast"

@@ -30,10 +30,11 @@ def tensorboard_steps(save_dir: Path, tag: str) -> dict[int, float]:
 
 def test_samples_and_trackers_change_no_bit_and_survive_a_kill(make_run: MakeRun) -> None:
     """On two ranks: rank 0 samples while the other waits for it."""
-    plain = make_run("plain").complete(2)
+    plain = make_run("plain", batch_size=1).complete(2)
     prompts = plain.folder / "prompts.txt"
     prompts.write_text("The old clock\n清晨的\n", encoding="utf-8")
-    watched = make_run("watched", tracker="tensorboard", sample_interval=5, sample_prompts=prompts)
+    samples = {"sample_interval": 5, "sample_prompts": prompts}
+    watched = make_run("watched", batch_size=1, tracker="tensorboard", **samples)
     assert watched.interrupt(signal.SIGKILL, 8, 2) == [-9, -9]
     assert watched.interrupt(signal.SIGTERM, 12, 2) == [75, 75]
     watched.complete(2)

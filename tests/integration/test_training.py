@@ -59,7 +59,9 @@ def scores(run: Run) -> list[dict[str, Any]]:
 
 
 def test_console_line_and_files_of_the_design(make_run: MakeRun) -> None:
-    run = make_run("run", use_moe=1, log_interval=5, epochs=1).complete()
+    run = make_run("run", use_moe=1, log_interval=5, epochs=1)
+    run.environ["LOSS_CURVE"] = "1"
+    run.complete()
     lines = [line for line in run.output.splitlines() if line.startswith("Epoch:")]
     iters = points(run)[-1]["iters"]
     assert len(lines) == math.ceil(iters / 5)
@@ -183,7 +185,7 @@ def test_accumulation_equals_one_large_batch(make_run: MakeRun) -> None:
 
 
 def test_the_model_learns(make_run: MakeRun) -> None:
-    run = make_run("run", epochs=6, accumulation_steps=1).complete()
+    run = make_run("run", epochs=13, accumulation_steps=1).complete()
     losses = [p["loss"] for p in points(run)]
     assert losses[0] > 5.5
     assert sum(losses[-10:]) / 10 < 2.5
@@ -348,6 +350,7 @@ def test_time_that_is_up_ends_as_an_epoch_does_and_the_resume_is_exact(
 ) -> None:
     held_out = write_corpus(tmp_path / "held_out.jsonl", 5, seed=9)
     flags = {"max_steps": 5, "log_interval": 6, "eval_data_path": held_out, "sample_interval": 100}
+    flags["batch_size"] = 2 // world_size
     whole = make_run("whole", **flags).complete(world_size)
     run = make_run("run", **flags)
     for _ in range(3):
@@ -510,20 +513,20 @@ def test_a_stop_cuts_the_last_evaluation_of_a_run_whose_time_is_up_short(
 def test_library_call_is_the_same_run(
     make_run: MakeRun, tiny_flags: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = make_run("process", max_steps=5).complete()
+    whole = make_run("process", max_steps=4).complete()
     torch.set_num_threads(1)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in tiny_flags.items()}
     begun: list[int] = []
     result = minimind.pretrain(
         TrainConfig(
-            **{**flags, "max_steps": 5},
+            **{**flags, "max_steps": 4},
             save_dir=str(tmp_path / "library"),
             checkpoint_dir=str(tmp_path / "library"),
         ),
         on_micro_batch=lambda trainer: begun.append(trainer.progress.global_step),
     )
-    assert begun == [step for step in range(5) for _ in range(3)]
-    assert result.global_step == 5
+    assert begun == [step for step in range(4) for _ in range(3)]
+    assert result.global_step == 4
     assert not result.stopped
     state = torch.load(result.checkpoint_file, weights_only=True)
     assert differences(whole.state()["model"], state["model"]) == []

@@ -335,6 +335,7 @@ def test_a_damaged_store_is_rebuilt(
     assert stores(cache) == [folder.name]
 
 
+@pytest.mark.worker_processes
 def test_the_store_does_not_depend_on_the_number_of_workers(
     tmp_path: Path, tokenizer_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -457,6 +458,7 @@ def test_whoever_may_read_the_cache_may_read_its_stores(
         assert all(os.stat(Path(folder, name)).st_mode & 0o044 == 0o044 for name in files)
 
 
+@pytest.mark.worker_processes
 def test_a_full_disk(
     data: str, cache: Path, tokenizer_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

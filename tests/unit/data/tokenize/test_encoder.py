@@ -66,6 +66,7 @@ def test_segments_lose_nothing() -> None:
     assert parts[0] == "a line\nanother\n"
 
 
+@pytest.mark.worker_processes
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_results_come_in_order(spec: EncoderSpec, n_workers: int) -> None:
     # Work of very different size, so that a later chunk is done sooner.
@@ -76,6 +77,7 @@ def test_results_come_in_order(spec: EncoderSpec, n_workers: int) -> None:
     assert [len(encoded.lengths) for _, _, encoded in results] == sizes
 
 
+@pytest.mark.worker_processes
 def test_a_failing_worker_is_an_error_not_a_hang(spec: EncoderSpec) -> None:
     broken = EncoderSpec("{}", None, None, "uint16", "text")
     with pytest.raises(MiniMindError, match="tokenising process ended with code 1"):
