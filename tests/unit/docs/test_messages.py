@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ QUOTES = {
 }
 
 
+@functools.cache
 def source_strings() -> set[str]:
     """Every text of the code, with "…" for each value that it is filled with."""
     found = set()
@@ -45,20 +47,18 @@ def is_said(message: str, strings: set[str]) -> bool:
     return any(pattern.search(text) for text in strings)
 
 
-STRINGS = source_strings()
-
-
 @pytest.mark.parametrize("page", QUOTES)
 def test_every_quoted_message_is_in_the_code(page: str) -> None:
     quoted = QUOTES[page].findall((ROOT / page).read_text(encoding="utf-8"))
     assert quoted
-    assert not [message for message in quoted if not is_said(message, STRINGS)]
+    assert not [message for message in quoted if not is_said(message, source_strings())]
 
 
 def test_a_message_that_nobody_says_is_found() -> None:
-    assert is_said("--device …: torch sees no GPU here; use …", STRINGS)
-    assert not is_said("--device …: torch sees no TPU here; use …", STRINGS)
-    assert not is_said("torch sees no GPU here; --device …", STRINGS)
+    strings = source_strings()
+    assert is_said("--device …: torch sees no GPU here; use …", strings)
+    assert not is_said("--device …: torch sees no TPU here; use …", strings)
+    assert not is_said("torch sees no GPU here; --device …", strings)
 
 
 def test_no_message_is_explained_twice() -> None:
