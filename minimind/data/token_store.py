@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimind.data.sealed import SUMS, CheckedArray, DamagedFileError, Seal
+from minimind.data.token_type import TOKEN_BYTES
 from minimind.errors import EXIT_CRASHED, EXIT_USER_ERROR, DataError, MiniMindError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ UNSEALED_VERSION = 1
 
 TOKENS, OFFSETS, DOC_BYTES = "tokens.bin", "offsets.npy", "bytes.npy"
 STORE_ARRAYS = (TOKENS, OFFSETS, DOC_BYTES)
-TOKEN_TYPES = ("uint16", "uint32")
 REJECTED, SOURCES, META = "rejected.jsonl", "sources.jsonl", "meta.json"
 HASHED_AT_ONCE = 1 << 22
 
@@ -130,7 +130,7 @@ class TokenStore:
             meta = json.loads((path / META).read_bytes())
             if meta["format_version"] not in (UNSEALED_VERSION, FORMAT_VERSION):
                 raise DamagedStoreError(f"{path}: format {meta['format_version']}")
-            if meta["dtype"] not in TOKEN_TYPES:
+            if meta["dtype"] not in TOKEN_BYTES:
                 raise DamagedStoreError(f"{path}: tokens of type {meta['dtype']}")
             for name, size in meta["files"].items():
                 if (found := (path / name).stat().st_size) != size:

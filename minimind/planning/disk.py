@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind.config import TrainConfig
+from minimind.data.token_type import TOKEN_BYTES, token_type
 from minimind.planning.memory import FLOAT32, HALF, optimizer_bytes
 from minimind.planning.parameters import Parameters
 from minimind.rundir.layout import checkpoints_of
@@ -45,9 +46,8 @@ def disk_of(config: TrainConfig, counted: Parameters, new_tokens: int, vocab_siz
         new_tokens: of text that is not tokenised yet.
     """
     one = FLOAT32 * counted.total + optimizer_bytes(counted, config.optimizer)
-    token = 2 if vocab_size <= 1 << 16 else 4
     return Disk(
-        store=new_tokens * token,
+        store=new_tokens * TOKEN_BYTES[token_type(vocab_size)],
         checkpoints=(config.keep_checkpoints + 1) * one,
         weights=2 * HALF * counted.total,
         there=0 if config.from_resume == "0" else _checkpoint_bytes(config.checkpoint_file),

@@ -20,6 +20,8 @@ from minimind.data.mixture import Plan
 from minimind.distributed.device import measures_peaks, memory_left, peak_memory_of, synchronize
 from minimind.distributed.world import World
 from minimind.errors import OutOfMemoryError
+from minimind.planning.memory import optimizer_bytes
+from minimind.planning.parameters import count_parameters
 from minimind.training.evaluate import to_device
 
 log = logging.getLogger(__name__)
@@ -35,9 +37,6 @@ PASSES = 3
 
 SHARE_OF_MEMORY = 0.9
 """Of the memory that is free at the start; the rest is for the allocator's gaps."""
-
-ADAM_BYTES = 8
-"""The optimiser's two float32 moments of a parameter, which no trial has allocated yet."""
 
 
 def keep_batch_size(config: TrainConfig, saved: TrainState) -> TrainConfig:
@@ -73,7 +72,8 @@ def settle_batch_size(
         return seconds_of_step(model, plan, size, world.device, autocast)
 
     if measures_peaks(world.device):
-        optimizer = ADAM_BYTES * sum(p.numel() for p in model.parameters())
+        # No trial has allocated it yet.
+        optimizer = optimizer_bytes(count_parameters(model.config), config.optimizer)
         free, _, held = memory_left(world.device) or (0, 0, 0)
         room = min(world.gather(SHARE_OF_MEMORY * (free + held) - optimizer))
         size, why = (

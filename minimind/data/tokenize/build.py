@@ -45,6 +45,7 @@ from minimind.data.token_store import (
     TokenStore,
     hash_content,
 )
+from minimind.data.token_type import token_type
 from minimind.data.tokenize.cache import (
     Building,
     Mark,
@@ -326,7 +327,7 @@ def _encoder_spec(
         tokenizer_json=tokenizer.backend_tokenizer.to_str(),
         bos_id=tokenizer.bos_token_id if wraps else None,
         eos_id=tokenizer.eos_token_id if wraps else None,
-        dtype="uint16" if _vocab_size(tokenizer) <= 1 << 16 else "uint32",
+        dtype=token_type(_vocab_size(tokenizer)),
         text_field=text_field,
         chat=chat,
     )

@@ -1,8 +1,21 @@
+from contextlib import nullcontext
+
 import pytest
+import torch
 
 from minimind.config import AUTO, TrainConfig, parse_args
+from minimind.distributed.world import World
 from minimind.errors import ConfigError, OutOfMemoryError
-from minimind.training.batch_size import candidates, fastest, keep_batch_size, largest
+from minimind.model.architecture import Architecture
+from minimind.model.language_model import LanguageModel
+from minimind.training import batch_size
+from minimind.training.batch_size import (
+    candidates,
+    fastest,
+    keep_batch_size,
+    largest,
+    settle_batch_size,
+)
 from tests.checkpoints import train_state
 
 
@@ -99,3 +112,19 @@ class TestResumed:
     def test_a_number_stands(self):
         config = TrainConfig(batch_size=2)
         assert keep_batch_size(config, self.saved) is config
+
+
+@pytest.mark.parametrize(("optimizer", "largest_size"), [("adamw", 2), ("muon", 4)])
+def test_an_accelerator_keeps_room_for_what_the_optimizer_holds(
+    monkeypatch: pytest.MonkeyPatch, optimizer: str, largest_size: int
+) -> None:
+    """Muon has one moment of a matrix, AdamW two, and no trial has either of them."""
+    model = LanguageModel(Architecture(hidden_size=32, num_hidden_layers=1, vocab_size=50))
+    adam = 8 * sum(parameter.numel() for parameter in model.parameters())
+    monkeypatch.setattr(batch_size, "measures_peaks", lambda device: True)
+    monkeypatch.setattr(batch_size, "memory_left", lambda device: ((adam + 50_000) / 0.9, 0, 0))
+    monkeypatch.setattr(batch_size, "peak_memory", lambda step, device, rows: 20_000.0 * rows)
+    config = TrainConfig(batch_size=AUTO, accumulation_steps=1, optimizer=optimizer)
+    world = World(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
+    found = settle_batch_size(config, model, None, world, nullcontext())  # type: ignore[arg-type]
+    assert found.batch_size == largest_size
