@@ -70,6 +70,8 @@ LIGHT = (
     "minimind.config",
     "minimind.planning",
     "minimind.model.architecture",
+    "minimind.report",
+    "minimind.cli.report",
 )
 """A login node has the standard library and the launcher's few packages."""
 

@@ -12,6 +12,7 @@ from launcher.cli.doctor import doctor
 from launcher.cli.drill import drill
 from launcher.cli.list import list_runs
 from launcher.cli.logs import logs
+from launcher.cli.report import report
 from launcher.cli.requeue import requeue
 from launcher.cli.run import run
 from launcher.cli.status import status
@@ -37,6 +38,7 @@ COMMANDS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("list", list_runs, "--json"),
     ("logs", logs, "first -f --rank 1"),
     ("why", why, "first"),
+    ("report", report, "first --serve"),
     ("cancel", cancel, "first"),
     ("requeue", requeue, "first"),
     ("doctor", doctor, "--nodes 2 --gpus 8"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +23,7 @@ Examples:
   minimind report runs/my-run              # writes runs/my-run/report.html
   minimind report out --png pictures       # a run without a launcher; charts as PNG too
   minimind report runs/adamw runs/muon --out compare.html
+  minimind report runs/my-run --serve      # a page that follows the run, in a browser here
 """
 
 
@@ -50,6 +55,15 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="draw the charts as PNG too, into DIR (default: beside the page)",
     )
+    parser.flag(
+        "serve",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="PORT",
+        help="write nothing, and show a page that follows the runs to a browser on this machine, "
+        "until Ctrl-C (default: a free port)",
+    )
     parser.flag("title", default="", help="heading of the page (default: the names of the runs)")
     add_json_flag(parser)
     return parser
@@ -58,6 +72,8 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Raises ConfigError where a folder is no run, or the page cannot be written."""
     args = build_parser().parse_args(list(argv))
+    if args.serve is not None:
+        return _serve(args)
     runs = [read_run(path) for path in args.run]
     page = args.out or (args.run[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     if page.is_dir():
@@ -81,4 +97,26 @@ def main(argv: Sequence[str]) -> int:
     else:
         for path in written:
             print(f"{path} ({size_text(path.stat().st_size)})")
+    return EXIT_DONE
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Raises ConfigError where a folder is no run, or the port cannot be had."""
+    from minimind.report.serve import HOST, LivePage, Server
+
+    for flag in ("out", "png"):
+        if getattr(args, flag) is not None:
+            raise ConfigError(f"--serve writes no file: leave --{flag} out")
+    page = LivePage(args.run, args.title)
+    page()
+    with Server(args.serve, page) as server:
+        port = server.server_port
+        if args.json:
+            print_json({"link": server.link, "port": port})
+        else:
+            print(f"{server.link}\nThe link is for you alone: who has it sees these runs.")
+            print(f"From another machine first: ssh -N -L {port}:{HOST}:{port} {platform.node()}")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     return EXIT_DONE

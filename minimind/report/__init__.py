@@ -1,1 +1,1 @@
-"""``minimind report``: a run as one page. Reads the run folder only, and imports no torch."""
+"""``minimind report``: runs as one page, or as one that follows them. Imports no torch."""

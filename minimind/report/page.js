@@ -10,7 +10,7 @@ function shorten(value, percent) {
 function points(path) {
   return [...path.getAttribute("d").matchAll(/[ML]([-\d.]+) ([-\d.]+)/g)].map((m) => [+m[1], +m[2]]);
 }
-for (const plot of document.querySelectorAll(".plot")) {
+function readValues(plot) {
   const svg = plot.querySelector("svg");
   const box = svg.viewBox.baseVal;
   const [x0, x1] = plot.dataset.x.split(" ").map(Number);
@@ -64,3 +64,4 @@ for (const plot of document.querySelectorAll(".plot")) {
     tip.style.right = onRight ? plot.clientWidth - pixel + 10 + "px" : "";
   });
 }
+document.querySelectorAll(".plot").forEach(readValues);

@@ -26,18 +26,25 @@ SHOWN_SAMPLES = 6
 """Samples of one prompt that are in sight; the others unfold."""
 
 
-def render(runs: Sequence[RunRecord], title: str = "") -> str:
-    """The whole page."""
+def render(runs: Sequence[RunRecord], title: str = "", logs: Sequence[str] | None = None) -> str:
+    """The whole page.
+
+    Args:
+        logs: the last lines of each run's log, in a page that asks for itself again and again.
+    """
     title = title or " · ".join(run.label for run in runs)
-    script = _asset("page.js")
+    script = _asset("page.js") + ("" if logs is None else _asset("live.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    if logs is not None:
+        policy += "; connect-src 'self'"
     sections = [
         _header(runs, title),
         _tiles(runs[0]) if len(runs) == 1 else _comparison(runs),
         _charts(runs),
         _section("Time", time_cards(runs)),
         _samples(runs),
+        _logs(runs, logs or ()),
         _configuration(runs),
         _environment(runs),
     ]
@@ -208,13 +215,23 @@ def _close_up(sample: str) -> str:
     return "\n".join(line.strip() for line in sample.splitlines() if line.strip())
 
 
+def _logs(runs: Sequence[RunRecord], logs: Sequence[str]) -> str:
+    cards = []
+    for run, log in zip(runs, logs, strict=False):
+        name = f'<h3 class="head">{text(run.label)}</h3>' if len(runs) > 1 else ""
+        if log:
+            cards.append(f'<div class="card">{name}<pre class="log">{text(log)}</pre></div>')
+    return _section("Log", "".join(cards))
+
+
 def _configuration(runs: Sequence[RunRecord]) -> str:
     """What was chosen, in sight; what was left at its default, or is alike in all runs, folded."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
+    keys = sorted(dict.fromkeys(key for run in runs for key in run.config), key=_is_place)
     if not keys:
         return ""
     if len(runs) == 1:
-        config, defaults = runs[0].config, TrainConfig().to_dict()
+        config = {key: runs[0].config[key] for key in keys}
+        defaults = TrainConfig().to_dict()
         chosen = {key: value for key, value in config.items() if value != defaults.get(key)}
         rest = {key: value for key, value in config.items() if key not in chosen}
         body = f"{_pairs(chosen)}{_folded(rest, 'left at the default')}"
@@ -238,6 +255,11 @@ def _configuration(runs: Sequence[RunRecord]) -> str:
         f'<div class="card"><div class="scroll">{table}</div>'
         f"{_folded(alike, 'alike in all runs')}</div>",
     )
+
+
+def _is_place(flag: str) -> bool:
+    """Whether a flag names a folder or a file: what was trained comes before where."""
+    return flag.endswith(("_dir", "_path"))
 
 
 def _folded(values: Record, words: str) -> str:

@@ -152,6 +152,18 @@ def read_run(path: Path, clock: Callable[[], float] = time.time) -> RunRecord:
     )
 
 
+def log_of(path: Path) -> Path | None:
+    """What the newest attempt of a run has written; None where nothing has.
+
+    Of a launched run what its rank 0 printed: that has the end of a crash.
+    """
+    logs = RunPaths(path).rank_logs()
+    if logs:
+        return logs[min(logs)]
+    log = _output_folder(path).log()
+    return log if log.is_file() else None
+
+
 def _name(path: Path) -> str:
     """As the launcher calls it; an output folder ``out`` is called after the folder it is in."""
     return _paths(path).name

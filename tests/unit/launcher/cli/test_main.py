@@ -12,6 +12,7 @@ from launcher.cli import main
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.resolve import runs_dir_flag
 from tests.unit.launcher.submit.test_submission import GOLDEN
+from tests.unit.report.folders import write_done
 
 
 @pytest.fixture
@@ -232,3 +233,20 @@ def test_why_shows_what_a_rank_wrote_and_lets_none_of_it_act(
     shown = capsys.readouterr().out
     assert "ValueError: \\x1b[31mred" in shown
     assert shown.replace("\n", "").isprintable()
+
+
+def test_a_report_of_runs_by_their_names(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_done(here / "runs" / "first")
+    assert main(["report", "first"]) == 0
+    assert "<title>first</title>" in (run / "report.html").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.startswith(f"{run / 'report.html'} (")
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr("minimind.cli.report.main", lambda words: asked.append(words) or 0)
+    assert main(["report", "first", "--port", "8765"]) == 0
+    assert main(["report", "first", "--serve", "--json"]) == 0
+    assert asked == [[str(run), "--serve", "8765"], [str(run), "--serve", "0", "--json"]]
+    assert main(["report", "second"]) == 2
+    assert "no run second in" in capsys.readouterr().err
