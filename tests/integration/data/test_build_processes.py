@@ -72,7 +72,7 @@ def write_words(path: Path, n_bytes: int, row_bytes: int = 2000) -> str:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_words(tmp_path_factory.mktemp("data") / "large.jsonl", 8_000_000)
+    return write_words(tmp_path_factory.mktemp("data") / "large.jsonl", 5_000_000)
 
 
 def names(cache: Path) -> list[str]:
@@ -104,7 +104,7 @@ def marked(cache: Path) -> bool:
 
 
 def test_two_processes_at_once_make_one_store(tmp_path: Path) -> None:
-    data = write_words(tmp_path / "a.jsonl", 3_000_000)
+    data = write_words(tmp_path / "a.jsonl", 2_000_000)
     cache = tmp_path / "cache"
     runs = [start(data, cache) for _ in range(3)]
     outputs = [run.communicate(timeout=120) for run in runs]
