@@ -47,8 +47,15 @@ _CANCELLED_AT = re.compile(
 )
 
 
+UNCONFIRMED = "Unable to confirm allocation for job"
+"""How srun begins to say that nobody knows its job.
+
+With ``enable_stepmgr`` that is so for a whole start of a job whose batch host has no step manager.
+"""
+
 _NOT_LAUNCHED = re.compile(
     r"^srun: error: (?P<what>Task launch for \S+ failed on node .*|Application launch failed: .*"
+    rf"|{UNCONFIRMED} .*"
     r"|Unable to create step for job \S+: (?P<refused>.*))$",
     re.MULTILINE,
 )
@@ -110,6 +117,11 @@ def failed_launch(log: str) -> str:
         if match["refused"] is None or unanswered(match["refused"]):
             return match["what"]
     return ""
+
+
+def needs_another_start(launch: str) -> bool:
+    """Whether a launch that failed for the reason ``launch`` fails as long as this start lasts."""
+    return launch.startswith(UNCONFIRMED) and not unanswered(launch)
 
 
 def asked_to_cancel(events: Iterable[Event]) -> bool:

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import Final
+from launcher.supervise.classify import needs_another_start
 from minimind.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_RUN_ME_AGAIN, EXIT_USER_ERROR
 from minimind.rundir import causes
 from minimind.rundir.events import BEGUN, Event, Kind
@@ -94,6 +95,8 @@ def may_stay(ended: list[Event]) -> bool:
     """Whether the newest end leaves hope in the same job: launches may fail there for ever."""
     if ended[-1]["cause"] != causes.LAUNCH_FAILED:
         return ended[-1]["cause"] in causes.IN_PLACE
+    if needs_another_start(ended[-1].get("reason", "")):
+        return False
     launches = takewhile(lambda event: event["cause"] == causes.LAUNCH_FAILED, reversed(ended))
     return len(list(launches)) % MOST_LAUNCHES > 0
 

@@ -24,6 +24,7 @@ srun: Job step aborted: Waiting up to 32 seconds for job step to finish.
 slurmstepd-n1: error: *** STEP 1.50 ON n1 CANCELLED AT 2026-01-01T12:00:00 ***
 """
 NO_STEP = "srun: error: Unable to create step for job 3: {}\n"
+UNCONFIRMED = "srun: error: Unable to confirm allocation for job 3: {}\n"
 
 CASES = [
     # Seen on 22.05 while nodes read a new configuration.
@@ -35,6 +36,9 @@ CASES = [
     ("crash", Evidence(255, log=RECONFIGURED, events=saw("started"))),
     ("launch_failed", Evidence(1, log=NO_STEP.format("Unable to contact slurm controller"))),
     ("crash", Evidence(1, log=NO_STEP.format("More processors requested than permitted"))),
+    # Seen on 24.11 with enable_stepmgr, where the batch host has no step manager.
+    ("launch_failed", Evidence(1, log=UNCONFIRMED.format("Unspecified error"), job=RUNNING)),
+    ("node_failure", Evidence(1, log=UNCONFIRMED.format("Unspecified error"), down_nodes=("n2",))),
     ("done", Evidence(0, events=saw("started", "finished"))),
     ("done", Evidence(0)),
     ("unfit_node", Evidence(75, job=RUNNING, unfit={"n2": "it does not answer"})),

@@ -159,6 +159,21 @@ def test_the_nodes_go_back_after_a_row_of_failed_launches() -> None:
     assert not may_stay([ended("preempted")])
 
 
+@pytest.mark.parametrize(
+    ("complaint", "stays"),
+    [
+        ("Unspecified error", False),
+        ("Invalid job id specified", False),
+        ("Unable to contact slurm controller (connect failure)", True),
+    ],
+)
+def test_the_nodes_go_back_at_once_where_no_step_can_start_before_the_next_start(
+    complaint: str, stays: bool
+) -> None:
+    reason = f"Unable to confirm allocation for job 7: {complaint}"
+    assert may_stay([{**ended("launch_failed", 1), "reason": reason}]) is stays
+
+
 def test_start_up_is_the_shortest_that_led_to_training() -> None:
     def attempt(*offsets: tuple[float, str]) -> list[dict[str, Any]]:
         return [{"event": "attempt_started", "time": 0.0}] + [

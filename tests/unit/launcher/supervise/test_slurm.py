@@ -399,6 +399,18 @@ def test_a_launch_that_slurm_fails_costs_no_restart(job: Job) -> None:
     )
 
 
+def test_a_job_without_its_step_manager_goes_back_to_slurm_at_once(job: Job) -> None:
+    said = "Unable to confirm allocation for job 7: Unspecified error"
+    job.run.write_spec(replace(job.run.spec(), max_restarts=0))
+    job.fake("scontrol", answering())
+    job.fake("srun", f"echo 'srun: error: {said}' >&2; exit 1")
+    job.start()
+    assert job.requeues() == 1
+    assert [(end["cause"], end["reason"]) for end in job.events("attempt_ended")] == [
+        ("launch_failed", said)
+    ]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
