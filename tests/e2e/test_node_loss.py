@@ -151,7 +151,12 @@ def wait_for_requeue(lab: Lab, job: str) -> None:
         again = state == "PENDING" and shown["Restarts"] == "1"
         return again and not is_held(state, reason)
 
-    poll(waits, "the requeue")
+    try:
+        poll(waits, "the requeue")
+    except AssertionError as error:
+        log = (lab.folder / "slurm" / "logs" / "slurmctld.log").read_text()
+        asked = [lab.command("scontrol", "show", what, job).stdout for what in ("job", "step")]
+        raise AssertionError("\n".join([str(error), *asked, log[-4000:]])) from None
 
 
 def kill_node(lab: Lab, node: str) -> None:
