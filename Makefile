@@ -102,10 +102,11 @@ e2e-clusters: $(STAMP)
 SITES := '--release trixie' '--release trixie --stepmgr' '--release trixie --accounting' \
 	'--release sid' '--release sid --stepmgr' '--release sid --accounting --expedite'
 
-e2e-slurms: $(STAMP) ## the survival tests on Slurm 24.11 and 26.05 in chroots, as root: about an hour
+e2e-slurms: $(STAMP) ## the survival tests on Slurm 24.11 and 26.05 in chroots, as root: two to three hours
 	for site in $(SITES); do echo "== $$site"; \
 		MINIMIND_E2E_SITE="$$site" $(BIN)/python -m pytest --timeout 1500 \
-			tests/e2e/test_survival.py tests/e2e/test_queue.py tests/e2e/test_site.py || exit 1; \
+			tests/e2e/test_survival.py tests/e2e/test_queue.py tests/e2e/test_site.py \
+			tests/e2e/test_node_loss.py || exit 1; \
 	done
 
 e2e-containers: $(STAMP)
