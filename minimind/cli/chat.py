@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from minimind.cli.common_flags import add_device_flag, add_weight_flags, find_device
@@ -12,6 +13,7 @@ from minimind.errors import EXIT_DONE, require
 from minimind.system.command_line import Parser
 
 HELP = "/reset begins anew, /help shows this, /quit (or Ctrl-D) leaves; Ctrl-C stops an answer"
+ANSWER_TOKENS = 128
 EXAMPLES = """\
 Examples:
   minimind chat --weight out/pretrain_512.pth
@@ -35,7 +37,8 @@ def build_parser() -> Parser:
         metavar="N",
         help="most tokens that the model is shown (default: its training's row length, or 512)",
     )
-    add_sampling_flags(parser, max_new_tokens=128, repetition_penalty=1.1)
+    tokens = {"max_new_tokens": f"{ANSWER_TOKENS}, or half of --context where that is less"}
+    add_sampling_flags(parser, derived=tokens, repetition_penalty=1.1)
     add_device_flag(parser)
     return parser
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         f"the tokenizer {source.tokenizer_folder} has no chat template; use --plain",
     )
     context = args.context or int(source.flags.get("max_seq_len", 512))
+    if args.max_new_tokens is None:
+        sampling = replace(sampling, max_new_tokens=min(ANSWER_TOKENS, max(1, context // 2)))
     require(
         context > sampling.max_new_tokens,
         f"--context {context} must exceed --max_new_tokens {sampling.max_new_tokens}",

@@ -115,12 +115,29 @@ def test_the_command_talks_until_the_input_ends(tiny_tokenizer, tmp_path, capsys
     assert "/wat" in complaint
 
 
+def test_a_model_of_short_rows_gives_short_answers(tiny_tokenizer, tmp_path, monkeypatch):
+    """Of the 128 tokens that it was trained with, an answer takes half."""
+    weight = write_weight(tmp_path / "run", make_model(), tiny_tokenizer)
+    config = weight.with_name("config.toml")
+    written = config.read_text()
+    assert "max_seq_len = 512" in written
+    config.write_text(written.replace("max_seq_len = 512", "max_seq_len = 128"))
+    found = []
+    monkeypatch.setattr(Conversation, "answer", lambda talk, *_: found.append(talk) or "")
+    for words in ([], ["--context", "1000"], ["--max_new_tokens", "100"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("The harbour\n"))
+        assert main(["--weight", str(weight), "--plain", "--device", "cpu", *words]) == 0
+    sizes = [(talk.context, talk.sampling.max_new_tokens) for talk in found]
+    assert sizes == [(128, 64), (1000, 128), (128, 100)]
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ([], "--plain"),
         (["--plain", "--system", "be kind"], "--system"),
-        (["--plain", "--context", "10"], "--context"),
+        (["--plain", "--context", "10", "--max_new_tokens", "10"], "--context"),
+        (["--plain", "--context", "1"], "--context"),
         (["--plain", "--temperature", "-1"], "--temperature"),
     ],
 )
