@@ -32,6 +32,32 @@ def test_for_a_card_nothing_is_measured(
     assert "30% of the RTX 4090's data sheet" in shown
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize(
+    ("card", "size", "shown"),
+    [
+        ("3090", (512, 8), "512×8 | *110,000*"),
+        ("3090", (768, 16), "768×16 | *28,000*"),
+        ("4090", (768, 16), "768×16 | *64,000*"),
+    ],
+)
+def test_the_readmes_estimates_are_those_of_the_plan(
+    page: str,
+    card: str,
+    size: tuple[int, int],
+    shown: str,
+    corpus: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert shown in (Path(__file__).parents[3] / page).read_text(encoding="utf-8")
+    model = ["--hidden_size", str(size[0]), "--num_hidden_layers", str(size[1])]
+    row = ["--batch_size", "1", "--accumulation_steps", "1"]  # the corpus has few
+    assert main(["--on", card, *model, *row, "--data_path", corpus, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    said = int(shown.split("*")[1].replace(",", ""))
+    assert plan["tokens_per_update"] / plan["seconds_per_update"] == pytest.approx(said, rel=0.03)
+
+
 def test_a_model_that_cannot_fit_ends_with_2(
     corpus: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
