@@ -15,9 +15,11 @@ LOADED_LATE = (
     "minimind.distributed.local_ranks",
     "minimind.train_pretrain",
     "minimind.training.pretrain",
+    "numpy.ma",
     "numpy.random",
     "tokenizers.decoders",
     "tomli_w",
+    "torch._dynamo",  # by DistributedDataParallel, whether it compiles or not
     "torch.utils.serialization.config",
 )
 """Of what a run loads."""
