@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LOADED = """new Promise((done) => document.readyState === "complete" ? done()
+  : addEventListener("load", () => done()))"""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -33,7 +35,9 @@ class Page:
         self._session = attached["sessionId"]
 
     def open(self, link: str) -> None:
+        """Returns once the page is whole."""
         self.ask("Page.navigate", url=link)
+        self.ask("Runtime.evaluate", expression=LOADED, awaitPromise=True)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
