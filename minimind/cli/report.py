@@ -108,7 +108,7 @@ def _serve(args: argparse.Namespace) -> int:
         if getattr(args, flag) is not None:
             raise ConfigError(f"--serve writes no file: leave --{flag} out")
     page = LivePage(args.run, args.title)
-    page()
+    page()  # what cannot be read ends the command, not the first window
     with Server(args.serve, page) as server:
         port = server.server_port
         if args.json:

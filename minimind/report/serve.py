@@ -2,14 +2,14 @@
 
 Others share a login node: the page is on this machine's own address alone, behind a random word
 in its link, and answers to no other name of the machine, which a page elsewhere could have made
-up (DNS rebinding). It shows the runs that it was given, and opens no file that a link in them
-leads to elsewhere.
+up (DNS rebinding). It shows the runs that it was given, and no log that lies elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +90,11 @@ class Server(ThreadingHTTPServer):
             ) from None
         self.page = page
         self.path = f"/{secrets.token_urlsafe(16)}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A window that is closed while it is sent something is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def link(self) -> str:

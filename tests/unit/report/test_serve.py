@@ -94,6 +94,22 @@ def test_what_is_known_is_not_sent_again(served: Callable[..., tuple[Server, Ask
     assert (other.status, other.read()) == (200, b"two")
 
 
+@pytest.mark.parametrize(("error", "is_said"), [(BrokenPipeError, False), (RuntimeError, True)])
+def test_a_window_that_is_closed_is_no_error(
+    served: Callable[..., tuple[Server, Ask]],
+    capsys: pytest.CaptureFixture[str],
+    error: type[Exception],
+    is_said: bool,
+) -> None:
+    def page() -> str:
+        raise error("while it is sent")
+
+    _, ask = served(page)
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask()
+    assert ("while it is sent" in capsys.readouterr().err) is is_said
+
+
 def test_the_page_follows_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "LEAST_SECONDS", 0.0)
     run = write_done(tmp_path / "mine")
