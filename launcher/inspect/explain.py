@@ -15,6 +15,7 @@ from launcher.slurm.parse import JobInfo
 from launcher.spec.run_folder import Final, RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise import exclusion
+from launcher.supervise.memory import killed_for_memory
 from launcher.supervise.restart_policy import SEE_WHY
 from minimind.errors import EXIT_RUN_ME_AGAIN
 from minimind.rundir import causes
@@ -276,16 +277,19 @@ def first_error(run: RunFolder, number: int) -> str:
 
     Of many ranks the one that fell first stopped writing first: the others waited for it.
     """
+    srun = run.srun_log(number)
+    said = last_lines(srun, LOG_TAIL_LINES) if srun.exists() else ""
+    # The others' tracebacks only say that a rank has left.
+    if killed := killed_for_memory([said]):
+        return f"[{srun}]\n{killed[0]}\n"
     logs = [path for path in run.rank_logs(number).values() if path.stat().st_size]
     by_age = sorted(logs, key=lambda path: path.stat().st_mtime_ns)
     trained = OutputPaths(run.spec().save_dir).logs()
     for path in [*by_age, *trained]:
         if found := first_traceback(path):
             return f"[{path}]\n{found}"
-    srun = run.srun_log(number)
-    said = last_lines(srun, LOG_TAIL_LINES).splitlines() if srun.exists() else []
     # Where srun knows only an exit code, the rank's own last words say more.
-    plain = all(_ONLY_THE_CODE.fullmatch(line) for line in said)
+    plain = all(_ONLY_THE_CODE.fullmatch(line) for line in said.splitlines())
     for path in [*by_age, srun] if plain else [srun, *by_age]:
         if text := last_lines(path, LOG_TAIL_LINES):
             return f"[{path}]\n{text}"

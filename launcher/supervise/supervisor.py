@@ -7,6 +7,7 @@ library only.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.supervise import attempt_log as attempt
 from launcher.supervise.classify import Evidence, classify, failed_launch
+from launcher.supervise.memory import described, killed_for_memory
 from launcher.supervise.restart_policy import Decision
 from launcher.supervise.resume import keep_going, lost_checkpoint
 from launcher.supervise.suspects import Suspect, find_suspects
@@ -29,6 +31,8 @@ from minimind.system.terminal import complain
 
 LOG_LINES = 1000
 """Of a rank's log, from its end, that may say why it failed."""
+LastWords = Callable[[], Mapping[int, str]]
+"""Gives rank → the end of its log."""
 
 
 class CannotStart(Exception):
@@ -212,15 +216,29 @@ class Supervisor:
         if cause == causes.NODE_FAILURE:
             nodes = list(evidence.down_nodes)
             attempt.record(self.run, Kind.NODE_FAILED, attempt=number, nodes=nodes)
-        for suspect in self._suspects(number, cause, evidence):
+        words = functools.cache(lambda: self._last_words(number))
+        for suspect in self._suspects(number, cause, evidence, words):
             values = self._where_it_failed(number, cause, suspect) | vars(suspect)
             attempt.record(self.run, Kind.NODE_SUSPECTED, attempt=number, **values)
-        reason = failed_launch(evidence.log) if cause == causes.LAUNCH_FAILED else ""
-        if cause == causes.UNFIT_NODE:
-            reason = "; ".join(f"{node}: {why}" for node, why in evidence.unfit.items())
+        reason = self._details(cause, evidence, words)
         return cause, attempt.end(
             self.run, self.spec, number, cause, evidence.exit_code, reason=reason
         )
+
+    def _details(self, cause: str, evidence: Evidence, words: LastWords) -> str:
+        """What there is to say of an attempt's end besides its cause."""
+        if cause == causes.LAUNCH_FAILED:
+            return failed_launch(evidence.log)
+        if cause == causes.UNFIT_NODE:
+            return "; ".join(f"{node}: {why}" for node, why in evidence.unfit.items())
+        if cause == causes.CRASH and self.spec.cluster == "slurm":
+            said = killed_for_memory([evidence.log, *words().values()])
+            return described(said) if said else ""
+        return ""
+
+    def _last_words(self, number: int) -> dict[int, str]:
+        logs = self.run.rank_logs(number)
+        return {rank: last_lines(log, LOG_LINES) for rank, log in logs.items()}
 
     def _where_it_failed(self, number: int, cause: str, suspect: Suspect) -> dict[str, int]:
         """The step of an end that may be the program's own: there it would come back."""
@@ -228,19 +246,14 @@ class Supervisor:
             return {}
         return {"step": attempt.furthest_step(self.run, number)}
 
-    def _suspects(self, number: int, cause: str, evidence: Evidence) -> list[Suspect]:
+    def _suspects(
+        self, number: int, cause: str, evidence: Evidence, words: LastWords
+    ) -> list[Suspect]:
         if self.spec.cluster != "slurm":
             return []
-        logs = self.run.rank_logs(number)
         begun = of_attempt(self.run.events(), number)[:1]
         nodes = begun[0].get("nodes", []) if begun else []
-        return find_suspects(
-            cause,
-            evidence,
-            nodes,
-            self.spec.gpus,
-            lambda: {rank: last_lines(log, LOG_LINES) for rank, log in logs.items()},
-        )
+        return find_suspects(cause, evidence, nodes, self.spec.gpus, words)
 
 
 def exit_status(run: RunFolder, supervise: Callable[[], int]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from launcher.supervise.classify import Evidence
+from launcher.supervise.memory import killed_for_memory
 from minimind.rundir import causes
 
 TASK_ENDED = re.compile(
@@ -90,6 +91,9 @@ def find_suspects(
         if said := hardware_error(evidence.reasons.get(node, ""), own):
             found.append(Suspect(node, said, True))
     alone = {causes.CRASH: _crashed_alone, causes.HANG: _hung_alone}.get(cause)
+    if killed_for_memory([evidence.log, *read.values()]):
+        # What was too much there is too much on another node like it.
+        alone = None
     if alone and len(nodes) > 1 and not found and (node := alone(evidence.log, words)):
         found.append(Suspect(node, f"ranks {_ENDED[cause]} there alone", False))
     return list({suspect.node: suspect for suspect in reversed(found)}.values())

@@ -76,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="the QOS high preempts normal, in every partition (with --accounting)",
     )
     add("--expedite", action="store_true", help="allow --requeue=expedite (25.11)")
+    add(
+        "--cgroup",
+        action="store_true",
+        help="proctrack and task by cgroup: ranks that take too much memory are killed (root)",
+    )
     add("--no-install", action="store_true", help="do not install Slurm; fail if it is missing")
     commands.add_parser("down", help="stop the cluster and remove all of it")
     commands.add_parser("status", help="say what runs; exit status 1 when the cluster is not whole")
@@ -96,7 +101,7 @@ def _up(arguments: argparse.Namespace) -> int:
         before = Options.load(cluster.options_file)
         fixed = (
             *("nodes", "gpus", "gres", "cpus", "netns", "subnet", "base_port"),
-            *("release", "accounting", "stepmgr", "qos_preempt"),
+            *("release", "accounting", "stepmgr", "qos_preempt", "cgroup"),
         )
         if any(getattr(before, name) != getattr(options, name) for name in fixed):
             Cluster(arguments.folder, before).down()

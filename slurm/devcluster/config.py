@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .options import DevClusterError, Options
 
 PRETEND_DEVICES = [f"/dev/tty{i}" for i in range(1, 64)]
 """Device files that exist on any Linux: Slurm wants a file per GPU to set CUDA_VISIBLE_DEVICES."""
+
+MEMORY = 4000
+"""Of a node, in MiB, whatever this machine has."""
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def slurm_conf(
@@ -33,14 +38,12 @@ def slurm_conf(
         f"SlurmctldLogFile={folder}/logs/slurmctld.log",
         f"SlurmdLogFile={folder}/logs/slurmd-%n.log",
         "SlurmctldDebug=info",
-        "ProctrackType=proctrack/linuxproc",
-        "TaskPlugin=task/none",
+        *_containment(options),
         "MpiDefault=none",
         "MailProg=/bin/true",
         "PropagateResourceLimits=NONE",
         "SlurmdParameters=config_overrides",
         "SelectType=select/cons_tres",
-        "SelectTypeParameters=CR_CPU",
         "SchedulerType=sched/backfill",
         f"SchedulerParameters={','.join(_scheduler(options, version))}",
         "ReturnToService=2",
@@ -68,7 +71,7 @@ def slurm_conf(
         port = options.base_port + 1 + (0 if options.netns else number)
         lines.append(
             f"NodeName={name} NodeHostname={hostname} NodeAddr={options.node_address(name)}"
-            f" Port={port} CPUs={options.cpus} RealMemory=4000{gres} State=UNKNOWN"
+            f" Port={port} CPUs={options.cpus} RealMemory={MEMORY}{gres} State=UNKNOWN"
         )
     # Under preempt/qos the QOS says who is preempted, whatever the partition says.
     mode = "OFF" if options.qos_preempt else options.preempt_mode
@@ -78,6 +81,15 @@ def slurm_conf(
         "PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _containment(options: Options) -> list[str]:
+    """What keeps a job's processes together, and whether memory is one of its resources."""
+    if not options.cgroup:
+        kept = ["ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none"]
+        return [*kept, "SelectTypeParameters=CR_CPU"]
+    kept = ["ProctrackType=proctrack/cgroup", "TaskPlugin=task/cgroup"]
+    return [*kept, "SelectTypeParameters=CR_CPU_Memory", f"DefMemPerNode={MEMORY // 2}"]
 
 
 def _scheduler(options: Options, version: tuple[int, int]) -> list[str]:
@@ -137,6 +149,28 @@ def slurmdbd_conf(options: Options, folder: Path, *, user: str) -> str:
         f"PidFile={folder}/pids/slurmdbd.pid",
     ]
     return "\n".join(lines) + "\n"
+
+
+def require_cgroups() -> None:
+    """Looks whether this machine has what ``cgroup_conf`` names.
+
+    Raises:
+        DevClusterError: it has not, or this user may not write there.
+    """
+    for controller in ("memory", "freezer"):
+        if not os.access(CGROUPS / controller, os.W_OK):
+            raise DevClusterError(
+                f"--cgroup needs root and the controller {controller} of the first version of "
+                f"cgroups at {CGROUPS / controller}"
+            )
+
+
+def cgroup_conf() -> str:
+    """The text of cgroup.conf: ranks that take more memory than their job has are killed.
+
+    Of the first version, as it can be mounted beside the second; without systemd.
+    """
+    return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={CGROUPS}\nConstrainRAMSpace=yes\n"
 
 
 def gres_conf(options: Options) -> str:

@@ -94,6 +94,8 @@ class Cluster:
             release.write_clients(release.make(self.options.release), self.folder)
         if self.options.netns:
             netns.create(self.options)
+        if self.options.cgroup:
+            config.require_cgroups()
         changed = self._write_config()
         self._start_munged()
         if self.options.accounting:
@@ -222,6 +224,8 @@ class Cluster:
         )
         before = self.conf.read_text() if self.conf.exists() else None
         self.conf.write_text(text)
+        if self.options.cgroup:
+            (self.folder / "cgroup.conf").write_text(config.cgroup_conf())
         (self.folder / "gres.conf").write_text(config.gres_conf(self.options))
         (self.folder / "hosts").write_text(config.hosts_file(self.options, host))
         return before not in (None, text)

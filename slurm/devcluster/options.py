@@ -43,6 +43,7 @@ class Options:
     stepmgr: bool = False
     qos_preempt: bool = False
     expedite: bool = False
+    cgroup: bool = False
     gres: str = "gpu"
     """What the pretend devices are called."""
 

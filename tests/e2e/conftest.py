@@ -6,17 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.lab import INSTALLING, REPOSITORY, Lab, lab_environment
+from tests.e2e.lab import INSTALLING, REPOSITORY, SITE, USER, Lab, make_lab
 from tests.needs import lacks
 
 sys.path.insert(0, str(REPOSITORY / "slurm"))
 
-SITE = tuple(os.environ.get("MINIMIND_E2E_SITE", "").split())
-"""Options of the cluster besides those of the tests, such as ``--release sid --stepmgr``."""
 CLUSTER = ("--nodes", "2", "--gpus", "8", "--slurmd-timeout", "10", "--requeue-delay", "5", *SITE)
 
 
@@ -46,15 +43,6 @@ def base_port() -> str:
     return str(17000 + (session % 120 * 4 + worker % 4) * 20)
 
 
-def make_lab(folder: Path, *options: str) -> Lab:
-    environment = lab_environment() | {"SLURM_CONF": str(folder / "slurm" / "slurm.conf")}
-    # Where Slurm is of another release, its commands.
-    environment["PATH"] = f"{folder / 'slurm' / 'bin'}:{environment['PATH']}"
-    lab = Lab(folder, environment, options)
-    lab.devcluster("up")
-    return lab
-
-
 @pytest.fixture(scope="session")
 def slurm_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     slurm_or_skip()
@@ -73,5 +61,6 @@ def slurm(slurm_lab: Lab) -> Iterator[Lab]:
     """The shared cluster with its default settings and no jobs."""
     slurm_lab.devcluster("up")
     yield slurm_lab
-    slurm_lab.command("scancel", f"--user={os.getuid()}")
-    slurm_lab.command("scancel", "--signal=KILL", "--full", f"--user={os.getuid()}")
+    for user in {str(os.getuid()), USER} - {""}:
+        slurm_lab.command("scancel", f"--user={user}")
+        slurm_lab.command("scancel", "--signal=KILL", "--full", f"--user={user}")

@@ -99,6 +99,8 @@ def train(options: argparse.Namespace) -> int:
         here = step == options.crash_at and options.crash_rank == RANK
         if here and (options.crash == "always" or not crash_mark.exists()):
             crash_mark.touch()
+            if options.crash_by == "memory":
+                take_memory()
             dead_peer.touch()
             raise RuntimeError(f"boom at step {step}")
         if step == options.wait_at and attempt == "1":
@@ -128,6 +130,13 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def take_memory() -> None:
+    """Until Slurm has this process killed, or, where nobody minds, 4 GB."""
+    held = []
+    while len(held) < 400:
+        held.append(bytearray(10 << 20))
+
+
 def hang_here() -> None:
     while True:
         time.sleep(3600)
@@ -143,6 +152,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--save_interval", type=int, default=5)
     parser.add_argument("--step_seconds", type=float, default=0.1)
     parser.add_argument("--crash", choices=["once", "always"], default="once")
+    parser.add_argument("--crash_by", choices=["error", "memory"], default="error")
     parser.add_argument("--crash_at", type=int, default=-1)
     parser.add_argument("--crash_rank", type=int, default=0)
     parser.add_argument("--hang_at", type=int, default=-1)

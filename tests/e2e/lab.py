@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FAKE = ("--module", "fake_trainer", "--env", f"PYTHONPATH={REPOSITORY / 'tests' / 'e2e'}")
 """Options of ``submit`` that run the test double instead of the training."""
 
+SITE = tuple(os.environ.get("MINIMIND_E2E_SITE", "").split())
+"""Options of the cluster besides those of the tests, such as ``--release sid --stepmgr``."""
+
+USER = os.environ.get("MINIMIND_E2E_USER", "")
+"""Who uses the launcher, where the cluster is another's: root's. Needs a Python, and a checkout,
+that this user can read."""
 
 INSTALLING = FileLock(Path(tempfile.gettempdir()) / f"minimind-tests-{os.getuid()}.install.lock")
 """One process of the tests at a time installs packages: apt waits for nobody."""
@@ -64,7 +72,7 @@ class Lab:
 
     def launcher(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs the launcher as a user does."""
-        return self.command(sys.executable, "-m", "launcher", *words, cwd=cwd)
+        return self.command(*as_user(), sys.executable, "-m", "launcher", *words, cwd=cwd)
 
     def ok(self, *words: str) -> str:
         """Runs the launcher, expects status 0, returns standard output."""
@@ -171,6 +179,28 @@ class Lab:
         )
         assert job.returncode == 0, job.stderr
         poll(lambda: len(self.causes(name)) >= attempt, f"attempt {attempt} to end", 120)
+
+
+def make_lab(folder: Path, *options: str) -> Lab:
+    """A cluster in ``folder``, and the launcher on it."""
+    environment = lab_environment() | {"SLURM_CONF": str(folder / "slurm" / "slurm.conf")}
+    # Where Slurm is of another release, its commands.
+    environment["PATH"] = f"{folder / 'slurm' / 'bin'}:{environment['PATH']}"
+    lab = Lab(folder, environment, options)
+    if USER:
+        lab.runs.mkdir()
+        shutil.chown(lab.runs, USER)
+    lab.devcluster("up")
+    return lab
+
+
+def as_user() -> tuple[str, ...]:
+    """The words before a command that run it as :data:`USER`, in a home of their own."""
+    if not USER:
+        return ()
+    account = pwd.getpwnam(USER)
+    ids = (f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups")
+    return ("setpriv", *ids, "env", f"HOME={account.pw_dir}", f"USER={USER}", f"LOGNAME={USER}")
 
 
 def lab_environment() -> dict[str, str]:

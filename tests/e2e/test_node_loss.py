@@ -1,6 +1,6 @@
 """Jobs that outlive the loss of a node, on a real Slurm of three nodes.
 
-The training is the test double: what is tested is the launcher.
+The training is the test double, but for one test: what is tested is the launcher.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.slurm.parse import parse_fields
 from launcher.slurm.states import is_held
-from tests.e2e.conftest import CLUSTER, base_port, make_lab, slurm_or_skip
-from tests.e2e.lab import FAKE, Lab, poll
+from tests.e2e.conftest import CLUSTER, base_port, slurm_or_skip
+from tests.e2e.lab import FAKE, Lab, make_lab, poll, words
 from tests.e2e.test_survival import assert_whole
+from tests.e2e.test_training import assert_same_training, held
+from tests.runs import Run
 
 HELD = ("--max_steps", "30", "--step_seconds", "0.05", "--wait_at", "12")
 """Flags of a run whose first attempt waits at step 12, saved at 10, until somebody interferes."""
@@ -83,6 +86,29 @@ def test_a_spare_node_takes_the_place_of_a_lost_one(three_nodes: Lab) -> None:
     assert [e["world_size"] for e in lab.events("spare", "started")] == [2, 2]
     assert [e["job_id"] for e in lab.events("spare", "attempt_started")] == [job, job]
     assert not lab.events("spare", "requeued")
+
+
+def test_a_spare_node_trains_on_bit_for_bit(
+    three_nodes: Lab, tiny_flags: dict[str, Any], tmp_path: Path
+) -> None:
+    """The real training, against the same one that nobody disturbed."""
+    lab, go = three_nodes, three_nodes.folder / "go"
+    changes = {"record_rows": False, "accumulation_steps": 1, "epochs": 1000}
+    flags = {**tiny_flags, **changes, "save_interval": 10, "max_steps": 60}
+    plain = Run(tmp_path / "plain", flags, {"OMP_NUM_THREADS": "1"}).complete(2)
+    options = ("--nodes", "2", "--gpus", "1", "--spare-nodes", "1", *held(23, go))
+    job = lab.submit("trained", *options, train=words(flags))
+    lab.wait_for_step("trained", 23)
+    set_down(lab, "n2")
+    poll(lambda: lab.causes("trained"), "the loss to be seen")
+    go.touch()
+    lab.wait("trained")
+    set_free(lab, "n2")
+    assert lab.causes("trained") == ["node_failure", "done"]
+    assert nodes_of_attempts(lab, "trained") == [["n1", "n2"], ["n1", "n3"]]
+    assert [e["job_id"] for e in lab.events("trained", "attempt_started")] == [job, job]
+    assert lab.events("trained", "resumed")[0]["step"] == 20
+    assert_same_training(lab, "trained", plain)
 
 
 NVIDIA_SMI = """#!/bin/sh

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import SITE, base_port, make_lab, slurm_or_skip
-from tests.e2e.lab import FAKE, REPOSITORY, Lab, poll
+from tests.e2e.conftest import base_port, slurm_or_skip
+from tests.e2e.lab import FAKE, REPOSITORY, SITE, Lab, make_lab, poll
 from tests.needs import lacks
 
 pytestmark = pytest.mark.timeout(600)

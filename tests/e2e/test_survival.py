@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.restart import rank_process
 from launcher.supervise.exclusion import failed_nodes
-from tests.e2e.lab import FAKE, Lab, poll
+from tests.e2e.lab import FAKE, SITE, Lab, poll
 
 SMALL = ("--nodes", "2", "--gpus", "2", *FAKE)
 
@@ -137,6 +137,21 @@ def test_crash_loop_stops_with_the_first_traceback(slurm: Lab) -> None:
     job = slurm.events("crash-loop", "submitted")[0]["job_id"]
     shown = ("scontrol", "show", "job", job)
     poll(lambda: "JobState=FAILED" in slurm.command(*shown).stdout, "Slurm to let go of the job")
+
+
+@pytest.mark.skipif("--cgroup" not in SITE, reason="this site keeps no job's memory")
+def test_rank_that_takes_too_much_memory_is_named(slurm: Lab) -> None:
+    train = ("--max_steps", "20", "--crash_at", "7", "--crash_rank", "3", "--crash_by", "memory")
+    slurm.submit("greedy", *SMALL, "--mem", "300M", train=train)
+    killed = "srun: error: n2: task 3: Out Of Memory"
+    srun = slurm.runs / "greedy" / "attempts" / "1" / "srun.log"
+    poll(lambda: srun.exists() and killed in srun.read_text(), "the kill")
+    (slurm.runs / "greedy" / "checkpoints" / "dead-1").touch()
+    assert_whole(slurm, "greedy", 20)
+    assert slurm.causes("greedy") == ["crash", "done"]
+    assert "out of memory on n2: raise --mem" in slurm.why("greedy")
+    assert killed in slurm.why("greedy")
+    assert not slurm.events("greedy", "node_suspected")
 
 
 def test_hang_dumps_stacks_and_restarts(slurm: Lab) -> None:

@@ -58,6 +58,21 @@ def test_accounting_and_its_qos() -> None:
         Options(qos_preempt=True)
 
 
+def test_cgroups_keep_a_jobs_memory() -> None:
+    text = conf(Options(cgroup=True))
+    assert "ProctrackType=proctrack/cgroup\nTaskPlugin=task/cgroup\n" in text
+    assert "SelectTypeParameters=CR_CPU_Memory\nDefMemPerNode=2000\n" in text
+    assert "ConstrainRAMSpace=yes\n" in config.cgroup_conf()
+    assert "cgroup" not in conf(Options())
+
+
+def test_a_machine_without_such_cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(config, "CGROUPS", tmp_path)
+    with pytest.raises(DevClusterError, match="--cgroup needs root and the controller freezer"):
+        config.require_cgroups()
+
+
 def test_namespaces_have_addresses_and_names() -> None:
     options = Options(netns=True, subnet="10.9.8")
     assert "NodeHostname=n2 NodeAddr=10.9.8.12" in conf(options)
