@@ -45,7 +45,7 @@ train: $(STAMP) ## pretrain a small MiniMind on this machine about two minutes, 
 		--prompt "The function returns" --prompt "A list is" --prompt "If the file"
 	@echo
 	@echo "Next, the whole of it on your own text:"
-	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --optimizer muon"
+	@echo "  $(BIN)/minimind pretrain --data_path your.jsonl --epochs 1 --recipe fast"
 
 # One session for all tests: each process of it takes seconds to start. Types need one processor.
 test: lint ## lint, types, unit and integration tests

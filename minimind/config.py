@@ -34,6 +34,20 @@ DEFAULT_BATCH_SIZE = 32
 LEARNING_RATES = {"adamw": 5e-4, "muon": 5e-3}
 """What an optimiser takes where ``--learning_rate`` names none; docs/performance.md compares."""
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "minimind": {"optimizer": "adamw", "warmup_ratio": 0.01},
+    "fast": {"optimizer": "muon", "warmup_ratio": 0.05},
+}
+"""What ``--recipe`` makes of flags that nobody sets; docs/performance.md compares.
+
+All recipes name the same flags, whose default is None. ``--learning_rate`` follows the optimiser.
+"""
+
+
+def _words(flags: dict[str, Any]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in flags.items())
+
+
 FLEX_HEAD_SIZE = 16
 """Smallest head that flex_attention's kernels take."""
 
@@ -205,22 +219,27 @@ class TrainConfig:
         POSITIVE_OR_AUTO,
     )
     accumulation_steps: int = option(8, "optimisation", "micro-steps per optimiser step", POSITIVE)
+    recipe: Literal["minimind", "fast"] = option(
+        "minimind",
+        "optimisation",
+        f"values for flags that nothing else sets; fast, to learn most from a token: {_words(RECIPES['fast'])}; minimind: the defaults of this table",
+    )
     optimizer: Literal["adamw", "muon"] = option(
-        "adamw",
+        None,
         "optimisation",
         "muon: Muon for the matrices of the layers, AdamW for the rest; learns most from a token",
     )
     learning_rate: float = option(
         None,
         "optimisation",
-        "peak learning rate; 0.005 unless given with --optimizer muon",
+        f"peak learning rate; {LEARNING_RATES['muon']} unless given with --optimizer muon",
         POSITIVE,
     )
     min_lr_ratio: float = option(
         0.1, "optimisation", "floor of the cosine schedule, as a share of the peak", UNIT
     )
     warmup_ratio: float = option(
-        0.01, "optimisation", "share of the optimiser steps that warm the rate up", FRACTION
+        None, "optimisation", "share of the optimiser steps that warm the rate up", FRACTION
     )
     weight_decay: float = option(
         0.1, "optimisation", "weight decay, on matrices only", NOT_NEGATIVE
@@ -313,14 +332,31 @@ class TrainConfig:
             value = getattr(self, f.name)
             if f.name == "batch_size" and value == "auto":
                 value = AUTO
-            if f.name == "learning_rate" and value is None:
-                value = LEARNING_RATES[self.optimizer]
+            if value is None:
+                value = self._by_recipe(f.name)
             value = coerce(f.name, hints[f.name], value)
             object.__setattr__(self, f.name, value)
             check: Check | None = f.metadata["check"]
             if check is not None and not check[0](value):
                 raise ConfigError(f"--{f.name} {check[1]}, but is {value!r}")
         self._check_together()
+
+    def _by_recipe(self, name: str) -> Any:
+        """What a flag is that nobody has set; the flags that decide it come before it."""
+        if name == "learning_rate":
+            return LEARNING_RATES[self.optimizer]
+        return RECIPES[self.recipe][name]
+
+    @property
+    def beside_recipe(self) -> dict[str, tuple[Any, Any]]:
+        """Flags that were set to something else than the recipe's: name → (set, recipe's)."""
+        recipe = RECIPES[self.recipe]
+        whole = {**recipe, "learning_rate": LEARNING_RATES[recipe["optimizer"]]}
+        return {
+            name: (getattr(self, name), value)
+            for name, value in whole.items()
+            if getattr(self, name) != value
+        }
 
     def _check_together(self) -> None:
         """Rules that concern more than one flag."""

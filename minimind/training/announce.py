@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from minimind.charts.loss_curve import plot_loss_curve
+from minimind.config import RECIPES, TrainConfig
 from minimind.rundir.events import Kind
 from minimind.system.signals import StopFlag
 from minimind.system.timeout import run_with_timeout
@@ -35,6 +36,8 @@ def announce_start(trainer: Trainer, startup: StartupClock, *, resumed: bool) ->
         100 * plan.fill,
         trainer.schedule.total_steps,
     )
+    if trainer.config.recipe != "minimind":
+        log.info("%s", recipe_line(trainer.config))
     step = progress.global_step
     seconds = {name: round(value, 3) for name, value in startup.seconds.items()}
     trainer.events.append(Kind.STARTED, step=step, world_size=world.world_size, seconds=seconds)
@@ -48,6 +51,25 @@ def announce_start(trainer: Trainer, startup: StartupClock, *, resumed: bool) ->
         trainer.reporter.peak_flops,
         trainer.reporter.peak_source,
     )
+
+
+def recipe_line(config: TrainConfig) -> str:
+    """What a recipe has set, and which of its flags were set to something else.
+
+    >>> recipe_line(TrainConfig(recipe="fast", learning_rate=0.01))
+    '--recipe fast: --optimizer muon --warmup_ratio 0.05; but --learning_rate 0.01 instead of 0.005'
+    """
+    others = config.beside_recipe
+    kept = [
+        f"--{name} {value}" for name, value in RECIPES[config.recipe].items() if name not in others
+    ]
+    line = f"--recipe {config.recipe}: {' '.join(kept) or 'sets nothing'}"
+    if others:
+        line += "; but " + ", ".join(
+            f"--{name} {is_now} instead of {by_recipe}"
+            for name, (is_now, by_recipe) in others.items()
+        )
+    return line
 
 
 def announce_end(result: RunResult, outcome: Outcome, stop_flag: StopFlag) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minimind.config import TrainConfig, parse_args, read_config_file, write_config_file
+from minimind.config import RECIPES, TrainConfig, parse_args, read_config_file, write_config_file
 from minimind.errors import ConfigError
 
 FROZEN = Path(__file__).parent / "frozen_cli.txt"
@@ -123,6 +124,38 @@ def test_every_number_flag_refuses_what_is_not_a_number() -> None:
 )
 def test_each_optimizer_has_its_learning_rate(argv: list[str], rate: float) -> None:
     assert parse_args(argv).learning_rate == rate
+
+
+def test_a_recipe_sets_the_flags_that_nothing_else_sets(tmp_path: Path) -> None:
+    """The command line wins over the file, both over the recipe, and that over the defaults."""
+    file = tmp_path / "run.toml"
+    file.write_text('recipe = "fast"\nwarmup_ratio = 0.2\n')
+    fast = parse_args(["--recipe", "fast"])
+    assert (fast.optimizer, fast.learning_rate, fast.warmup_ratio) == ("muon", 5e-3, 0.05)
+    assert fast == TrainConfig(recipe="fast")
+    assert not fast.beside_recipe
+    by_file = parse_args(["--config", str(file)])
+    assert (by_file.optimizer, by_file.warmup_ratio) == ("muon", 0.2)
+    by_word = parse_args(["--config", str(file), "--warmup_ratio", "0.3", "--optimizer", "adamw"])
+    assert (by_word.optimizer, by_word.warmup_ratio) == ("adamw", 0.3)
+    assert by_word.learning_rate == 5e-4
+    assert by_word.beside_recipe == {
+        "optimizer": ("adamw", "muon"),
+        "warmup_ratio": (0.3, 0.05),
+        "learning_rate": (5e-4, 5e-3),
+    }
+    # What a run leaves behind names every flag, so the file repeats it under any recipe.
+    write_config_file(fast, file)
+    again = parse_args(["--config", str(file), "--recipe", "minimind"])
+    assert (again.optimizer, again.warmup_ratio) == ("muon", 0.05)
+
+
+def test_all_recipes_set_the_same_flags() -> None:
+    """And only such as wait for it, or a recipe's value would be lost."""
+    waiting = {f.name for f in dataclasses.fields(TrainConfig) if f.default is None}
+    for flags in RECIPES.values():
+        assert {*flags, "learning_rate"} == waiting
+        TrainConfig(**flags)
 
 
 class TestConfigFile:

@@ -51,3 +51,18 @@ def test_a_run_that_is_not_done_says_how_to_go_on(
         announce.announce_end(result, outcome, StopFlag())
     said = "go on with the same command and --from_resume 1" in caplog.text
     assert said == (outcome is not Outcome.DONE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({}, "--recipe fast: --optimizer muon --warmup_ratio 0.05"),
+        (
+            {"optimizer": "adamw", "warmup_ratio": 0.2},
+            "--recipe fast: sets nothing; but --optimizer adamw instead of muon, --warmup_ratio "
+            "0.2 instead of 0.05, --learning_rate 0.0005 instead of 0.005",
+        ),
+    ],
+)
+def test_what_goes_against_a_recipe_is_named(flags: dict[str, Any], says: str) -> None:
+    assert announce.recipe_line(TrainConfig(recipe="fast", **flags)) == says
