@@ -97,7 +97,7 @@ def layer(folder: Path) -> Iterator[DockerLayer]:
     image = os.environ.get(IMAGE_VARIABLE)
     if not image:
         raise SystemExit(f"set {IMAGE_VARIABLE} to an image; make build-image makes one")
-    flags = training_flags(folder, epochs=30)
+    flags = training_flags(folder, epochs=8)
     with docker_engine(folder) as engine, layer_of(folder, engine, image, flags) as made:
         yield made
 

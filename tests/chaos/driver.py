@@ -20,7 +20,7 @@ from typing import Any
 from tests.chaos.faults import Fault, applicable
 from tests.chaos.judge import judge
 from tests.chaos.report import Report
-from tests.chaos.target import ASKED_FOR, VARIANTS, Ending, Layer, Lost, Target
+from tests.chaos.target import ASKED_FOR, HELD_OUT, VARIANTS, Ending, Layer, Lost, Target
 from tests.runs import Run
 
 USUAL_CODES = frozenset({0, 75})
@@ -66,7 +66,7 @@ class Driver:
         variant = self.variant or variant
         flags = {**self.layer.flags, **(VARIANTS | ASKED_FOR)[variant]}
         if "eval_interval" in flags:
-            flags["eval_data_path"] = flags["data_path"]
+            flags["eval_data_path"] = flags["data_path"].with_name(HELD_OUT)
         undisturbed = self._undisturbed(variant, flags, world_size)
         began = time.monotonic()
         name = f"{self.layer.name}-{self.seed}-{number}"

@@ -22,6 +22,7 @@ from minimind.rundir.events import of_attempt
 from minimind.system.process import is_alive
 from tests.chaos.places import sitecustomize
 from tests.chaos.target import (
+    PACE,
     Ending,
     GrowingFile,
     Lost,
@@ -43,9 +44,6 @@ PROFILE = "max_restarts = 1000\nmax_node_failures = 1000\n"
 
 HANG_SECONDS = 60
 """The imports of a start take less on a busy machine, a suspension may take longer."""
-
-PACE = 0.03
-"""Starts take seconds: the training has to outlast some of them."""
 
 AGAIN = (state.INTERRUPTED, state.FAILED, state.HELD, state.CANCELLED)
 """States from which a person has to say "go on"."""
@@ -98,13 +96,14 @@ class LaunchedRun:
         self.scores = flags.get("eval_interval") == 1
         self.order = lab.folder / f"{name}.order"
         self.launched = RunFolder(self.folder)
-        self.settings = Settings(lab.folder / f"{name}.faults", self.folder, PACE)
+        self.settings = Settings(lab.folder / f"{name}.faults", self.folder)
         self.launching = Settings(lab.folder / f"{name}.launcher.faults", self.folder)
         self.options = options
         self.flags = {**flags, "cache_dir": self.cache_dir}
         self._rows = GrowingFile(self.save_dir / "rows.rank0.jsonl")
         self._metrics = GrowingFile(self.save_dir / "metrics.jsonl")
         self._attempt = 0
+        sitecustomize.set_pace(self.order, PACE)
 
     @property
     def endings(self) -> list[Ending]:
@@ -247,7 +246,8 @@ class LaunchedRun:
         wait_for(lambda: not self.ranks(), "the ranks' end", self.gives_up_seconds)
 
     def complete(self) -> None:
-        self.settings.write({"SHIM_DELAY": "0"})
+        self.settings.write({})
+        sitecustomize.set_pace(self.order, 0)
         try:
             wait_for_end(
                 lambda: self.is_over() or (self._going_on() and self.is_over()),
@@ -329,6 +329,6 @@ class LocalLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[LocalLayer]:
     """Runs under submitit's local executor."""
-    flags = training_flags(folder, epochs=15)
+    flags = training_flags(folder, epochs=8)
     environment = lab_environment() | {"XDG_CONFIG_HOME": str(folder / "config")}
     yield LocalLayer(Lab(folder, environment), flags)

@@ -20,6 +20,7 @@ from minimind.rundir import env
 from tests.chaos.places import sitecustomize as places
 from tests.chaos.plain import PlainLayer, PlainRun
 from tests.chaos.target import (
+    PACE,
     Ending,
     Lost,
     Settings,
@@ -32,9 +33,6 @@ from tests.chaos.target import (
 )
 from tests.e2e.lab import lab_environment
 from tests.shim import preload
-
-PACE = 0.03
-"""Starts take seconds: the training has to outlast some of them."""
 
 ORPHAN_SECONDS = 60.0
 """How long ranks may live on without their parent, the machine being busy."""
@@ -53,7 +51,8 @@ class ProcsRun(PlainRun):
 
     def __init__(self, folder: Path, flags: dict[str, Any], world_size: int) -> None:
         super().__init__(folder, flags, world_size)
-        self.settings = Settings(folder.with_suffix(".faults"), folder, PACE)
+        self.settings = Settings(folder.with_suffix(".faults"), folder)
+        places.set_pace(self.order, PACE)
         self.run.environ["PYTHONPATH"] = str(Path(places.__file__).parent)
         self.process: subprocess.Popen[bytes] | None = None
         self._earlier: set[int] = set()
@@ -134,6 +133,10 @@ class ProcsRun(PlainRun):
             self._insist_on_a_cause(code)
         self.process = None
 
+    def complete(self) -> None:
+        places.set_pace(self.order, 0)
+        super().complete()
+
     def kill(self) -> None:
         """End whatever lives, at once."""
         for pid in (*self.parents(), *self.ranks()):
@@ -155,4 +158,4 @@ class ProcsLayer(PlainLayer):
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[ProcsLayer]:
     """Runs of a parent that starts two ranks."""
-    yield ProcsLayer(folder, training_flags(folder, epochs=15))
+    yield ProcsLayer(folder, training_flags(folder, epochs=8))

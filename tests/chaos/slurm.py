@@ -84,7 +84,7 @@ class SlurmLayer:
 @contextlib.contextmanager
 def layer(folder: Path) -> Iterator[SlurmLayer]:
     """A cluster for as long as the context lasts."""
-    flags = training_flags(folder, epochs=15)
+    flags = training_flags(folder, epochs=8)
     namespaces = os.geteuid() == 0
     options = (*CLUSTER, "--base-port", str(17000 + os.getpid() % 500 * 20))
     if namespaces:

@@ -22,8 +22,8 @@ other nodes, a kill at a file call."""
 LOCAL_SEED = 19
 """Draws: a launcher's command killed at a file call, a rank stopped at one, a stale checkpoint, a
 rank killed at a file call."""
-SLURM_SEED = 14
-"""Draws: vanished checkpoints, a stop and a kill right after it, ranks suspended."""
+SLURM_SEED = 210
+"""Draws: ranks suspended, vanished checkpoints, a step killed."""
 
 
 def assert_whole(driver: Driver, faults: int) -> None:
@@ -56,6 +56,6 @@ def test_under_the_local_executor(tmp_path: Path) -> None:
 
 def test_under_slurm(slurm: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
-    layer = SlurmLayer(slurm, training_flags(tmp_path / "data", epochs=10), has_namespaces=False)
+    layer = SlurmLayer(slurm, training_flags(tmp_path / "data", epochs=4), has_namespaces=False)
     layer.faults = (3, 3)
     assert_whole(Driver(layer, tmp_path, SLURM_SEED), faults=2)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from minimind.training.audit import RowRecord
 from tests.chaos import judge as judging
 from tests.chaos.driver import Driver, insist_allowed, lend_compiled
 from tests.chaos.faults.long_work import WORKS
@@ -235,6 +236,22 @@ def test_orders_are_followed_in_turn(tmp_path: Path) -> None:
         files = sitecustomize.give(tmp_path / "order", orders)
         assert rank.wait(60) == -signal.SIGTERM
         assert [file for file in files if file.exists()] == []
+
+
+def test_micro_batches_wait_as_long_as_they_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowRecord, "write", RowRecord.write)
+    sitecustomize.keep_pace(str(tmp_path / "order"))
+    waited: list[float] = []
+    monkeypatch.setattr(sitecustomize.time, "sleep", waited.append)
+    record = RowRecord(tmp_path / "rows.jsonl")
+    for seconds in (None, 0.25, 0):
+        if seconds is not None:
+            sitecustomize.set_pace(tmp_path / "order", seconds)
+        record.write(epoch=0, step=1, global_step=0, rows=[1])
+    assert waited == [0.25, 0.0]
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_fault_that_strikes_twice_counts_twice(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tests.chaos.faults.signals import HERE, NOBODY, STOPS
 from tests.chaos.target import Lost, happens, wait_for
 from tests.shim import striking
 
+LAUNCHED = ("local", "slurm", "docker")
+
 SHORT = {"open": 2, "write": 2, "fsync": 2, "read": 3}
 PREPARES = {"open": 30, "write": 4, "fsync": 8, "rename": 3, "read": 6}
 SUPERVISES = {"open": 14, "write": 10, "fsync": 10, "rename": 3, "read": 12}
@@ -47,7 +49,7 @@ def signal_supervisor(run: Any, rng: Random) -> str:
     return f"{number.name} {moment}"
 
 
-@fault("local", "slurm", "docker", causes=("cancelled", "lost", "crash"))
+@fault(*LAUNCHED, causes=("cancelled", "lost", "crash"))
 def cancel_and_requeue(run: Any, rng: Random) -> str:
     moment = some_moment(run, rng)
     run.lab.launcher("cancel", run.name)
@@ -90,16 +92,16 @@ def strike_command(run: Any, rng: Random, numbers: Sequence[int]) -> str:
     return after_the_strike(run, faults, command)
 
 
-LAUNCHER_ENDS = ("cancelled", "lost", "crash")
+LAUNCHER_ENDS = ("cancelled", "lost", "crash", "preempted")
 
 
-@fault("local", causes=LAUNCHER_ENDS, weight=3)
+@fault(*LAUNCHED, causes=LAUNCHER_ENDS, weight=3)
 def command_killed_at_a_file_call(run: Any, rng: Random) -> str:
     """SIGKILL to submit, requeue, submit --resume or cancel."""
     return strike_command(run, rng, [signal.SIGKILL])
 
 
-@fault("local", causes=LAUNCHER_ENDS, weight=2)
+@fault(*LAUNCHED, causes=LAUNCHER_ENDS, weight=2)
 def command_stopped_at_a_file_call(run: Any, rng: Random) -> str:
     """A stop signal to one of them, as Ctrl-C at the terminal is."""
     return strike_command(run, rng, STOPS)
@@ -123,13 +125,13 @@ def strike_supervisor(run: Any, rng: Random, numbers: Sequence[int]) -> str:
     return after_the_strike(run, faults, "supervisor")
 
 
-@fault("local", causes=LAUNCHER_ENDS, weight=3)
+@fault(*LAUNCHED, causes=LAUNCHER_ENDS, weight=3)
 def supervisor_killed_at_a_file_call(run: Any, rng: Random) -> str:
     """SIGKILL to the process that watches the ranks."""
     return strike_supervisor(run, rng, [signal.SIGKILL])
 
 
-@fault("local", causes=LAUNCHER_ENDS, weight=2)
+@fault(*LAUNCHED, causes=LAUNCHER_ENDS, weight=2)
 def supervisor_stopped_at_a_file_call(run: Any, rng: Random) -> str:
     """A stop signal to it."""
     return strike_supervisor(run, rng, STOPS)

@@ -1,9 +1,12 @@
-"""Signals its own process while a named function runs.
+"""Signals its own process while a named function runs, and lets its training crawl.
 
 Python imports a module of this name at its start. An order, the file that ``CHAOS_ORDER`` names,
 holds four words: the end of a source file's path, a function in it, at which sighting of that
 function a signal is sent, and which. Of several processes with the same order only one strikes.
 Orders may come at any time; those that lie beside the first are followed after it.
+
+While another file beside it holds a number, each micro-batch waits for so many seconds before it
+begins: a short training lasts until everything has been done to it, without computing.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 ORDER = "CHAOS_ORDER"
 LOOK_SECONDS = 0.001
@@ -26,6 +30,8 @@ WAIT_SECONDS = 0.02
 """Between two looks for an order."""
 IN_TURN = ("", ".second", ".third")
 """What an order's name ends with, in the order in which they are followed."""
+PACE = ".pace"
+"""What the name of the file ends with that says how long a micro-batch waits."""
 
 
 def runs(file: str, function: str) -> bool:
@@ -68,6 +74,29 @@ def follow(order: str) -> bool:
     return False
 
 
+def set_pace(order: Path, seconds: float) -> None:
+    """Let each micro-batch of the ranks wait so long from now on."""
+    fresh = order.with_name(f"{order.name}{PACE}.new")
+    fresh.write_text(str(seconds))
+    os.replace(fresh, order.with_name(order.name + PACE))
+
+
+def keep_pace(order: str) -> None:
+    """Let micro-batches wait, once the program has what records each before it begins."""
+    record: Any = None
+    while record is None:
+        time.sleep(WAIT_SECONDS)
+        record = getattr(sys.modules.get("minimind.training.audit"), "RowRecord", None)
+    write = record.write
+
+    def write_and_wait(*args: Any, **fields: Any) -> None:
+        write(*args, **fields)
+        with contextlib.suppress(FileNotFoundError), open(order + PACE) as pace:
+            time.sleep(float(pace.read()))
+
+    record.write = write_and_wait
+
+
 def follow_all(order: str) -> None:
     """Follow whatever orders come."""
     while True:
@@ -76,11 +105,12 @@ def follow_all(order: str) -> None:
 
 
 def begin() -> None:
-    """Follow orders from now on, where this process is to."""
+    """Follow orders, and keep the pace, from now on, where this process is to."""
     if order := os.environ.get(ORDER, ""):
         # Or else the look comes late wherever Python works without a pause.
         sys.setswitchinterval(LOOK_SECONDS)
-        threading.Thread(target=follow_all, args=(order,), daemon=True).start()
+        for work in (follow_all, keep_pace):
+            threading.Thread(target=work, args=(order,), daemon=True).start()
 
 
 if __name__ == "sitecustomize":
