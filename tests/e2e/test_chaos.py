@@ -22,8 +22,8 @@ other nodes, a kill at a file call."""
 LOCAL_SEED = 19
 """Draws: a launcher's command killed at a file call, a rank stopped at one, a stale checkpoint, a
 rank killed at a file call."""
-SLURM_SEED = 210
-"""Draws: ranks suspended, vanished checkpoints, a step killed."""
+SLURM_SEED = 109
+"""Draws: vanished checkpoints, all ranks killed, the batch script signalled."""
 
 
 def assert_whole(driver: Driver, faults: int) -> None:

@@ -10,7 +10,7 @@ from tests.chaos.target import training_flags
 from tests.e2e.docker.engine import Engine
 
 SEED = 192
-"""Draws, for one rank: a launcher's command killed at a file call, vanished checkpoints, the client
+"""Draws, for one rank: a launcher's command killed at a file call, a stale checkpoint, the client
 of a container signalled."""
 
 
