@@ -63,6 +63,9 @@ def make(release: str) -> Path:
             "a Python of its own (uv, pyenv)"
         )
     root, log = cache() / release, cache() / f"{release}.log"
+    if root.is_dir():
+        # Whoever makes another one has the lock for minutes.
+        return root
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
