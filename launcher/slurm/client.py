@@ -24,6 +24,8 @@ from launcher.slurm.parse import (
     unanswered,
 )
 
+PATIENCE = 60.0
+"""How long one of Slurm's commands may take, in seconds."""
 GUARD_STEP = "launcher-guard"
 """The name of the steps of a job that only watch over it."""
 _NUMBERED_STEP = re.compile(
@@ -37,7 +39,7 @@ def available() -> bool:
     return shutil.which("sbatch") is not None and shutil.which("scontrol") is not None
 
 
-def run(*command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     """Runs one of Slurm's commands; a command that cannot run or hangs is a failed one."""
     # srun hands its environment on to the ranks, and is to end when it is told to.
     step = command[0] == "srun"
@@ -61,18 +63,19 @@ def _outlive_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def show_job(job_id: str) -> JobInfo | None:
+def show_job(job_id: str, timeout: float = PATIENCE) -> JobInfo | None:
     """The controller's record of a job; None once it has forgotten it or does not answer."""
-    return (job_states(job_id) or {}).get(job_id)
+    return (job_states(job_id, timeout) or {}).get(job_id)
 
 
-def job_states(job_id: str | None = None) -> dict[str, JobInfo] | None:
+def job_states(job_id: str | None = None, timeout: float = PATIENCE) -> dict[str, JobInfo] | None:
     """The jobs that the controller knows, by id; array tasks as ``A_T``. None: no answer.
 
     ``job_id``: only this one. All of them are a large answer on a busy cluster.
     """
     one = () if job_id is None else (job_id,)
-    answer = run("scontrol", "show", "job", "--oneliner", "--all", *one)
+    words = ("scontrol", "show", "job", "--oneliner", "--all", *one)
+    answer = run(*words, timeout=timeout)
     if answer.returncode != 0:
         forgotten = one and _UNKNOWN_JOB.search(answer.stdout + answer.stderr)
         return {} if forgotten else None

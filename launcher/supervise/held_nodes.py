@@ -49,9 +49,12 @@ class HeldNodes:
         """The job's nodes but the batch host, spare ones too."""
         return [node for node in self._left() or self._allocated if node != self.batch_host]
 
-    def gone(self) -> list[str]:
-        """Nodes of the newest attempt that Slurm has taken out of the job."""
-        left = self._left()
+    def gone(self, timeout: float = slurm.PATIENCE) -> list[str]:
+        """Nodes of the newest attempt that Slurm has taken out of the job.
+
+        None where it takes longer than ``timeout`` seconds to say so.
+        """
+        left = self._left(timeout)
         return [node for node in self.nodes if node not in left] if left else []
 
     def choose(self, failed: Collection[str] = ()) -> bool:
@@ -84,9 +87,9 @@ class HeldNodes:
         size = [f"--nodes={len(self.nodes)}", f"--ntasks={ranks}"]
         return [*size, f"--ntasks-per-node={self.spec.gpus}", *named(self)]
 
-    def _left(self) -> list[str]:
+    def _left(self, timeout: float = slurm.PATIENCE) -> list[str]:
         """The nodes that the job still has; empty: it does not run, or nobody answers."""
-        job = slurm.show_job(self.address) or {}
+        job = slurm.show_job(self.address, timeout) or {}
         if job.get("JobState") != "RUNNING":
             return []
         return slurm.expand_nodes(job.get("NodeList", ""))

@@ -76,6 +76,15 @@ KILL_SECONDS = 30.0
 
 What keeps them may be a file server, or a site where the signal reaches nobody.
 """
+LOST_LOOK_SECONDS = 10.0
+"""How often a job that outlives the loss of a node is looked at for one, while its ranks run."""
+LOST_END_SECONDS = 5.0
+"""How long Slurm gets to end the ranks' step once a node of theirs is lost.
+
+It does so at once, but with ``enable_stepmgr``: there after 75 to 110 s (24.11.5).
+"""
+LOST_ANSWER_SECONDS = 3.0
+"""How long the look may take: a watch that is held up longer counts no time towards a hang."""
 STEP_END_SECONDS = 5.0
 """How long Slurm may list a step whose srun has ended."""
 
@@ -94,6 +103,8 @@ class StepRanks:
         """Starts attempt ``number`` with ``command``: srun, and what each rank runs."""
         self._run, self._number, self._held = run, number, held
         self._killed_at: float | None = None
+        self._look_at = time.monotonic() + LOST_LOOK_SECONDS
+        self._lost = False
         with run.srun_log(number).open("ab") as output:
             self._process = subprocess.Popen(
                 command,
@@ -108,7 +119,18 @@ class StepRanks:
         code = self._process.poll()
         if code is None and self._killed_at is not None:
             self._escalate(time.monotonic() - self._killed_at)
+        elif code is None and self._lacks_a_node():
+            self.kill()
         return as_shell_code(code)
+
+    def _lacks_a_node(self) -> bool:
+        """Whether a node of the ranks is lost, and Slurm does not end the others' wait for it."""
+        if self._held is None or time.monotonic() < self._look_at:
+            return False
+        before, self._lost = self._lost, bool(self._held.gone(LOST_ANSWER_SECONDS))
+        pause = LOST_END_SECONDS if self._lost else LOST_LOOK_SECONDS
+        self._look_at = time.monotonic() + pause
+        return before and self._lost
 
     def broken(self) -> bool:
         log = self._run.srun_log(self._number).read_text(errors="replace")

@@ -22,18 +22,19 @@ from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from launcher.submit.sweep import submit_sweep
 from launcher.supervise import host
+from launcher.supervise import slurm as supervise_slurm
 from launcher.supervise.exclusion import failed_nodes
 from launcher.supervise.slurm import StepRanks
 from tests.e2e.lab import REPOSITORY, poll
 from tests.slurm_answers import UNREACHABLE_ONCE
 
 
-def start_ranks(folder: Path, *command: str) -> StepRanks:
+def start_ranks(folder: Path, *command: str, held: Any = None) -> StepRanks:
     """The ranks of a first attempt, whatever ``command`` does in srun's place."""
     run = RunFolder(folder)
     run.attempt_dir(1).mkdir(parents=True)
     environment = {"PATH": os.environ["PATH"], "MINIMIND_EVENTS": str(run.events_file)}
-    return StepRanks(run, 1, [*command], environment)
+    return StepRanks(run, 1, [*command], environment, held)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,50 @@ def test_ranks_of_a_job_that_slurm_suspends_are_suspended(
         assert ranks.suspended(on_all_nodes=False) == ""
         os.kill(ranks._process.pid, signal.SIGSTOP)
         poll(lambda: "is stopped" in ranks.suspended(on_all_nodes=False), "the stop")
+    finally:
+        ranks._process.kill()
+
+
+class Held:
+    """A job's nodes, of which Slurm says one after the other what it has taken away."""
+
+    nodes = ("n1", "n2")
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+
+    def gone(self, timeout: float) -> list[str]:
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "killed"),
+    [
+        ([[], []], False),
+        # Slurm may be about to end the step by itself; and it may have been an answer of nobody.
+        ([["n2"], []], False),
+        ([[], ["n2"], ["n2"]], True),
+    ],
+)
+def test_ranks_that_wait_for_a_lost_node_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[list[str]], killed: bool
+) -> None:
+    """With enable_stepmgr Slurm takes a minute and more for it."""
+    monkeypatch.setattr(supervise_slurm, "LOST_LOOK_SECONDS", 0)
+    monkeypatch.setattr(supervise_slurm, "LOST_END_SECONDS", 0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    signalled: list[signal.Signals] = []
+    monkeypatch.setattr(
+        supervise_slurm.slurm, "signal_step", lambda job, step, number: signalled.append(number)
+    )
+    held = Held(*answers)
+    ranks = start_ranks(tmp_path, "sleep", "600", held=held)
+    try:
+        for _ in answers:
+            assert not signalled
+            assert ranks.poll() is None
+        assert not held.answers
+        assert signalled == ([signal.SIGKILL] if killed else [])
     finally:
         ranks._process.kill()
 
