@@ -31,13 +31,14 @@ from launcher.supervise import host
 from minimind.errors import ConfigError
 from minimind.system.process import is_alive
 from tests.e2e.lab import FAKE, Lab, lab_environment, poll
+from tests.integration.launcher.forked import ForkedLab
 
 LOCAL = ("--cluster", "local", "--gpus", "2", *FAKE)
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path, lab_environment() | {"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    made = ForkedLab(tmp_path, lab_environment() | {"XDG_CONFIG_HOME": str(tmp_path / "config")})
     yield made
     for spec in made.runs.glob("*/spec.json"):
         pid = supervisor(made, spec.parent.name)
