@@ -8,6 +8,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from platformdirs import user_cache_path
 
 # A timing is no test.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -25,6 +26,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # Tests compare bits and run several processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Compiled code is kept for all tests and for the next time: its headers alone take ten seconds.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("minimind-tests", appauthor=False))
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
