@@ -49,8 +49,7 @@ TIME_TARGET, TOKEN_TARGET = 30.0, 50.0
 DEFAULT_VARIANTS = (
     "AdamW=--optimizer adamw --learning_rate 2e-3 --beta2 0.99 --warmup_ratio 0.6 --batch_size 2 "
     "--accumulation_steps 1",
-    "Muon=--optimizer muon --learning_rate 5e-3 --warmup_ratio 0.05 --batch_size 8 "
-    "--accumulation_steps 1",
+    "fast=--recipe fast --batch_size 8 --accumulation_steps 1",
 )
 
 
