@@ -126,8 +126,12 @@ def needs_another_start(launch: str) -> bool:
 
 def asked_to_cancel(events: Iterable[Event]) -> bool:
     """Whether a person has asked for the end, and not taken that back."""
+    return _newest_wish(events) == Kind.CANCEL_REQUESTED
+
+
+def _newest_wish(events: Iterable[Event]) -> str | None:
     asked = [event["event"] for event in events if event.get("event") in CANCEL_EVENTS]
-    return bool(asked) and asked[-1] == Kind.CANCEL_REQUESTED
+    return asked[-1] if asked else None
 
 
 def classify(evidence: Evidence) -> str:
@@ -174,7 +178,10 @@ def _slurm_says(evidence: Evidence) -> str | None:
     job = evidence.job or {}
     if parse_stamp(job.get("PreemptTime")) is not None:
         return PREEMPTED
-    if ("JOB", "") in notices or job.get("JobState", "").startswith("CANCELLED"):
+    cancelled = ("JOB", "") in notices or job.get("JobState", "").startswith("CANCELLED")
+    # A person who has submitted it again since, once its job was over, wants it to go on.
+    again = evidence.exit_code is None and _newest_wish(evidence.events) == Kind.SUBMITTED
+    if cancelled and not again:
         return CANCELLED
     if notices or evidence.exit_code == EXIT_RUN_ME_AGAIN:
         # Slurm's warning signal comes up to a minute early, and says nothing about why.

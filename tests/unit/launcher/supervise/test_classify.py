@@ -123,6 +123,14 @@ CASES = [
     ("node_failure", Evidence(None, events=saw("started"), restarted=True)),
     # A person has submitted it again since.
     ("lost", Evidence(None, events=saw("started", "cancel_requested", "submitted"))),
+    (
+        "lost",
+        Evidence(
+            None,
+            log=BATCH.format(""),
+            events=saw("started", "cancel_requested", "submitted"),
+        ),
+    ),
     ("time_limit", Evidence(75, events=saw("started", "preempted"), time_up=True)),
 ]
 
