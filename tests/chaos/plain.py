@@ -115,6 +115,8 @@ class PlainRun:
             "MINIMIND_EVENTS": str(folder / "events.jsonl"),
             "SHIM_CONFIG": str(self.settings.path),
             places.ORDER: str(self.order),
+            # Drawing it is work in which a stop may fall.
+            "LOSS_CURVE": "1",
         }
         self.run = Run(folder, {**flags, "cache_dir": self.cache_dir}, environ)
         self.save_dir, self.checkpoint_dir = self.run.save_dir, self.run.checkpoint_dir

@@ -27,6 +27,7 @@ from tests.chaos.faults.registry import ALL, Fault
 from tests.chaos.judge import judge
 from tests.chaos.local import LaunchedRun
 from tests.chaos.places import sitecustomize
+from tests.chaos.plain import PlainRun
 from tests.chaos.report import Report
 from tests.chaos.target import Ending, Lost
 from tests.e2e.lab import REPOSITORY
@@ -252,6 +253,10 @@ def test_micro_batches_wait_as_long_as_they_are_told(
         record.write(epoch=0, step=1, global_step=0, rows=[1])
     assert waited == [0.25, 0.0]
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
+
+
+def test_ranks_draw_their_loss_so_that_a_stop_may_fall_into_it(tmp_path: Path) -> None:
+    assert "LOSS_CURVE" in PlainRun(tmp_path / "run", {"num_workers": 0}, 1).run.environ
 
 
 def test_a_fault_that_strikes_twice_counts_twice(tmp_path: Path) -> None:
