@@ -17,13 +17,14 @@ FORMATS = {
     "hf": "a Qwen3 or Qwen3-MoE folder, for anything that loads Hugging Face models",
     "hf-minimind": "a folder with MiniMind's own code (trust_remote_code)",
     "pth": "MiniMind's weight file, from a checkpoint or a folder",
-    "onnx": "a folder with model.onnx: any batch and length, with a key/value cache",
+    "onnx": "a folder with onnx/model.onnx, as Optimum and transformers.js have it",
     "tensorrt": "that folder and an engine for this machine's GPU",
     "gguf": "one file for llama.cpp, Ollama and others: weights and tokenizer",
 }
 """Format → what it is."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "q8_0")
+VARIANTS = ("fp16", "q8", "q4")
 LARGEST_LOGIT_DIFFERENCE = 1e-5
 LARGEST_ONNX_DIFFERENCE = 1e-4
 _SIZE = re.compile(r"\d+(\.\d+)?(KB|MB|GB|TB)")
@@ -86,6 +87,34 @@ def build_parser() -> Parser:
         help="do not load what was written and compare it with the model",
     )
     parser.flag("force", action="store_true", help="replace an earlier export of this name")
+    parser.flag(
+        "variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=[],
+        metavar="VARIANT",
+        help="onnx: smaller graphs beside model.onnx: fp16, q8 (8 bits), q4 (4 bits)",
+    )
+    parser.flag(
+        "eval_data_path",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="onnx: held-out text, on which every graph is scored",
+    )
+    parser.flag(
+        "license",
+        default="unknown",
+        metavar="ID",
+        help="the weights' licence for the model card, as the hub calls it (default: unknown)",
+    )
+    parser.flag(
+        "language",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="languages for the model card (default: zh and en by the letters of the run's data)",
+    )
     add_json_flag(parser)
     return parser
 
@@ -131,6 +160,9 @@ def _check_flags(args: argparse.Namespace) -> None:
         require(args.dtype in ("auto", "float32"), f"{name} writes float32, not {args.dtype}")
     else:
         require(not args.no_kv_cache, f"--no_kv_cache is for onnx and tensorrt, not for {name}")
+    if args.format != "onnx":
+        for flag in ("variants", "eval_data_path"):
+            require(not getattr(args, flag), f"--{flag} is for onnx, not for {name}")
     require(args.max_batch_size > 0, f"--max_batch_size is 1 or more, not {args.max_batch_size}")
     require(args.max_length > 1, f"--max_length is 2 or more, not {args.max_length}")
 
@@ -151,6 +183,8 @@ def _open(args: argparse.Namespace) -> tuple[Any, Any]:
     )
     if args.yarn:
         source.config.inference_rope_scaling = True
+    # Servers make room for as many.
+    source.config.max_position_embeddings = source.context
     return source, source.build()
 
 
@@ -163,6 +197,7 @@ def _dtype(args: argparse.Namespace, stored: Any) -> Any:
 def _export_folder(args: argparse.Namespace) -> dict[str, Any]:
     from transformers.utils import logging as transformers_logging
 
+    from minimind.export.about import describe
     from minimind.export.hf import (
         largest_logit_difference,
         load_exported,
@@ -176,10 +211,11 @@ def _export_folder(args: argparse.Namespace) -> dict[str, Any]:
     source, model = _open(args)
     dtype = _dtype(args, source.dtype)
     write = write_qwen3 if args.format == "hf" else write_minimind
+    about = describe(source, args.license, args.language)
     difference = None
     with new_folder(args.out, args.force) as folder:
         round_weights(model, dtype)
-        write(source, model, folder, dtype, args.max_shard_size)
+        write(source, model, folder, dtype, args.max_shard_size, about)
         if not args.no_check:
             difference = largest_logit_difference(model, load_exported(folder))
             if not difference <= LARGEST_LOGIT_DIFFERENCE:
@@ -208,39 +244,60 @@ def _export_pth(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _export_onnx(args: argparse.Namespace) -> dict[str, Any]:
-    import torch
-
     from minimind.export import onnx, tensorrt
-    from minimind.export.hf import write_companions, write_qwen3_config
     from minimind.export.target import new_folder
+    from minimind.weights.onnx_layout import GRAPH
 
     builder = tensorrt.find_builder() if args.format == "tensorrt" else None
-    onnx.check_packages(run=not args.no_check)
+    onnx.check_packages(run=not args.no_check or bool(args.variants or args.eval_data_path))
     source, model = _open(args)
-    kv_cache = not args.no_kv_cache
-    difference = None
     with new_folder(args.out, args.force) as folder:
-        graph = folder / onnx.FILE
-        onnx.write_onnx(model, graph, kv_cache, source.origin)
-        write_qwen3_config(model.config, folder, torch.float32)
-        write_companions(source, model, folder, args.format)
-        if not args.no_check:
-            difference = onnx.largest_onnx_difference(model, graph, kv_cache)
-            if not difference <= LARGEST_ONNX_DIFFERENCE:
-                raise MiniMindError(
-                    f"the graph in onnxruntime differs from the model by {difference:.3g} in its "
-                    f"logits, more than {LARGEST_ONNX_DIFFERENCE:g}"
-                )
+        report = _write_graphs(args, source, model, folder)
         if builder is not None:
             profiles = tensorrt.optimisation_profiles(
-                model.config, kv_cache, args.max_batch_size, args.max_length
+                model.config, not args.no_kv_cache, args.max_batch_size, args.max_length
             )
-            tensorrt.build_engine(builder, graph, folder / tensorrt.FILE, profiles)
+            tensorrt.build_engine(builder, folder / GRAPH, folder / tensorrt.FILE, profiles)
+    return report
+
+
+def _write_graphs(
+    args: argparse.Namespace, source: Any, model: Any, folder: Path
+) -> dict[str, Any]:
+    """Fill ``folder`` as Optimum does, with the graphs that are asked for."""
+    import torch
+
+    from minimind.export import onnx, quantised
+    from minimind.export.about import describe
+    from minimind.export.genai import write_genai_config
+    from minimind.export.hf import write_companions, write_qwen3_config
+    from minimind.weights.onnx_layout import GRAPH
+
+    about = describe(source, args.license, args.language)
+    kv_cache = not args.no_kv_cache
+    graph = folder / GRAPH
+    onnx.write_onnx(model, graph, kv_cache, source.origin)
+    difference = None
+    if not args.no_check:
+        difference = onnx.largest_onnx_difference(model, graph, kv_cache)
+        if not difference <= LARGEST_ONNX_DIFFERENCE:
+            raise MiniMindError(
+                f"the graph in onnxruntime differs from the model by {difference:.3g} in its "
+                f"logits, more than {LARGEST_ONNX_DIFFERENCE:g}"
+            )
+    graphs = [graph, *(quantised.write_variant(graph, v) for v in dict.fromkeys(args.variants))]
+    if args.eval_data_path:
+        about = quantised.with_losses(about, graphs, source, args.eval_data_path)
+    write_qwen3_config(model.config, folder, torch.float32, quantised.stored_apart(graphs))
+    if kv_cache:
+        write_genai_config(model.config, folder)
+    write_companions(source, model, folder, args.format, about)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "dtype": "float32",
         "kv_cache": kv_cache,
         "largest_logit_difference": difference,
+        "held_out_losses": about.losses if args.eval_data_path else {},
     }
 
 
@@ -274,5 +331,7 @@ def _print(report: dict[str, Any]) -> None:
         print(f"  {name:<32} {size_text(size)}")
     if report.get("largest_logit_difference") is not None:
         print(f"checked: logits differ by at most {report['largest_logit_difference']:.2g}")
+    for name, loss in report.get("held_out_losses", {}).items():
+        print(f"held-out loss of {name}: {loss:.4f}")
     if report.get("largest_weight_difference") is not None:
         print(f"checked: weights differ by at most {report['largest_weight_difference']:.2g}")

@@ -16,6 +16,7 @@ from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths, RunPaths, find_output
 from minimind.system.command_line import Parser
 from minimind.system.terminal import one_line, print_json, size_text
+from minimind.weights.onnx_layout import graph_of
 
 EXAMPLES = """\
 Examples:
@@ -70,7 +71,7 @@ def _recognise(path: Path) -> tuple[str, Callable[[Path, Finding], None]]:
             return "output folder of a run", _run_folder
         if "meta.json" in names:
             return "token store", _store
-        if "model.onnx" in names and not list(path.glob("*.safetensors")):
+        if graph_of(path) and not list(path.glob("*.safetensors")):
             return "ONNX model folder", _onnx_folder
         if "config.json" in names:
             return "Hugging Face model folder", _model_folder
@@ -156,7 +157,9 @@ def _model_folder(path: Path, finding: Finding) -> None:
 
 
 def _onnx_folder(path: Path, finding: Finding) -> None:
-    add_onnx_facts(path / "model.onnx", finding)
+    graph = graph_of(path)
+    assert graph is not None, "what recognised the folder found it"
+    add_onnx_facts(graph, finding)
     if (path / "tokenizer.json").is_file():
         _tokenizer_facts(path, finding)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from minimind import __version__
+from minimind.export.about import About
 from minimind.system.terminal import count_text
 from minimind.weights.pretrained import Pretrained
+
+GRAPH_FORMS = ("onnx", "tensorrt", "web")
+"""What holds ONNX graphs."""
 
 _HF = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,7 +29,7 @@ import onnxruntime
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+session = onnxruntime.InferenceSession("FOLDER/onnx/model.onnx")
 cache = {
     i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32)
     for i in session.get_inputs()
@@ -49,7 +53,7 @@ print(tokenizer.decode(text))
 """
 
 
-def model_card(source: Pretrained, model: Any, form: str) -> str:
+def model_card(source: Pretrained, model: Any, form: str, about: About) -> str:
     """The ``README.md`` of an exported folder, in the Hugging Face hub's format."""
     config = model.config
     rows = [
@@ -64,17 +68,17 @@ def model_card(source: Pretrained, model: Any, form: str) -> str:
         experts = f"{config.num_experts}, {config.num_experts_per_tok} a token"
         rows.insert(3, ("experts", experts))
     rows += _training(source)
+    if about.data:
+        rows.append(("data", ", ".join(about.data)))
     family = "Qwen3-MoE" if config.use_moe else "Qwen3"
     shape = {
         "hf": f"The architecture is {family}: it loads without remote code.",
         "hf-minimind": f"The folder carries MiniMind's own code (the architecture is {family}'s).",
     }.get(form, f"The architecture is {family}, as one ONNX graph.")
-    library, use = ("onnx", _ONNX) if form in ("onnx", "tensorrt") else ("transformers", _HF)
+    use = _ONNX if form in GRAPH_FORMS else _HF
     remote = ", trust_remote_code=True" if form == "hf-minimind" else ""
     return f"""---
-library_name: {library}
-pipeline_tag: text-generation
-tags: [minimind, {"qwen3_moe" if config.use_moe else "qwen3"}, pretrained]
+{_metadata(config, form, about)}
 ---
 
 # MiniMind, {rows[0][1]} parameters
@@ -84,13 +88,53 @@ A base language model, pretrained with MiniMind {__version__}. {shape}
 | | |
 |---|---|
 {chr(10).join(f"| {name} | {value} |" for name, value in rows)}
-
+{_losses(about)}
 ```python
 {use.replace("REMOTE", remote)}```
 
 It continues text. It was not trained to follow instructions or to be safe, and what it writes
 may be wrong.
 """
+
+
+def _metadata(config: Any, form: str, about: About) -> str:
+    """What the hub reads, as its own library writes it: that refuses what the hub would."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    library = {"onnx": "transformers.js", "tensorrt": "onnx"}.get(form, "transformers")
+    figures = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="text",
+            dataset_name=about.held_out or "held-out text",
+            metric_type="loss",
+            metric_name=f"nats per token, {file}",
+            metric_value=round(loss, 4),
+        )
+        for file, loss in about.losses.items()
+    ]
+    data = ModelCardData(
+        language=list(about.languages) or None,
+        license=about.licence,
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["minimind", "qwen3_moe" if config.use_moe else "qwen3", "pretrained"],
+        datasets=about.datasets or None,
+        model_name="MiniMind" if figures else None,
+        eval_results=figures or None,
+    )
+    return str(data.to_yaml())
+
+
+def _losses(about: About) -> str:
+    """A table of what each file of weights loses on held-out text; "" where nobody measured."""
+    if not about.losses:
+        return ""
+    rows = [f"| {file} | {loss:.4f} |" for file, loss in about.losses.items()]
+    of = f" ({about.held_out})" if about.held_out else ""
+    return "\n".join(
+        ["", f"| weights | nats per token of held-out text{of} |", "|---|---|", *rows, ""]
+    )
 
 
 def _rope(config: Any) -> str:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, Qwen3Config, Qwen3MoeConfig
 
-from minimind.data.tokenizer import OWN_TOKENS, SpecialTokens
+from minimind.data.tokenizer import SpecialTokens
+from minimind.export.about import UNKNOWN, About
 from minimind.export.card import model_card
 from minimind.model import MiniMindConfig, MiniMindForCausalLM
 from minimind.weights.pretrained import Pretrained
@@ -70,6 +71,7 @@ def write_qwen3(
     folder: Path,
     dtype: torch.dtype,
     max_shard_size: str,
+    about: About = UNKNOWN,
 ) -> None:
     """Write a folder that plain transformers, vLLM and llama.cpp load without our code."""
     from huggingface_hub import save_torch_state_dict
@@ -79,13 +81,21 @@ def write_qwen3(
     save_torch_state_dict(
         weights_to_save(model, dtype), folder, max_shard_size=max_shard_size, metadata=None
     )
-    write_companions(source, model, folder, "hf")
+    write_companions(source, model, folder, "hf", about)
 
 
-def write_qwen3_config(config: MiniMindConfig, folder: Path, dtype: torch.dtype) -> None:
-    """Write the ``config.json`` that describes the model as Qwen3 or Qwen3-MoE."""
+def write_qwen3_config(
+    config: MiniMindConfig, folder: Path, dtype: torch.dtype, apart: dict[str, int] | None = None
+) -> None:
+    """Write the ``config.json`` that describes the model as Qwen3 or Qwen3-MoE.
+
+    Args:
+        apart: graph → how many files beside it hold its weights, for transformers.js.
+    """
     theirs = qwen3_config(config)
     theirs.dtype = dtype
+    if apart:
+        setattr(theirs, "transformers.js_config", {"use_external_data_format": apart})
     theirs.save_pretrained(folder)
     _add_older_names(folder / "config.json", theirs)
 
@@ -96,13 +106,14 @@ def write_minimind(
     folder: Path,
     dtype: torch.dtype,
     max_shard_size: str,
+    about: About = UNKNOWN,
 ) -> None:
     """Write a folder that carries MiniMind's own code, for ``trust_remote_code=True``."""
     model.config.dtype = dtype
     model.save_pretrained(
         folder, state_dict=weights_to_save(model, dtype), max_shard_size=max_shard_size
     )
-    write_companions(source, model, folder, "hf-minimind")
+    write_companions(source, model, folder, "hf-minimind", about)
 
 
 def round_weights(model: MiniMindForCausalLM, dtype: torch.dtype) -> None:
@@ -140,10 +151,16 @@ def _add_older_names(file: Path, config: Any) -> None:
 
 
 def write_companions(
-    source: Pretrained, model: MiniMindForCausalLM, folder: Path, form: str
+    source: Pretrained,
+    model: MiniMindForCausalLM,
+    folder: Path,
+    form: str,
+    about: About = UNKNOWN,
 ) -> None:
     """Write what goes with weights in a folder: tokenizer, generation settings, model card."""
-    copy_tokenizer(source.tokenizer_folder, folder, source.special)
+    copy_tokenizer(
+        source.tokenizer_folder, folder, source.special, model.config.max_position_embeddings
+    )
     GenerationConfig(
         bos_token_id=model.config.bos_token_id,
         eos_token_id=model.config.eos_token_id,
@@ -152,16 +169,20 @@ def write_companions(
         temperature=0.8,
         top_p=0.9,
     ).save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(source, model, form), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(source, model, form, about), encoding="utf-8")
 
 
 def copy_tokenizer(
-    tokenizer_folder: Path, folder: Path, special: SpecialTokens = OWN_TOKENS
+    tokenizer_folder: Path, folder: Path, special: SpecialTokens, context: int
 ) -> None:
     """Copy a tokenizer's files, under a class name that transformers 4 and 5 both know.
 
+    The copy pads on the left, where a batch that is to be continued has its padding. It has the
+    chat template in its settings too: transformers.js and older programs look nowhere else.
+
     Args:
         special: the begin and end tokens that it is used with, which the copy names.
+        context: tokens of the longest text that the model is meant for.
     """
     for name in _TOKENIZER_FILES:
         if (tokenizer_folder / name).is_file():
@@ -169,12 +190,16 @@ def copy_tokenizer(
     file = folder / "tokenizer_config.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     settings = dict(found)
-    if special != OWN_TOKENS and not settings:
+    if not settings and (tokenizer_folder / "tokenizer.json").is_file():
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     named = {"bos_token": special.bos, "eos_token": special.eos}
     settings |= {role: token for role, token in named.items() if token}
+    settings |= {"padding_side": "left", "model_max_length": context}
+    template = tokenizer_folder / "chat_template.jinja"
+    if template.is_file():
+        settings["chat_template"] = template.read_text(encoding="utf-8")
     if settings != found:
         file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
 

@@ -1,4 +1,4 @@
-"""ONNX: the model as one graph, for onnxruntime and TensorRT.
+"""ONNX: the model as one graph, for onnxruntime and all that reads what Optimum writes.
 
 The graph takes any batch and length. With the key/value cache it also takes the keys and values of
 the tokens before, none of them at first, and gives them back with those of the new tokens: one
@@ -23,7 +23,8 @@ from minimind.system.packages import require_package
 from minimind.weights.foreign import ORIGIN
 from minimind.weights.origin import UNKNOWN, Origin
 
-FILE = "model.onnx"
+LARGEST_FILE = 2_000_000_000
+"""Bytes of weights that are in the graph's file: protobuf takes little more."""
 
 
 class _DenseMoe(nn.Module):
@@ -83,7 +84,8 @@ class _Graph(nn.Module):
 def causal_mask(attention_mask: Tensor, length: int) -> Tensor:
     """Who may look at whom: bool [B, 1, T, S], for the last T of S tokens.
 
-    Padding looks at itself, so that no row is empty: an empty one would be NaN.
+    Padding looks at itself, so that no row is empty: its softmax would be NaN, and the graph has
+    nothing that looks for NaN.
 
     Args:
         attention_mask: [B, S], 0 for padding.
@@ -96,14 +98,22 @@ def causal_mask(attention_mask: Tensor, length: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _dense_experts(model: MiniMindForCausalLM) -> Iterator[None]:
+def _plain_operators(model: MiniMindForCausalLM) -> Iterator[None]:
+    """Compute attention and experts in operators that every runtime has.
+
+    Torch's fused attention is exported with a guard against rows without a key, IsNaN, which
+    MNN does not know.
+    """
     blocks = [layer.mlp for layer in model.model.layers]
+    attention = model.config._attn_implementation
     try:
+        model.config._attn_implementation = "eager"
         for layer, block in zip(model.model.layers, blocks, strict=True):
             if isinstance(block, MiniMindSparseMoeBlock):
                 layer.mlp = _DenseMoe(block)
         yield
     finally:
+        model.config._attn_implementation = attention
         for layer, block in zip(model.model.layers, blocks, strict=True):
             layer.mlp = block
 
@@ -140,11 +150,11 @@ def check_packages(run: bool) -> None:
 def write_onnx(
     model: MiniMindForCausalLM, file: Path, kv_cache: bool, origin: Origin = UNKNOWN
 ) -> None:
-    """Write the graph to ``file``, in float32; beside it ``FILE.data``, should it exceed 2 GB.
+    """Write the graph to ``file``, in float32, and weights of over 2 GB to ``FILE_data``.
 
     Inputs: ``input_ids`` and ``position_ids`` int64 [batch, length], ``attention_mask`` int64
-    [batch, total] (0 for padding, total = past + length), and with the cache
-    ``past_key_values.N.key`` and ``.value`` [batch, heads, past, head_dim], past ≥ 0.
+    [batch, past + length] (0 for padding), and with the cache ``past_key_values.N.key`` and
+    ``.value`` [batch, heads, past, head_dim], past ≥ 0.
     Outputs: ``logits`` [batch, length, vocabulary], and ``present.N.key`` and ``.value``.
     The weights are initialisers under MiniMind's names; ``origin`` is in the metadata.
 
@@ -152,6 +162,9 @@ def write_onnx(
         ConfigError: as :func:`check_packages`.
     """
     check_packages(run=False)
+    import onnx_ir
+
+    file.parent.mkdir(exist_ok=True)
     config = model.config
     names = past_names(config.num_hidden_layers) if kv_cache else []
     # 2 tokens after 3: sizes of 0 and 1 would be taken for constants.
@@ -162,7 +175,7 @@ def write_onnx(
     mask = torch.ones((2, total), dtype=torch.int64)
     dynamic = torch.export.Dim.DYNAMIC
     flat = {0: dynamic, 1: dynamic}
-    with _quiet(), _dense_experts(model), torch.no_grad():
+    with _quiet(), _plain_operators(model), torch.no_grad():
         program: Any = torch.onnx.export(
             _Graph(model, kv_cache).eval(),
             (ids, mask, ids.clone(), past),
@@ -176,7 +189,15 @@ def write_onnx(
         _simplify(program.model)
         _name_axes(program.model.graph)
         program.model.metadata_props[ORIGIN] = origin.to_json()
-        program.save(file)
+        size = sum(p.numel() * p.element_size() for p in model.parameters())
+        onnx_ir.save(
+            program.model, file, external_data=apart_name(file) if size > LARGEST_FILE else None
+        )
+
+
+def apart_name(file: Path) -> str:
+    """What transformers.js calls the file with a graph's weights, if they are apart."""
+    return f"{file.name}_data"
 
 
 def _simplify(graph_model: Any) -> None:
@@ -201,17 +222,23 @@ def _simplify(graph_model: Any) -> None:
 
 
 def _name_axes(graph: Any) -> None:
-    """Name the free axes as people call them; the exporter numbers them."""
+    """Name the free axes as Optimum does; the exporter numbers them.
+
+    transformers.js makes an empty cache by these names: the rows by ``batch_size``, and 0 for
+    any other.
+    """
     import onnx_ir
 
+    rows, length, past = "batch_size", "sequence_length", "past_sequence_length"
+    total = f"{past} + {length}"
     for value in [*graph.inputs, *graph.outputs]:
         name = value.name
         if name.startswith("past_key_values"):
-            axes = {0: "batch", 2: "past"}
+            axes = {0: rows, 2: past}
         elif name.startswith("present"):
-            axes = {0: "batch", 2: "total"}
+            axes = {0: rows, 2: total}
         else:
-            axes = {0: "batch", 1: "total" if name == "attention_mask" else "length"}
+            axes = {0: rows, 1: total if name == "attention_mask" else length}
         shape = list(value.shape)
         value.shape = onnx_ir.Shape([axes.get(i, size) for i, size in enumerate(shape)])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from minimind.errors import ConfigError
 from minimind.system.durable import folder_when_done, write_durably
 
-_WEIGHTS = ("*.safetensors", "*.onnx")
+_WEIGHTS = ("*.safetensors", "*.onnx", "onnx/*.onnx")
 
 
 def check_target(target: Path, force: bool) -> None:

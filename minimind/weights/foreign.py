@@ -20,6 +20,9 @@ ARCHITECTURES = {False: "qwen3", True: "qwen3moe"}
 ORIGIN = "minimind.origin"
 """Under this name GGUF and ONNX files hold what the weights say of themselves, as JSON."""
 
+QUANTISED = "minimind.quantised"
+"""Under this name a graph says how its weights were quantised, if they were."""
+
 _EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -190,6 +193,7 @@ def _gguf_settings(values: dict[str, Any], architecture: str) -> dict[str, Any]:
                 rope[name] = _shortest(value)
     settings = {
         "rope_parameters": rope,
+        "max_position_embeddings": get("context_length"),
         "rms_norm_eps": _shortest(get("attention.layer_norm_rms_epsilon")),
         "num_experts_per_tok": get("expert_used_count"),
         "bos_token_id": values.get("tokenizer.ggml.bos_token_id"),
@@ -210,7 +214,7 @@ def read_onnx(path: str | Path) -> tuple[dict[str, Tensor], str]:
 
     Raises:
         ConfigError: the package onnx is not installed.
-        WeightsError: the file is damaged, or its weights have other names.
+        WeightsError: the file is damaged, quantised, or its weights have other names.
     """
     onnx = require_package("onnx")
     path = Path(path)
@@ -229,6 +233,11 @@ def read_onnx(path: str | Path) -> tuple[dict[str, Tensor], str]:
     # Protobuf and onnx raise errors of many types on damaged files.
     except Exception as error:
         raise WeightsError(f"{path} is damaged, or no ONNX file ({type(error).__name__})") from None
+    if QUANTISED in said:
+        raise WeightsError(
+            f"{path} is quantised ({said[QUANTISED]}): its weights are not the ones that were "
+            "trained; model.onnx beside it has them"
+        )
     if not state:
         raise WeightsError(f"{path} holds no weights under their names; re-export it with minimind")
     return state, said.get(ORIGIN, "")

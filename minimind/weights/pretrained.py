@@ -25,6 +25,7 @@ from minimind.errors import ConfigError, DataError, WeightsError
 from minimind.model.architecture import Architecture
 from minimind.model.language_model import LanguageModel
 from minimind.rundir.layout import OutputPaths, stem_of_flags
+from minimind.weights.onnx_layout import folder_of
 from minimind.weights.origin import UNKNOWN, Origin, check_tokenizer
 from minimind.weights.state_dict import (
     EMBEDDING,
@@ -70,6 +71,17 @@ class Pretrained:
     @property
     def dtype(self) -> torch.dtype:
         return self.state[EMBEDDING].dtype
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that the model is meant for.
+
+        What YaRN extends it to, or the rows of its training, or what is stored with it.
+        """
+        rope = self.config.rope_parameters
+        if rope.get("rope_type") == "yarn":
+            return int(rope["factor"] * rope["original_max_position_embeddings"])
+        return int(self.flags.get("max_seq_len") or self.config.max_position_embeddings)
 
     @cached_property
     def config(self) -> MiniMindConfig:
@@ -243,7 +255,7 @@ def _known_by_place(path: Path, tokenizer_path: str, folder: Path, flags: dict[s
 
 def _beside(path: Path, flags: dict[str, Any]) -> Origin | None:
     """The tokenizer that a model folder holds, or that a run's flags name; None: neither."""
-    own = path.parent if path.suffix == ".onnx" else path
+    own = folder_of(path)
     recorded = Path(str(flags.get("tokenizer_path", ""))).expanduser()
     if (own / "tokenizer.json").is_file():
         return _origin_of(own, flags)
@@ -275,7 +287,7 @@ def _special_tokens(tokenizer: Any, origin: Origin) -> SpecialTokens:
 def _tokenizer_of(path: Path, given: str, flags: dict[str, Any]) -> Path:
     if given:
         return tokenizer_folder(given)
-    folder = path.parent if path.suffix == ".onnx" else path
+    folder = folder_of(path)
     if (folder / "tokenizer.json").is_file():
         return folder
     trained_with = flags.get("tokenizer_path", "")

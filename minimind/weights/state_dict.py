@@ -19,6 +19,7 @@ from minimind.checkpoint.state import Progress, SavedModel
 from minimind.errors import WeightsError
 from minimind.model.architecture import Architecture
 from minimind.weights.foreign import read_gguf, read_onnx
+from minimind.weights.onnx_layout import folder_of, graph_of
 from minimind.weights.origin import UNKNOWN, Origin, origin_of
 from minimind.weights.torch_file import load_torch_file, plain_tensor
 
@@ -55,6 +56,7 @@ def _rope(value: Any) -> bool:
 _FOLDER_SETTINGS: dict[str, Callable[[Any], bool]] = {
     "rope_parameters": _rope,
     "rope_theta": _positive,
+    "max_position_embeddings": lambda value: _id(value) and value > 0,
     "rms_norm_eps": _positive,
     "num_experts_per_tok": lambda value: _id(value) and value > 0,
     "norm_topk_prob": lambda value: isinstance(value, bool),
@@ -123,8 +125,8 @@ def read_weights(path: str | Path) -> StoredWeights:
     """
     path = Path(path)
     if path.is_dir():
-        graph = path / "model.onnx"
-        found = read_onnx(graph)[0] if _has_only(graph) else _read_folder(path)
+        graph = None if any(path.glob("*.safetensors")) else graph_of(path)
+        found = read_onnx(graph)[0] if graph is not None else _read_folder(path)
         return StoredWeights(_tensors_of(found, path), read_folder_settings(path))
     if path.suffix == ".gguf":
         found, settings, said = read_gguf(path)
@@ -132,17 +134,14 @@ def read_weights(path: str | Path) -> StoredWeights:
         return StoredWeights(_tensors_of(found, path), settings_of(settings, path), origin=origin)
     if path.suffix == ".onnx":
         found, said = read_onnx(path)
-        described = (path.parent / "config.json").is_file()
+        folder = folder_of(path)
+        described = (folder / "config.json").is_file()
         return StoredWeights(
             _tensors_of(found, path),
-            read_folder_settings(path.parent) if described else {},
+            read_folder_settings(folder) if described else {},
             origin=Origin.from_json(said),
         )
     return stored_weights(load_torch_file(path), path)
-
-
-def _has_only(graph: Path) -> bool:
-    return graph.is_file() and not any(graph.parent.glob("*.safetensors"))
 
 
 def stored_weights(found: Any, path: Path) -> StoredWeights:
@@ -203,8 +202,8 @@ def _read_shards(folder: Path, whole: str, load: Callable[[Path], Any]) -> dict[
 def read_folder_settings(path: str | Path) -> dict[str, Any]:
     """What a Hugging Face folder's ``config.json`` says that its tensors do not show.
 
-    Keyword arguments for ``infer_config``: RoPE, norm epsilon, experts a token, special ids.
-    Empty for a file.
+    Keyword arguments for ``infer_config``: RoPE, positions, norm epsilon, experts a token, special
+    ids. Empty for a file.
 
     Raises:
         WeightsError: ``config.json`` is missing or damaged.

@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from minimind.cli.export import main
@@ -17,9 +18,13 @@ from minimind.cli.inspect import inspect
 from minimind.data.tokenizer import load_tokenizer
 from minimind.errors import ConfigError, MiniMindError, WeightsError
 from minimind.export.onnx import OnnxModel, causal_mask
+from minimind.export.quantised import FILES
+from minimind.training.evaluate import score
+from minimind.weights.onnx_layout import GRAPH
 from minimind.weights.origin import Origin
 from minimind.weights.pretrained import load_weights
 from minimind.weights.state_dict import read_state_dict, read_weights
+from tests.corpus import write_corpus
 
 from .helpers import make_model, random_ids, write_checkpoint
 
@@ -34,10 +39,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tiny_tokenizer, tmp_path_factory):
-    """A dense model with a cache, and what the command said of it."""
+    """A dense model with a cache and all variants, and what the command said of it."""
     folder = tmp_path_factory.mktemp("onnx")
     checkpoint = write_checkpoint(folder / "run.pt", model, tiny_tokenizer)
+    write_corpus(folder / "held_out.jsonl", count=8, seed=3)
     words = ["--weight", checkpoint, "--format", "onnx", "--out", folder / "out", "--json"]
+    words += ["--variants", *FILES, "--eval_data_path", folder / "held_out.jsonl"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main([str(word) for word in words]) == 0
     return folder / "out", json.loads(printed.getvalue())
@@ -47,19 +54,19 @@ def test_the_command_reports_the_difference(exported):
     folder, report = exported
     assert 0 < report["largest_logit_difference"] <= 1e-4
     assert report["kv_cache"] is True
-    assert report["files"]["model.onnx"] == (folder / "model.onnx").stat().st_size
+    assert report["files"][GRAPH] == (folder / GRAPH).stat().st_size
     # The exporter would write its stack traces along, and with them this machine's paths.
-    assert b"site-packages" not in (folder / "model.onnx").read_bytes()
-    onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+    assert b"site-packages" not in (folder / GRAPH).read_bytes()
+    onnx.checker.check_model(str(folder / GRAPH), full_check=True)
 
 
 def test_inspect_knows_the_graph_and_what_is_wrong_with_it(exported, tmp_path):
     folder = tmp_path / "onnx"
     shutil.copytree(exported[0], folder)
-    graph = folder / "model.onnx"
+    graph = folder / GRAPH
     found = inspect(graph)
     assert (found.kind, found.problems) == ("ONNX graph", [])
-    assert found.facts["inputs"].startswith("input_ids [batch, length], attention_mask")
+    assert found.facts["inputs"].startswith("input_ids [batch_size, sequence_length], attention_")
     assert found.facts["cache"] == "keys and values of 2 layers"
     assert "2 layers of 32" in found.facts["shape"]
     assert found.checked[-1] == "the graph, by onnx's checker"
@@ -77,7 +84,7 @@ def test_inspect_knows_the_graph_and_what_is_wrong_with_it(exported, tmp_path):
 
 
 def test_inputs_and_outputs_are_named_as_runtimes_expect(exported):
-    graph = onnx.load(str(exported[0] / "model.onnx"), load_external_data=False).graph
+    graph = onnx.load(str(exported[0] / GRAPH), load_external_data=False).graph
 
     def shapes(values):
         return {
@@ -87,19 +94,58 @@ def test_inputs_and_outputs_are_named_as_runtimes_expect(exported):
 
     inputs, outputs = shapes(graph.input), shapes(graph.output)
     assert list(inputs)[:3] == ["input_ids", "attention_mask", "position_ids"]
-    assert inputs["input_ids"] == inputs["position_ids"] == ["batch", "length"]
-    assert inputs["attention_mask"] == ["batch", "total"]
-    assert inputs["past_key_values.1.value"] == ["batch", 2, "past", 8]
-    assert outputs["logits"] == ["batch", "length", 384]
-    assert outputs["present.1.value"] == ["batch", 2, "total", 8]
-    # TensorRT takes no sequences.
-    assert not [node.op_type for node in graph.node if "Sequence" in node.op_type]
+    rows, length, past = "batch_size", "sequence_length", "past_sequence_length"
+    assert inputs["input_ids"] == inputs["position_ids"] == [rows, length]
+    assert inputs["attention_mask"] == [rows, f"{past} + {length}"]
+    assert inputs["past_key_values.1.value"] == [rows, 2, past, 8]
+    assert outputs["logits"] == [rows, length, 384]
+    assert outputs["present.1.value"] == [rows, 2, f"{past} + {length}", 8]
+    # TensorRT takes no sequences, MNN no IsNaN.
+    assert not {n.op_type for n in graph.node} & {"SequenceConstruct", "SequenceAt", "IsNaN"}
+
+
+def test_each_variant_is_scored_on_the_held_out_text(exported):
+    """The graph as the model itself; the others near it, each as small as it says."""
+    folder, report = exported
+    losses = report["held_out_losses"]
+    assert list(losses) == ["model.onnx", *FILES.values()]
+    text = str(folder.parent / "held_out.jsonl")
+    ours = score(folder, torch.device("cpu"), data_path=[text], max_seq_len=512)
+    assert losses["model.onnx"] == pytest.approx(ours["loss"], rel=1e-5)
+    assert losses["model_fp16.onnx"] == pytest.approx(ours["loss"], rel=1e-2)
+    for name in FILES.values():
+        assert losses[name] == pytest.approx(ours["loss"], rel=0.2)
+        assert losses[name] != losses["model.onnx"]
+        with pytest.raises(WeightsError, match="is quantised"):
+            read_state_dict(folder / "onnx" / name)
+        graph = onnx.load(str(folder / "onnx" / name)).graph
+        wide = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+        matrices = {t.name for t in wide if len(t.dims) == 2 and not t.name.endswith("_scales")}
+        assert matrices == (set() if "fp16" in name else {"model.embed_tokens.weight"})
+    card = ModelCard.load(folder / "README.md")
+    figures = {r.metric_name: r.metric_value for r in card.data.eval_results}
+    assert figures["nats per token, model_q4.onnx"] == round(losses["model_q4.onnx"], 4)
+    assert card.data.to_dict()["library_name"] == "transformers.js"
+
+
+def test_the_folder_is_what_optimum_writes(exported):
+    """And what onnxruntime-genai asks for; the clients themselves are run by `make clients`."""
+    folder, _ = exported
+    described = json.loads((folder / "genai_config.json").read_text())["model"]
+    assert (folder / described["decoder"]["filename"]).is_file()
+    names = described["decoder"]["inputs"] | described["decoder"]["outputs"]
+    session = OnnxModel(folder / GRAPH).session
+    known = {value.name for value in [*session.get_inputs(), *session.get_outputs()]}
+    assert {name.replace("%d", "1") for name in names.values()} <= known
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["padding_side"] == "left"
+    assert settings["model_max_length"] == described["context_length"] == 512
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("rows", "parts"), [(1, [1, 1, 1]), (3, [7, 2, 9]), (2, [30])])
 def test_any_batch_and_length_in_any_parts(model, exported, rows, parts):
-    graph = OnnxModel(exported[0] / "model.onnx")
+    graph = OnnxModel(exported[0] / GRAPH)
     ids = random_ids(rows, sum(parts))
     ours = model(input_ids=ids).logits
     assert ours.abs().max() > 1
@@ -115,7 +161,7 @@ def test_any_batch_and_length_in_any_parts(model, exported, rows, parts):
 
 def test_greedy_generation_is_equal_token_by_token(model, exported):
     """A batch whose second row is padded on the left, 24 tokens, with the cache."""
-    graph = OnnxModel(exported[0] / "model.onnx")
+    graph = OnnxModel(exported[0] / GRAPH)
     ids = random_ids(2, 10)
     mask = torch.ones_like(ids)
     mask[1, :4] = 0
@@ -145,7 +191,7 @@ def test_the_model_card_s_program_writes_what_the_model_writes(model, exported, 
 def test_back_to_the_same_weights(model, exported):
     """From the folder and from the file, bit for bit, with tokenizer and settings."""
     folder, _ = exported
-    for path in (folder, folder / "model.onnx"):
+    for path in (folder, folder / GRAPH):
         state = read_state_dict(path)
         expected = model.state_dict()
         del expected["lm_head.weight"]
@@ -162,7 +208,7 @@ def test_the_graph_says_itself_which_tokenizer_it_belongs_to(exported, tiny_toke
     """Copied away from its folder it is still known."""
     folder, _ = exported
     expected = Origin.of_tokenizer(load_tokenizer(str(tiny_tokenizer)))
-    assert read_weights(folder / "model.onnx").origin == expected
+    assert read_weights(folder / GRAPH).origin == expected
 
 
 def test_padding_sees_itself_and_real_tokens_see_no_padding():
@@ -193,6 +239,7 @@ def test_a_missing_package_is_named(package, tiny_tokenizer, tmp_path, monkeypat
         (["onnx", "--dtype", "float16"], "float32"),
         (["onnx", "--dtype", "q8_0"], "gguf"),
         (["hf", "--no_kv_cache"], "--no_kv_cache"),
+        (["hf", "--variants", "q4"], "--variants"),
         (["tensorrt", "--max_length", "1"], "--max_length"),
         (["tensorrt", "--max_batch_size", "0"], "--max_batch_size"),
     ],
@@ -200,6 +247,17 @@ def test_a_missing_package_is_named(package, tiny_tokenizer, tmp_path, monkeypat
 def test_flags_that_do_not_go_together(words, complaint, tmp_path):
     with pytest.raises(ConfigError, match=complaint):
         main(["--weight", "absent.pth", "--out", str(tmp_path / "out"), "--format", *words])
+
+
+def test_a_graph_beside_its_configuration_is_still_read(model, exported, tmp_path):
+    """As exports before the layout of Optimum had it."""
+    shutil.copytree(exported[0], tmp_path / "old")
+    shutil.move(tmp_path / "old" / GRAPH, tmp_path / "old" / "model.onnx")
+    shutil.rmtree(tmp_path / "old" / "onnx")
+    for path in (tmp_path / "old", tmp_path / "old" / "model.onnx"):
+        loaded, tokenizer = load_weights(path)
+        assert len(tokenizer) == 384
+        assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
 
 
 def test_no_weights_in_an_onnx_file(tmp_path):
