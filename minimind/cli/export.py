@@ -18,6 +18,7 @@ FORMATS = {
     "hf-minimind": "a folder with MiniMind's own code (trust_remote_code)",
     "pth": "MiniMind's weight file, from a checkpoint or a folder",
     "onnx": "a folder with onnx/model.onnx, as Optimum and transformers.js have it",
+    "web": "a static folder that chats in a browser, in English and Chinese",
     "tensorrt": "that folder and an engine for this machine's GPU",
     "gguf": "one file for llama.cpp, Ollama and others: weights and tokenizer",
 }
@@ -34,6 +35,7 @@ Examples:
   minimind export --weight out/pretrain_512.pth --format hf --out exported/hf
   minimind export --weight checkpoints/pretrain_512.pt --format pth --out out/best_512.pth
   minimind export --weight out/pretrain_512.pth --format onnx --out exported/onnx
+  minimind export --weight out/pretrain_512.pth --format web --out exported/web
   minimind export --weight out/pretrain_512.pth --format gguf --dtype q8_0 --out minimind.gguf
 """
 
@@ -93,14 +95,21 @@ def build_parser() -> Parser:
         choices=VARIANTS,
         default=[],
         metavar="VARIANT",
-        help="onnx: smaller graphs beside model.onnx: fp16, q8 (8 bits), q4 (4 bits)",
+        help="onnx: smaller graphs beside model.onnx: fp16, q8 (8 bits), q4 (4 bits); "
+        "web: the one that the page loads (default: q8)",
     )
     parser.flag(
         "eval_data_path",
         nargs="+",
         default=[],
         metavar="PATH",
-        help="onnx: held-out text, on which every graph is scored",
+        help="onnx and web: held-out text, on which every graph is scored",
+    )
+    parser.flag(
+        "runtime",
+        type=Path,
+        metavar="DIR",
+        help="web: take the browser's runtime from here, not from npm",
     )
     parser.flag(
         "license",
@@ -135,6 +144,7 @@ def main(argv: Sequence[str]) -> int:
         "hf-minimind": _export_folder,
         "pth": _export_pth,
         "onnx": _export_onnx,
+        "web": _export_web,
         "tensorrt": _export_onnx,
         "gguf": _export_gguf,
     }
@@ -156,13 +166,17 @@ def _check_flags(args: argparse.Namespace) -> None:
             f"--out {args.out}: {name} writes a file; name it NAME{ending}",
         )
     require(args.dtype != "q8_0" or args.format == "gguf", f"--dtype q8_0 is gguf's, not {name}'s")
-    if args.format in ("onnx", "tensorrt"):
+    if args.format in ("onnx", "web", "tensorrt"):
         require(args.dtype in ("auto", "float32"), f"{name} writes float32, not {args.dtype}")
     else:
         require(not args.no_kv_cache, f"--no_kv_cache is for onnx and tensorrt, not for {name}")
-    if args.format != "onnx":
+    if args.format not in ("onnx", "web"):
         for flag in ("variants", "eval_data_path"):
-            require(not getattr(args, flag), f"--{flag} is for onnx, not for {name}")
+            require(not getattr(args, flag), f"--{flag} is for onnx and web, not for {name}")
+    require(args.runtime is None or args.format == "web", f"--runtime is for web, not for {name}")
+    if args.format == "web":
+        require(not args.no_kv_cache, "--no_kv_cache: what writes text needs the cache")
+        require(len(args.variants) <= 1, "--variants: a page loads one graph; name one")
     require(args.max_batch_size > 0, f"--max_batch_size is 1 or more, not {args.max_batch_size}")
     require(args.max_length > 1, f"--max_length is 2 or more, not {args.max_length}")
 
@@ -258,6 +272,24 @@ def _export_onnx(args: argparse.Namespace) -> dict[str, Any]:
                 model.config, not args.no_kv_cache, args.max_batch_size, args.max_length
             )
             tensorrt.build_engine(builder, folder / GRAPH, folder / tensorrt.FILE, profiles)
+    return report
+
+
+def _export_web(args: argparse.Namespace) -> dict[str, Any]:
+    from minimind.export import onnx, web
+    from minimind.export.target import new_folder
+    from minimind.weights.onnx_layout import GRAPH
+
+    onnx.check_packages(run=True)
+    source, model = _open(args)
+    args.variants = args.variants or ["q8"]
+    with new_folder(args.out, args.force) as folder:
+        # What may fail for want of a network comes before the work.
+        web.write_runtime(folder / web.RUNTIME, args.runtime)
+        (folder / web.MODEL).mkdir()
+        report = _write_graphs(args, source, model, folder / web.MODEL)
+        (folder / web.MODEL / GRAPH).unlink()
+        web.write_page(folder, args.variants[0], source.context)
     return report
 
 

@@ -53,6 +53,12 @@ print(tokenizer.decode(text))
 """
 
 
+_WEB = """\
+# FOLDER is the one with index.html; http://localhost:8000/ then is the page.
+python3 -m http.server --directory FOLDER
+"""
+
+
 def model_card(source: Pretrained, model: Any, form: str, about: About) -> str:
     """The ``README.md`` of an exported folder, in the Hugging Face hub's format."""
     config = model.config
@@ -75,7 +81,8 @@ def model_card(source: Pretrained, model: Any, form: str, about: About) -> str:
         "hf": f"The architecture is {family}: it loads without remote code.",
         "hf-minimind": f"The folder carries MiniMind's own code (the architecture is {family}'s).",
     }.get(form, f"The architecture is {family}, as one ONNX graph.")
-    use = _ONNX if form in GRAPH_FORMS else _HF
+    use = _HF if form not in GRAPH_FORMS else _WEB if form == "web" else _ONNX
+    language = "bash" if form == "web" else "python"
     remote = ", trust_remote_code=True" if form == "hf-minimind" else ""
     return f"""---
 {_metadata(config, form, about)}
@@ -89,7 +96,7 @@ A base language model, pretrained with MiniMind {__version__}. {shape}
 |---|---|
 {chr(10).join(f"| {name} | {value} |" for name, value in rows)}
 {_losses(about)}
-```python
+```{language}
 {use.replace("REMOTE", remote)}```
 
 It continues text. It was not trained to follow instructions or to be safe, and what it writes
@@ -101,7 +108,8 @@ def _metadata(config: Any, form: str, about: About) -> str:
     """What the hub reads, as its own library writes it: that refuses what the hub would."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    library = {"onnx": "transformers.js", "tensorrt": "onnx"}.get(form, "transformers")
+    browser = dict.fromkeys(("onnx", "web"), "transformers.js")
+    library = {**browser, "tensorrt": "onnx"}.get(form, "transformers")
     figures = [
         EvalResult(
             task_type="text-generation",

@@ -10,7 +10,7 @@ from pathlib import Path
 from minimind.errors import ConfigError
 from minimind.system.durable import folder_when_done, write_durably
 
-_WEIGHTS = ("*.safetensors", "*.onnx", "onnx/*.onnx")
+_WEIGHTS = ("*.safetensors", "*.onnx", "onnx/*.onnx", "model/onnx/*.onnx")
 
 
 def check_target(target: Path, force: bool) -> None:
@@ -31,7 +31,7 @@ def check_target(target: Path, force: bool) -> None:
 
 def _is_export(folder: Path) -> bool:
     has_weights = any(next(folder.glob(pattern), None) for pattern in _WEIGHTS)
-    return has_weights and (folder / "config.json").is_file()
+    return has_weights and any((folder / p / "config.json").is_file() for p in ("", "model"))
 
 
 @contextlib.contextmanager

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.lab import INSTALLING, REPOSITORY, SITE, USER, Lab, make_lab
+from tests.look.browser import Page, browser, find_chromium
 from tests.needs import lacks
 
 sys.path.insert(0, str(REPOSITORY / "slurm"))
@@ -64,3 +67,23 @@ def slurm(slurm_lab: Lab) -> Iterator[Lab]:
     for user in {str(os.getuid()), USER} - {""}:
         slurm_lab.command("scancel", f"--user={user}")
         slurm_lab.command("scancel", "--signal=KILL", "--full", f"--user={user}")
+
+
+def apt_install(*packages: str) -> None:
+    """What is installed where that is possible; who needs it looks whether it is there."""
+    with INSTALLING:
+        subprocess.run(["apt-get", "update", "--quiet"], capture_output=True)
+        command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"]
+        subprocess.run([*command, *packages], capture_output=True)
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Page]:
+    """Installed where that is possible; in CI its absence is a failure."""
+    if find_chromium() is None and shutil.which("apt-get"):
+        apt_install("chromium")
+    program = find_chromium()
+    if program is None:
+        lacks("no chromium")
+    with browser(program, tmp_path / "profile") as page:
+        yield page

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,27 +12,11 @@ import pytest
 
 from minimind.report import serve
 from minimind.report.serve import LivePage, Server
-from tests.e2e.lab import INSTALLING, poll
-from tests.look.browser import Page, browser, find_chromium
-from tests.needs import lacks
+from tests.e2e.lab import poll
+from tests.look.browser import Page
 from tests.unit.report.folders import EVENTS, METRICS, sample, write_run
 
 PHONE, DESK = 390, 1120
-FETCH = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "chromium")
-
-
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Page]:
-    """Installed where that is possible; in CI its absence is a failure."""
-    if find_chromium() is None and shutil.which("apt-get"):
-        with INSTALLING:
-            subprocess.run(["apt-get", "update", "--quiet"], capture_output=True)
-            subprocess.run(FETCH, capture_output=True)
-    program = find_chromium()
-    if program is None:
-        lacks("no chromium")
-    with browser(program, tmp_path / "profile") as page:
-        yield page
 
 
 @pytest.fixture
