@@ -99,6 +99,8 @@ def _languages(paths: Sequence[str]) -> tuple[str, ...]:
 
 def _held_out(source: Pretrained) -> tuple[dict[str, float], str]:
     """The loss that the run itself measured on the weights, or on its way to them."""
+    step: int | None
+    folder: str | Path
     if source.progress is not None:
         step, folder = source.progress.global_step, source.flags.get("save_dir", "")
     else:
