@@ -44,7 +44,10 @@ class _DenseMoe(nn.Module):
         weights, chosen = probs.topk(self.top_k, dim=-1)
         if self.norm_topk_prob:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        weights = torch.zeros_like(probs).scatter(-1, chosen, weights).to(hidden_states.dtype)
+        # Not by a scatter: MNN 3.6 puts the values elsewhere.
+        experts = torch.arange(probs.shape[-1], device=probs.device)
+        weights = (weights[..., None] * (chosen[..., None] == experts)).sum(-2)
+        weights = weights.to(hidden_states.dtype)
         outputs = torch.stack([expert(hidden_states) for expert in self.experts], dim=-1)
         return (outputs * weights[..., None, :]).sum(-1)
 
