@@ -143,6 +143,9 @@ def _add_older_names(file: Path, config: Any) -> None:
     parameters = dict(config.rope_parameters)
     stored["rope_theta"] = parameters.pop("rope_theta")
     if parameters.get("rope_type", "default") != "default":
+        if parameters["rope_type"] == "yarn" and parameters.get("attention_factor") == 1.0:
+            # mlx-lm knows no attention_factor; with a mscale of 0 it has the same, 1.
+            parameters["mscale"] = 0.0
         stored["rope_scaling"] = parameters
     if isinstance(config, Qwen3MoeConfig):
         stored["num_experts"] = config.num_experts

@@ -44,7 +44,7 @@ class _DenseMoe(nn.Module):
         weights, chosen = probs.topk(self.top_k, dim=-1)
         if self.norm_topk_prob:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        # Not by a scatter: MNN 3.6 puts the values elsewhere.
+        # Not by a scatter into zeros: with it MNN 3.6 computes other logits.
         experts = torch.arange(probs.shape[-1], device=probs.device)
         weights = (weights[..., None] * (chosen[..., None] == experts)).sum(-2)
         weights = weights.to(hidden_states.dtype)
