@@ -102,7 +102,7 @@ def test_what_llama_cpp_needs_to_know(tiny_tokenizer, tmp_path):
         if name.startswith("qwen3moe.") and isinstance(value, int)
     } == {
         "vocab_size": 390,
-        "context_length": 32768,
+        "context_length": 512,
         "embedding_length": 32,
         "block_count": 2,
         "feed_forward_length": 24,
