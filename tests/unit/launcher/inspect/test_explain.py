@@ -233,7 +233,7 @@ def test_a_node_whose_hours_have_passed_is_let_into_a_job_that_waits(
 ) -> None:
     lists: list[list[str]] = []
     job = {"JobState": slurm_says, "ExcNodeList": "n2"}
-    monkeypatch.setattr(slurm, "job_states", lambda job_id=None: {"5": job})
+    monkeypatch.setattr(slurm, "job_states", lambda *asked: {"5": job})
     monkeypatch.setattr(slurm, "show_nodes", lambda: {"n2": slurm.Node("n2")})
     monkeypatch.setattr(slurm, "expand_nodes", lambda nodes: nodes.split())
     monkeypatch.setattr(slurm, "exclude_nodes", lambda job_id, nodes: lists.append(nodes))
