@@ -20,4 +20,4 @@ def test_in_containers(engine: Engine, image: str, tmp_path: Path) -> None:
         layer.faults = (3, 3)
         driver = Driver(layer, tmp_path, SEED)
         assert driver.case(0), driver.report.losses
-        assert driver.report.count >= 2
+        assert driver.report.count >= 1, "nothing was hit"
