@@ -166,8 +166,19 @@ def test_the_death_of_the_batch_host_and_of_a_guards_node_leaves_a_guard(three_n
 
 
 def wait_for_guards(lab: Lab, job: str) -> None:
+    """Until their programs run: Slurm lists a step whose program it has not started yet."""
     steps = ("scontrol", "show", "step", job)
-    poll(lambda: lab.command(*steps).stdout.count("Name=launcher-guard") == 2, "the guards")
+    poll(lambda: lab.command(*steps).stdout.count("Name=launcher-guard") == 2, "the guards' steps")
+    poll(lambda: guards_on(lab, "n2") and guards_on(lab, "n3"), "the guards")
+
+
+def guards_on(lab: Lab, node: str) -> list[int]:
+    found = []
+    for pid in filter(lambda pid: runs_on(lab, node, pid), processes()):
+        with contextlib.suppress(OSError):
+            if b"launcher.supervise.guard" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def wait_for_requeue(lab: Lab, job: str) -> None:
@@ -190,12 +201,15 @@ def wait_for_requeue(lab: Lab, job: str) -> None:
 def kill_node(lab: Lab, node: str) -> None:
     """Kills a node's slurmd, what it runs for this cluster, and what keeps that."""
     slurmd = int((lab.folder / "slurm" / "pids" / f"slurmd-{node}.pid").read_text())
-    tasks = [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if pid > 1]
-    tasks = [pid for pid in tasks if runs_on(lab, node, pid)]
+    tasks = [pid for pid in processes() if runs_on(lab, node, pid)]
     keepers = set(filter(is_stepd, map(parent, tasks)))
     for pid in (slurmd, *keepers, *tasks):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def processes() -> list[int]:
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if pid > 1]
 
 
 def runs_on(lab: Lab, node: str, pid: int) -> bool:
