@@ -82,7 +82,10 @@ def set_pace(order: Path, seconds: float) -> None:
 
 
 def keep_pace(order: str) -> None:
-    """Let micro-batches wait, once the program has what records each before it begins."""
+    """Let micro-batches wait, once the program has what records each before it begins.
+
+    Nothing is proven by how long that is: whoever strikes takes the file away when all is done.
+    """
     record: Any = None
     while record is None:
         time.sleep(WAIT_SECONDS)

@@ -129,7 +129,7 @@ def test_each_variant_is_scored_on_the_held_out_text(exported):
 
 
 def test_the_folder_is_what_optimum_writes(exported):
-    """And what onnxruntime-genai asks for; the clients themselves are run by `make clients`."""
+    """And what onnxruntime-genai asks for."""
     folder, _ = exported
     described = json.loads((folder / "genai_config.json").read_text())["model"]
     assert (folder / described["decoder"]["filename"]).is_file()
