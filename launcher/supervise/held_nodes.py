@@ -52,7 +52,7 @@ class HeldNodes:
     def gone(self, timeout: float = slurm.PATIENCE) -> list[str]:
         """Nodes of the newest attempt that Slurm has taken out of the job.
 
-        None where it takes longer than ``timeout`` seconds to say so.
+        Empty, too, where it takes longer than ``timeout`` seconds to say so.
         """
         left = self._left(timeout)
         return [node for node in self.nodes if node not in left] if left else []
