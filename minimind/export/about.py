@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from minimind.data.inputs import find_files
@@ -21,6 +21,9 @@ SCRIPTS = {"en": re.compile("[A-Za-z]"), "zh": re.compile("[\u4e00-\u9fff]")}
 """Language → the letters by which it is recognised."""
 
 _LOOKED_AT = 200
+"""Texts of a file whose letters are counted."""
+_FILES = 8
+"""Files of a source that are looked at: a folder may have thousands."""
 _LEAST_SHARE = 0.05
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -88,7 +91,7 @@ def _languages(paths: Sequence[str]) -> tuple[str, ...]:
     counts = dict.fromkeys(SCRIPTS, 0)
     # The data of a run may be elsewhere by now.
     with contextlib.suppress(MiniMindError, OSError):
-        for file in find_files(paths):
+        for file in chain.from_iterable(find_files([path])[:_FILES] for path in paths):
             for text in islice(read_texts(file), _LOOKED_AT):
                 if isinstance(text, str):
                     for language, letters in SCRIPTS.items():
