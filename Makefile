@@ -12,9 +12,8 @@ SEED ?= 1
 MINUTES ?= 5
 PEERS := build/peers
 DEVCLUSTER := $(BIN)/python slurm/devcluster
-# Some of a test is waiting for a process to start or to stop: three at once for two processors. Six
-# took longer.
-PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --maxprocesses 8 --dist worksteal
+# Half of a test is waiting for a process to start or to stop: four at once for two processors.
+PARALLEL := -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 ))) --maxprocesses 8 --dist worksteal
 # Hundreds of Pythons are started here, and each would compile the sources and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 # A GPU takes more steps in the same two minutes.
