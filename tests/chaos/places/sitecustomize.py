@@ -30,7 +30,7 @@ WAIT_SECONDS = 0.02
 """Between two looks for an order."""
 IN_TURN = ("", ".second", ".third")
 """What an order's name ends with, in the order in which they are followed."""
-PACE = ".pace"
+PACE_FILE = ".pace"
 """What the name of the file ends with that says how long a micro-batch waits."""
 
 
@@ -76,15 +76,15 @@ def follow(order: str) -> bool:
 
 def set_pace(order: Path, seconds: float) -> None:
     """Let each micro-batch of the ranks wait so long from now on."""
-    fresh = order.with_name(f"{order.name}{PACE}.new")
+    fresh = order.with_name(f"{order.name}{PACE_FILE}.new")
     fresh.write_text(str(seconds))
-    os.replace(fresh, order.with_name(order.name + PACE))
+    os.replace(fresh, order.with_name(order.name + PACE_FILE))
 
 
 def keep_pace(order: str) -> None:
     """Let micro-batches wait, once the program has what records each before it begins.
 
-    Nothing is proven by how long that is: whoever strikes takes the file away when all is done.
+    Nothing is proven by how long that is: it is set to 0 once everything has been done.
     """
     record: Any = None
     while record is None:
@@ -94,7 +94,7 @@ def keep_pace(order: str) -> None:
 
     def write_and_wait(*args: Any, **fields: Any) -> None:
         write(*args, **fields)
-        with contextlib.suppress(FileNotFoundError), open(order + PACE) as pace:
+        with contextlib.suppress(FileNotFoundError), open(order + PACE_FILE) as pace:
             time.sleep(float(pace.read()))
 
     record.write = write_and_wait
