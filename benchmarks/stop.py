@@ -148,7 +148,8 @@ PLACES = {
     "picture": Place(
         "drawing the loss curve of a run that is done",
         "minimind.training.announce:plot_loss_curve",
-        flags={"max_steps": 4},
+        # Without held-out text, which a run that is done scores whole: for half an hour here.
+        flags={"max_steps": 4, "eval_data_path": ""},
         code=EXIT_DONE,
     ),
 }
@@ -198,7 +199,7 @@ def _lose_the_network() -> None:
 
     def finish(self: Any, *args: Any, **named: Any) -> None:
         self._online = True
-        self._run.finish = lambda **_: time.sleep(3600)
+        self._run._core.confirm_run_finish = lambda: time.sleep(3600)
         original(self, *args, **named)
 
     SwanLabTracker.finish = finish  # type: ignore[method-assign]

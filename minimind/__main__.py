@@ -2,6 +2,6 @@
 
 import sys
 
-from minimind.cli import main
+from minimind.cli import program
 
-sys.exit(main())
+sys.exit(program())

@@ -34,6 +34,7 @@ from minimind.errors import (
 from minimind.system import redact
 from minimind.system.signals import StopFlag, StopRequested
 from minimind.system.terminal import complain, show
+from minimind.system.timeout import leave_in_time
 from minimind.training.result import RunResult
 
 if TYPE_CHECKING:
@@ -132,4 +133,4 @@ def _this_program(words: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave_in_time(main()))

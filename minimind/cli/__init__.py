@@ -1,5 +1,5 @@
 """The ``minimind`` command line: one module a command."""
 
-from minimind.cli.main import COMMANDS, main
+from minimind.cli.main import COMMANDS, main, program
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "program"]

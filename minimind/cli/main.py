@@ -15,6 +15,7 @@ from minimind.errors import (
     MiniMindError,
 )
 from minimind.system.terminal import complain, print_anything
+from minimind.system.timeout import leave_in_time
 
 COMMANDS = {
     "pretrain": ("minimind.train_pretrain", "pretrain a model"),
@@ -39,6 +40,11 @@ def usage() -> str:
     head = f"minimind {__version__}: usage: minimind COMMAND [FLAGS] (COMMAND --help tells more)"
     lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join([head, "", *lines, "", EXAMPLE])
+
+
+def program() -> int:
+    """The command of this process, whose end nothing that was left holds up."""
+    return leave_in_time(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
