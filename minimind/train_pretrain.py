@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from minimind.config import TrainConfig, parse_args, take_procs
 from minimind.distributed.local_ranks import run_ranks
+from minimind.distributed.processors import share_processors
 from minimind.distributed.rendezvous import find_rendezvous, left_alone
 from minimind.distributed.starter import stopping_with_starter
 from minimind.errors import (
@@ -81,6 +82,7 @@ def main(
         config = parse_args(flags)
         if procs > 1:
             return start_ranks(words, flags, procs)
+        share_processors(os.environ)
         if warning := left_alone(os.environ):
             show(sys.stderr, f"minimind pretrain: warning: {warning}\n")
     except MiniMindError as error:

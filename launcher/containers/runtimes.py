@@ -32,6 +32,8 @@ RANK_VARIABLES = (
     "SLURM_NODEID",
     # The first rank reports it: by this number the supervisor signals them all.
     "SLURM_STEP_ID",
+    # So that the ranks of a node share its processors.
+    "SLURM_CPUS_ON_NODE",
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SUBMITIT_EXECUTOR",

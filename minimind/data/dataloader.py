@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -14,11 +13,7 @@ from torch.utils.data import DataLoader
 from minimind.data.mixture import MicroBatches, Plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.errors import MiniMindError
-from minimind.rundir import env
-from minimind.system.process import available_cores
 from minimind.system.signals import IGNORED_BY_WORKERS, ignore
-
-log = logging.getLogger(__name__)
 
 
 def make_loader(
@@ -46,7 +41,7 @@ def make_loader(
         # tensors of arrays.
         batch_size=None,
         sampler=sampler,
-        num_workers=bounded_workers(num_workers),
+        num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_guard_worker,
         generator=torch.Generator(),
@@ -64,15 +59,6 @@ def _raise_error(batch: Any) -> Any:
     if isinstance(batch, MiniMindError):
         raise batch
     return batch
-
-
-def bounded_workers(num_workers: int) -> int:
-    """Lower ``--num_workers`` to this rank's share of the cores, and say so."""
-    ranks_here = int(os.environ.get(env.LOCAL_WORLD_SIZE, "1"))
-    most = max(1, available_cores() // ranks_here)
-    if num_workers > most:
-        log.warning("--num_workers %d lowered to %d: that many cores a rank", num_workers, most)
-    return min(num_workers, most)
 
 
 def _guard_worker(worker_id: int) -> None:

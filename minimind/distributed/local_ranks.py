@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minimind.errors import EXIT_CANCELLED, EXIT_RUN_ME_AGAIN, as_shell_code
 from minimind.rundir import env
-from minimind.system.process import available_cores, free_port
+from minimind.system.process import free_port
 from minimind.system.signals import FORWARDED, STOP_SIGNALS, heeded
 
 SECONDS_AFTER_A_CRASH = 10.0
@@ -102,8 +102,7 @@ def place_variables(rank: int, count: int, port: int) -> dict[str, str]:
 def run_ranks(command: Sequence[str], count: int) -> int:
     """Run ``count`` ranks of ``command`` to their end; stop signals go on to each of them.
 
-    The ranks share the processors, unless OMP_NUM_THREADS says otherwise, and stop by themselves
-    when this process is gone.
+    The ranks stop by themselves when this process is gone.
 
     Returns:
         0: all are done. 75: stopped on request, at least one of them, and no crash. Else the
@@ -112,8 +111,7 @@ def run_ranks(command: Sequence[str], count: int) -> int:
     Raises:
         OSError: a rank cannot be started.
     """
-    threads = str(max(1, available_cores() // count))
-    shared = {"OMP_NUM_THREADS": threads, **os.environ, env.RANK_STARTER: str(os.getpid())}
+    shared = {**os.environ, env.RANK_STARTER: str(os.getpid())}
     port = free_port()
     received: list[int] = []
     with _receiving(received.append):

@@ -14,11 +14,16 @@ FIRST_PORT, PORT_COUNT = 20000, 20000
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where this process stands among all, and where rank 0 listens."""
+    """Where this process stands among all, and where rank 0 listens.
+
+    Attributes:
+        local_world_size: ranks on this node; 1 where nobody says.
+    """
 
     rank: int
     world_size: int
     local_rank: int
+    local_world_size: int
     master_addr: str
     master_port: int
 
@@ -46,6 +51,7 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
             rank=_whole(environ, env.RANK),
             world_size=_whole(environ, env.WORLD_SIZE),
             local_rank=_whole(environ, env.LOCAL_RANK, default=environ[env.RANK]),
+            local_world_size=_whole(environ, env.LOCAL_WORLD_SIZE, default="1"),
             master_addr=environ.get(env.MASTER_ADDR, "127.0.0.1"),
             master_port=_whole(environ, env.MASTER_PORT, default="29500"),
         )
@@ -55,6 +61,7 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
             rank=_whole(environ, "SLURM_PROCID"),
             world_size=_whole(environ, "SLURM_STEP_NUM_TASKS", default=environ.get("SLURM_NTASKS")),
             local_rank=_whole(environ, "SLURM_LOCALID"),
+            local_world_size=_tasks_here(environ),
             master_addr=environ.get(env.MASTER_ADDR) or first_host(environ["SLURM_JOB_NODELIST"]),
             master_port=_whole(environ, env.MASTER_PORT, default=str(_port_of_job(job_id))),
         )
@@ -64,6 +71,7 @@ def find_rendezvous(environ: Mapping[str, str]) -> Rendezvous | None:
             rank=_whole(environ, "SUBMITIT_LOCAL_GLOBALID"),
             world_size=_whole(environ, "SUBMITIT_LOCAL_NTASKS"),
             local_rank=_whole(environ, "SUBMITIT_LOCAL_LOCALID"),
+            local_world_size=_whole(environ, "SUBMITIT_LOCAL_NTASKS"),
             master_addr=environ.get(env.MASTER_ADDR, "127.0.0.1"),
             master_port=_whole(environ, env.MASTER_PORT, default=str(_port_of_job(job_id))),
         )
@@ -93,6 +101,16 @@ def _whole(environ: Mapping[str, str], name: str, default: str | None = None) ->
         return int(text)
     except ValueError:
         raise ConfigError(f"environment variable {name} must be a number: {text!r}") from None
+
+
+def _tasks_here(environ: Mapping[str, str]) -> int:
+    """The tasks of this step on this node, of what Slurm writes for all: ``2(x3),1``."""
+    counts: list[int] = []
+    for words in environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
+        if match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", words):
+            counts += [int(match[1])] * int(match[2] or 1)
+    node = _whole(environ, "SLURM_NODEID", default="0")
+    return counts[node] if node < len(counts) else 1
 
 
 def _port_of_job(job_id: int) -> int:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from minimind.system.cgroups import MEMBERSHIP, MOUNT, own_groups
+
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    2: ("memory.max", "memory.current"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,43 +58,17 @@ def _meminfo(path: Path) -> dict[str, int]:
     return found
 
 
-def cgroup_memory(
-    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> tuple[int | None, int]:
+def cgroup_memory(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> tuple[int | None, int]:
     """The tightest memory limit on this process and what is used of it, in bytes.
 
-    Reads cgroup v2 and v1. A limit on a group also binds the groups inside of it, so that
-    every ancestor counts. ``(None, 0)``: no limit.
+    ``(None, 0)``: no limit.
     """
     found: list[tuple[int, int]] = []
-    for folder, limit_name, usage_name in _cgroup_folders(membership, mount):
+    for folder, version in own_groups("memory", membership, mount):
+        limit_name, usage_name = _FILES[version]
         try:
             limit = int((folder / limit_name).read_text())
             found.append((limit, int((folder / usage_name).read_text())))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return min(found) if found else (None, 0)
-
-
-def _cgroup_folders(membership: Path, mount: Path) -> Iterator[tuple[Path, str, str]]:
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, inner = line.split(":", 2)
-        if controllers == "":
-            root, names = mount, ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            root = mount / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        # In a container the path may be the host's, which is not mounted here: the walk
-        # then ends at the mount point, which is the container's own group.
-        folder = root / inner.strip("/")
-        while True:
-            yield folder, *names
-            if folder == root:
-                break
-            folder = folder.parent

@@ -9,9 +9,10 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+from minimind.system.cgroups import MEMBERSHIP, MOUNT, own_groups
 
 
 def start_ticks(pid: int) -> int | None:
@@ -75,22 +76,36 @@ def started_at() -> float | None:
     return time.time() - age
 
 
+def bound_cores() -> int:
+    """Processors that this process may be put on: its CPU affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def available_cores() -> int:
     """Processors of this process: its CPU affinity, lowered by a container's CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, _quota(cores)))
+    return max(1, min([bound_cores(), *map(math.ceil, cpu_quotas())]))
 
 
-def _quota(unlimited: int) -> int:
-    """The cgroup v2 quota ("max 100000" or "200000 100000": microseconds in each period)."""
-    try:
-        quota, period = CGROUP_QUOTA.read_text().split()
-        return unlimited if quota == "max" else math.ceil(int(quota) / int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return unlimited
+def cpu_quotas(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> Iterator[float]:
+    """Each limit of a control group on this process, in processors.
+
+    Version 2 writes quota and period in one line ("max 100000", "200000 100000", in
+    microseconds), version 1 in a file each, -1 for no limit.
+    """
+    for folder, version in own_groups("cpu", membership, mount):
+        try:
+            if version == 2:
+                words = (folder / "cpu.max").read_text().split()
+            else:
+                files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                words = [(folder / name).read_text() for name in files]
+            quota, period = map(int, words)
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if quota > 0 and period > 0:
+            yield quota / period
 
 
 def free_port() -> int:

@@ -11,6 +11,7 @@ from minimind.data.dataloader import make_loader
 from minimind.data.mixture import Plan
 from minimind.data.sampler import SkipBatchSampler
 from minimind.distributed.device import page_locks
+from minimind.distributed.processors import bounded_workers
 from minimind.distributed.world import World
 from minimind.training.schedule import Schedule
 
@@ -68,7 +69,7 @@ class Epoch:
         self.loader = make_loader(
             plan,
             self._sampler,
-            num_workers=config.num_workers,
+            num_workers=bounded_workers(config.num_workers),
             pin_memory=page_locks(world.device),
             fixed_shape=fixed_shape,
         )

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minimind.data import dataloader as module
-from minimind.data.dataloader import bounded_workers, make_loader
+from minimind.data.dataloader import make_loader
 from minimind.data.packing import RowPlan, plan_rows
 from minimind.data.sampler import SkipBatchSampler, epoch_order
 from tests.unit.data.helpers import make_store
@@ -55,18 +54,3 @@ def test_the_global_random_state_is_left_alone(plan: RowPlan, num_workers: int) 
     before = torch.get_rng_state()
     list(make_loader(plan, sampler(plan), num_workers=num_workers, pin_memory=False))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_workers_are_bounded_by_the_cores(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(module, "available_cores", lambda: 4)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert [bounded_workers(n) for n in (0, 1, 4)] == [0, 1, 4]
-    assert not caplog.records
-    assert bounded_workers(128) == 4
-    assert "--num_workers 128 lowered to 4" in caplog.text
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert bounded_workers(128) == 2
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
-    assert bounded_workers(2) == 1

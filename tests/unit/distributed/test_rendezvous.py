@@ -10,6 +10,8 @@ SLURM_STEP = {
     "SLURM_STEP_ID": "0",
     "SLURM_PROCID": "5",
     "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x2)",
+    "SLURM_NODEID": "0",
     "SLURM_LOCALID": "1",
     "SLURM_JOB_NODELIST": "gpu[03-04]",
 }
@@ -24,14 +26,26 @@ def test_torchrun() -> None:
         "RANK": "3",
         "WORLD_SIZE": "4",
         "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "10.0.0.1",
         "MASTER_PORT": "1234",
     }
-    assert find_rendezvous(environ) == Rendezvous(3, 4, 1, "10.0.0.1", 1234)
+    assert find_rendezvous(environ) == Rendezvous(3, 4, 1, 2, "10.0.0.1", 1234)
 
 
 def test_slurm_step() -> None:
-    assert find_rendezvous(SLURM_STEP) == Rendezvous(5, 16, 1, "gpu03", 21234)
+    assert find_rendezvous(SLURM_STEP) == Rendezvous(5, 16, 1, 8, "gpu03", 21234)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "node", "expected"),
+    [("8(x2)", "1", 8), ("2(x3),1", "2", 2), ("2(x3),1", "3", 1), ("4", "0", 4), ("", "0", 1)],
+)
+def test_the_ranks_of_this_node(tasks: str, node: str, expected: int) -> None:
+    environ = {**SLURM_STEP, "SLURM_STEP_TASKS_PER_NODE": tasks, "SLURM_NODEID": node}
+    found = find_rendezvous(environ)
+    assert found is not None
+    assert found.local_world_size == expected
 
 
 def test_torchruns_variables_win_over_slurms() -> None:
@@ -54,7 +68,7 @@ def test_submitit_local() -> None:
         "SUBMITIT_LOCAL_LOCALID": "1",
         "SUBMITIT_LOCAL_NTASKS": "2",
     }
-    assert find_rendezvous(environ) == Rendezvous(1, 2, 1, "127.0.0.1", 20077)
+    assert find_rendezvous(environ) == Rendezvous(1, 2, 1, 2, "127.0.0.1", 20077)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +103,7 @@ def test_first_host(nodelist: str, host: str) -> None:
     ("host", "address"), [("gpu03", "tcp://gpu03:29500"), ("fe80::1", "tcp://[fe80::1]:29500")]
 )
 def test_the_address_as_torch_takes_it(host: str, address: str) -> None:
-    assert Rendezvous(0, 2, 0, host, 29500).init_method == address
+    assert Rendezvous(0, 2, 0, 1, host, 29500).init_method == address
 
 
 @pytest.mark.parametrize(

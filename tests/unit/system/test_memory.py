@@ -7,15 +7,7 @@ import pytest
 
 from minimind.system import memory
 from minimind.system.memory import cgroup_memory, host_memory
-
-
-def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
-    mount = tmp_path / "mount"
-    for name, text in files.items():
-        (mount / name).parent.mkdir(parents=True, exist_ok=True)
-        (mount / name).write_text(text + "\n")
-    (tmp_path / "cgroup").write_text(membership)
-    return tmp_path / "cgroup", mount
+from tests.unit.system.groups import cgroup
 
 
 def test_cgroup_v2_takes_the_tightest_ancestor(tmp_path: Path) -> None:

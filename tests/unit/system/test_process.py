@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from minimind.system import process
+from minimind.system.process import cpu_quotas
+from tests.unit.system.groups import cgroup
 
 
 @pytest.mark.parametrize(
@@ -20,20 +22,40 @@ from minimind.system import process
         ("150000 100000", 2),
         ("10000 100000", 1),
         ("9900000 100000", 8),
+        ("0 0", 8),
         ("rubbish", 8),
     ],
 )
 def test_container_quota_lowers_the_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
 ) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr(process, "CGROUP_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    place = cgroup(tmp_path, "0::/\n", {"cpu.max": quota})
+    monkeypatch.setattr(process, "bound_cores", lambda: 8)
+    monkeypatch.setattr(process, "cpu_quotas", lambda: cpu_quotas(*place))
     assert process.available_cores() == expected
 
 
-def test_without_cgroup_the_affinity_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "CGROUP_QUOTA", Path("/nonexistent/cpu.max"))
+def test_the_quota_of_a_group_binds_those_inside(tmp_path: Path) -> None:
+    files = {"user.slice/cpu.max": "300000 100000", "user.slice/me/cpu.max": "max 100000"}
+    assert list(cpu_quotas(*cgroup(tmp_path, "0::/user.slice/me\n", files))) == [3.0]
+
+
+def test_the_quota_of_cgroup_version_1(tmp_path: Path) -> None:
+    files = {
+        "cpu/cpu.cfs_quota_us": "150000",
+        "cpu/cpu.cfs_period_us": "100000",
+        "cpu/unbound/cpu.cfs_quota_us": "-1",
+        "cpu/unbound/cpu.cfs_period_us": "100000",
+    }
+    place = cgroup(tmp_path, "3:cpu,cpuacct:/unbound\n0::/\n", files)
+    assert list(cpu_quotas(*place)) == [1.5]
+
+
+def test_without_a_limit_the_affinity_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = (tmp_path / "absent", tmp_path)
+    monkeypatch.setattr(process, "cpu_quotas", lambda: cpu_quotas(*place))
     assert process.available_cores() == len(os.sched_getaffinity(0))
 
 
