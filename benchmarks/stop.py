@@ -53,6 +53,8 @@ class Place:
     call: int = 1
     """Which call of the function."""
     flags: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    """Flags that all the others have."""
     variables: Mapping[str, str] = field(default_factory=dict)
     resumes: bool = False
     code: int = EXIT_RUN_ME_AGAIN
@@ -149,7 +151,8 @@ PLACES = {
         "drawing the loss curve of a run that is done",
         "minimind.training.announce:plot_loss_curve",
         # Without held-out text, which a run that is done scores whole: for half an hour here.
-        flags={"max_steps": 4, "eval_data_path": ""},
+        flags={"max_steps": 4},
+        without=("eval_data_path", "eval_interval"),
         code=EXIT_DONE,
     ),
 }
@@ -225,7 +228,8 @@ def measure(name: str, folder: Path, flags: Mapping[str, Any]) -> dict[str, floa
         "TORCHINDUCTOR_CACHE_DIR": str(run / "inductor"),
         **place.variables,
     }
-    words = _words({**flags, **place.flags, **cache, **_folders(run)})
+    kept = {name: value for name, value in flags.items() if name not in place.without}
+    words = _words({**kept, **place.flags, **cache, **_folders(run)})
     with _process(words, run, variables) as (process, output):
         if place.target:
             _wait(lambda: (run / "marker").exists(), process, f"{place.title}; see {output}")
@@ -283,6 +287,7 @@ def _folders(run: Path) -> dict[str, Path]:
 
 
 def _words(flags: Mapping[str, Any]) -> list[str]:
+    """A flag of True is a bare one."""
     words: list[str] = []
     for name, value in flags.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
