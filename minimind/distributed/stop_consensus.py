@@ -33,11 +33,16 @@ class Agreement:
         self._pending = (work, values)
         return agreed
 
+    def settle(self) -> None:
+        """Wait for the reduction that is under way; the next poll gives what comes of it."""
+        if self._pending is not None:
+            self._pending[0].wait()
+
     def drain(self) -> list[float] | None:
         """Finish the reduction that is under way, so that no rank leaves it half done."""
         if self._pending is None:
             return None
-        work, values = self._pending
+        self.settle()
+        _, values = self._pending
         self._pending = None
-        work.wait()
         return values.tolist()

@@ -80,8 +80,13 @@ class StepProfiler:
         )
         self._profile.start()
 
+    @property
+    def tracing(self) -> bool:
+        """Whether there are micro-steps yet to be traced."""
+        return self._profile is not None
+
     def step(self) -> None:
-        """A micro-step has ended."""
+        """A micro-step has ended, and no exchange between ranks is under way."""
         if self._profile is not None:
             self._done += 1
             self._profile.step()

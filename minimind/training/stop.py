@@ -83,6 +83,10 @@ class StopDecision:
         self.writing = agreed_writing > 0
         return Outcome(int(agreed_wish)), agreed_wait
 
+    def settle(self) -> None:
+        """Wait until all ranks have said what the last poll asked them."""
+        self._agreement.settle()
+
     def drain(self) -> None:
         """Let no rank leave a reduction half done."""
         self._agreement.drain()

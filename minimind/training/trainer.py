@@ -158,7 +158,10 @@ class Trainer:
                     if not self._report_the_end(end, epoch_minutes):
                         outcome = Outcome.STOPPED
                 return outcome
-            if self.profiler is not None:
+            if self.profiler is not None and self.profiler.tracing:
+                # torch notes the end of an exchange in the trace that saw it begin. A trace that is
+                # closed by then is freed memory.
+                self.stop.settle()
                 self.profiler.step()
             if is_last:
                 window = None

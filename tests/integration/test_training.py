@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,39 @@ def test_batch_size_auto_keeps_the_rows_of_an_update_and_a_resume_keeps_its_size
     same = ("batch_size", "accumulation_steps")
     assert [again[name] for name in same] == [config[name] for name in same]
     assert run.output.count("--batch_size auto: ") == 1
+
+
+def profiled_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
+    """A rank that writes down what is under way between ranks as a step of the profile ends."""
+    from minimind.distributed.stop_consensus import Agreement
+    from minimind.training.profiler import StepProfiler
+
+    begin, agreements = Agreement.poll, []
+
+    def poll(self: Any, *wishes: float) -> list[float]:
+        agreements[:] = [self]
+        if environ["RANK"] == "1":
+            # Late: the first rank gets to its profile before this one votes.
+            time.sleep(0.2)
+        return begin(self, *wishes)
+
+    step = StepProfiler.step
+
+    def noted_step(self: Any) -> None:
+        (agreement,) = agreements
+        with open(f"{output}.under_way", "a") as file:
+            file.write("none\n" if agreement._pending[0].is_completed() else "a vote\n")
+        step(self)
+
+    Agreement.poll, StepProfiler.step = poll, noted_step
+    rank_main(argv, environ, output)
+
+
+def test_no_exchange_is_under_way_as_a_trace_is_closed(make_run: MakeRun) -> None:
+    run = make_run("run", max_steps=3, accumulation_steps=3, profile=2)
+    assert run.finish(run.start(2, target=profiled_rank)) == [0, 0]
+    # Three that are skipped, one to warm up, two that are traced: no step is watched after them.
+    assert (run.folder / "output.0.under_way").read_text().splitlines() == ["none"] * 6
 
 
 def test_a_profile_of_a_real_run(make_run: MakeRun) -> None:
