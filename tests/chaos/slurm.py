@@ -35,6 +35,14 @@ class SlurmRun(LaunchedRun):
     def jobs(self) -> dict[str, JobInfo] | None:
         return slurm.job_states()
 
+    def leftovers(self) -> list[str]:
+        """Without what the next attempt would remove.
+
+        Its node does not know whether a command on this host lives, and waits for a minute.
+        """
+        self.launched.remove_leftovers()
+        return super().leftovers()
+
     def rest(self) -> None:
         """A job that is stopped is started again by Slurm: only a cancelled one is not."""
         self.lab.launcher("cancel", self.name)
