@@ -78,6 +78,17 @@ LIGHT = (
 IN_A_JOB = ("launcher.inspect.probe", "launcher.preflight.compute")
 """Runs on a node, where torch is if the training is to run there."""
 
+FOR_LAUNCHER = (
+    "minimind.system",
+    "minimind.rundir",
+    "minimind.errors",
+    "minimind.config",
+    "minimind.planning",
+    "minimind.distributed.local_ranks",
+    "minimind.cli.report",
+)
+"""What the launcher takes of minimind: all of it without torch."""
+
 HEAVY = ("torch", "transformers", "numpy", "swanlab", "matplotlib", "psutil")
 
 
@@ -96,7 +107,7 @@ def check(root: Path = ROOT) -> list[str]:
     for package in LAYERS:
         for file in sources(package, root):
             module = module_name(file, root)
-            for imported in imports_of(file, modules):
+            for imported in imports_of(file, root, modules):
                 reason = fault(module, imported.name)
                 if reason:
                     place = f"{file.relative_to(root)}:{imported.line}"
@@ -126,6 +137,9 @@ def fault(module: str, imported: str) -> str:
         return f"a login node has no {target}"
     if target not in LAYERS:
         return ""
+    if (package, target) == ("launcher", "minimind") and imported not in ENTRY_NAMES:
+        known = is_in(imported, FOR_LAUNCHER) or imported == target or module in IN_A_JOB
+        return "" if known else "not of what the launcher takes of minimind"
     if package == "minimind" and target == "launcher":
         return "minimind does not know the launcher"
     if imported.removeprefix("launcher.") in ENTRIES["launcher"]:
@@ -159,7 +173,15 @@ def is_in(module: str, names: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def imports_of(file: Path, modules: set[str]) -> Iterator[Import]:
+def source_of(node: ast.ImportFrom, file: Path, root: Path) -> str:
+    """The module that something is imported from, by its whole name."""
+    if not node.level:
+        return node.module or ""
+    folder = file.parents[node.level - 1].relative_to(root)
+    return ".".join([*folder.parts, *([node.module] if node.module else [])])
+
+
+def imports_of(file: Path, root: Path, modules: set[str]) -> Iterator[Import]:
     """Every module that a file names: in imports of any depth, and in strings."""
     named = re.compile(r"\b(?:minimind|launcher)(?:\.\w+)+")
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -169,11 +191,11 @@ def imports_of(file: Path, modules: set[str]) -> Iterator[Import]:
             continue
         if isinstance(node, ast.Import):
             yield from (Import(file, node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            source = source_of(node, file, root)
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                name = inner if inner in modules else node.module
-                yield Import(file, node.lineno, name)
+                inner = f"{source}.{alias.name}"
+                yield Import(file, node.lineno, inner if inner in modules else source)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             for name in named.findall(node.value):
                 if name in modules and name not in ENTRY_NAMES:

@@ -42,6 +42,8 @@ def test_a_tree_in_order_is_not_complained_about(tmp_path: Path) -> None:
     [
         f"import {HIGH}\n",
         "from minimind.report import page\n",
+        "from ..report import page\n",
+        "from ..report.page import render\n",
         f"def draw():\n    from {HIGH} import render\n",
         f"import importlib\nimportlib.import_module('{HIGH}')\n",
         f"COMMAND = ['-m', '{HIGH}']\n",
@@ -71,6 +73,11 @@ def test_prose_and_types_are_no_imports(text: str, tmp_path: Path) -> None:
         ),
         ("launcher/slurm/client.py", "import torch\n", "a login node has no torch"),
         ("minimind/system/text.py", "import numpy\n", "a login node has no numpy"),
+        (
+            "launcher/slurm/client.py",
+            "from minimind.report import page\n",
+            "not of what the launcher takes of minimind",
+        ),
         ("launcher/slurm/client.py", "import launcher.task\n", "an entry point's older name"),
         ("minimind/report/page.py", "import tests.runs\n", "minimind does not import tests"),
     ],
