@@ -19,7 +19,7 @@ from launcher.spec.devices import Devices
 from launcher.spec.job_spec import JobSpec
 from launcher.spec.run_folder import RunFolder
 from minimind.rundir import env
-from minimind.rundir.events import GOES_ON, SILENT_SECONDS, Event, Kind
+from minimind.rundir.events import GOES_ON, SILENT_SECONDS, Event, Kind, is_fresh
 from minimind.system.process import process_identity
 from minimind.system.suspension import FROZEN, STOPPED, suspension
 
@@ -71,7 +71,7 @@ def supervisor_elsewhere(run: RunFolder, events: list[Event]) -> tuple[str, bool
             age = time.time() - os.fstat(lock.fileno()).st_mtime
     except OSError:
         age = SILENT_SECONDS
-    return newest["host"], abs(age) < SILENT_SECONDS
+    return newest["host"], is_fresh(age)
 
 
 def living_ranks(run: RunFolder) -> list[int]:

@@ -12,6 +12,8 @@ from minimind.cli.common_flags import add_json_flag
 from minimind.errors import EXIT_DONE, EXIT_USER_ERROR, MiniMindError, WeightsError
 from minimind.inspection.exported import add_gguf_facts, add_onnx_facts
 from minimind.inspection.finding import Finding, add_model_facts, written
+from minimind.report.read import named_checkpoints
+from minimind.report.tidy import read_flags
 from minimind.rundir.events import Kind
 from minimind.rundir.layout import OutputPaths, RunPaths, find_output
 from minimind.system.command_line import Parser
@@ -242,7 +244,8 @@ def _run_folder(path: Path, finding: Finding) -> None:
     for marker, word in ((run.done_marker, "done"), (run.stopped_marker, "stopped")):
         if marker.is_file():
             finding.facts["ended"] = f"{word}: {_json(marker).get('reason', '')}"
-    for folder in dict.fromkeys((path, run.output, out.folder, run.checkpoints)):
+    named = named_checkpoints(read_flags(out.config))
+    for folder in dict.fromkeys((path, run.output, out.folder, run.checkpoints, *named)):
         for file in sorted((*folder.glob("*.pt"), *folder.glob("*.pth"))):
             _member(file, path, finding)
 

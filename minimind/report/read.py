@@ -11,7 +11,7 @@ from pathlib import Path
 from minimind.errors import ConfigError
 from minimind.report.tidy import Record, read_flags, tidy
 from minimind.rundir import causes
-from minimind.rundir.events import SILENT_SECONDS, Kind, read_events
+from minimind.rundir.events import Kind, is_fresh, read_events
 from minimind.rundir.goodput import Account, account_for, events_of_metrics
 from minimind.rundir.layout import (
     CHECKPOINTS,
@@ -199,9 +199,13 @@ def _output_folder(path: Path) -> OutputPaths:
 
 
 def _checkpoint_folders(run: RunPaths, out: Path, config: Record) -> list[Path]:
+    return [run.checkpoints, out, out.parent / CHECKPOINTS, *named_checkpoints(config)]
+
+
+def named_checkpoints(config: Record) -> list[Path]:
+    """The folder of ``--checkpoint_dir``; none where it says nothing without its working folder."""
     named = Path(str(config.get("checkpoint_dir", "")))
-    beside = out.parent / CHECKPOINTS
-    return [run.checkpoints, out, beside, *[named] * named.is_absolute()]
+    return [named] * named.is_absolute()
 
 
 def _launched_state(run: RunPaths, events: list[Record]) -> tuple[str, str]:
@@ -220,7 +224,7 @@ def _plain_state(points: list[Record], checkpoints: Iterable[Path], now: float) 
     if points and points[-1]["global_step"] >= points[-1].get("total_steps", math.inf):
         return "done"
     pulses = [written for _, _, written in _files(checkpoints, "*.lock")]
-    return "running" if pulses and now - max(pulses) < SILENT_SECONDS else "stopped"
+    return "running" if any(is_fresh(now - pulse) for pulse in pulses) else "stopped"
 
 
 def _checkpoint_files(folders: Iterable[Path], config: Record) -> list[tuple[str, int, float]]:

@@ -33,6 +33,12 @@ BEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """After how long without that it is given up for dead. Hosts' clocks agree better than that."""
 
+
+def is_fresh(age: float) -> bool:
+    """Whether a sign of life of that age, in seconds, counts; one from the future is none."""
+    return abs(age) < SILENT_SECONDS
+
+
 Event = dict[str, Any]
 """``time`` (Unix seconds), ``event`` (its kind), and what belongs to that kind."""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -153,18 +154,22 @@ def test_a_run_folder_and_everything_in_it(tiny_tokenizer, tmp_path):
     assert [p.partition(":")[0] for p in inspect(run).problems] == ["checkpoints/pretrain_32.pt"]
 
 
-def test_a_run_folder_whose_records_are_elsewhere(tiny_tokenizer, tmp_path):
-    run, out = tmp_path / "run", tmp_path / "mine"
+def test_a_run_folder_whose_records_are_elsewhere(tiny_tokenizer, checkpoint, tmp_path):
+    run, out, saved = tmp_path / "run", tmp_path / "mine", tmp_path / "saved"
     write_weight(out, make_model(), tiny_tokenizer)
     (out / "metrics.jsonl").write_text(
         '{"time": 1.0, "epoch": 0, "step": 2, "global_step": 2, "total_steps": 9, "loss": 5.0}\n'
     )
+    (out / "config.toml").write_text(f"checkpoint_dir = '{saved}'\n")
+    saved.mkdir()
+    shutil.copy(checkpoint, saved)
     run.mkdir()
     (run / "spec.json").write_text(json.dumps({"save_dir": str(out)}))
     found = inspect(run)
     assert (found.kind, found.problems) == ("run folder", [])
     assert found.facts["place"] == "epoch 1, optimiser step 2 of 9"
-    assert set(found.files) == {str(out / "pretrain_32.pth")}
+    assert set(found.files) == {str(out / "pretrain_32.pth"), str(saved / checkpoint.name)}
+    assert set(found.checked) == set(found.files)
 
 
 def test_the_command_prints_and_tells_scripts(checkpoint, tmp_path, capsys):

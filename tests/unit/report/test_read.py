@@ -92,6 +92,7 @@ def test_without_a_launcher_the_lock_is_the_pulse(tmp_path: Path) -> None:
     os.utime(lock, (START + 90, START + 90))
     going = read_run(out, clock=lambda: START + 100)
     assert (going.name, going.state, going.now) == ("mine", "running", START + 100)
+    assert read_run(out, clock=lambda: START - 500).state == "stopped", "a lock from the future"
     killed = read_run(out, clock=lambda: START + 500)
     assert (killed.state, killed.now) == ("stopped", METRICS[5]["time"])
     write_lines(out / "metrics.jsonl", [point(100)])
