@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.formats import WRITERS
+from minimind.data.formats.head import Head
 from minimind.data.inputs import Source
 from minimind.data.tokenize.build import open_corpus
 from minimind.data.tokenize.cache import store_folder
@@ -98,3 +99,20 @@ def test_dedup_writes_no_line_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     path = Path(write_jsonl(tmp_path / "a.jsonl", TEXTS))
     dedup([str(path)], tmp_path / "unique.jsonl")
     assert (tmp_path / "unique.jsonl").read_bytes() == path.read_bytes()
+
+
+def test_a_finished_store_is_found_with_one_look_at_each_file(
+    tmp_path: Path, tokenizer_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(20):
+        write_jsonl(folder / f"{number}.jsonl", [f"text {number}"])
+    cache = str(tmp_path / "cache")
+    built = open_corpus([str(folder)], tokenizer_path, cache_dir=cache, n_workers=1)
+    looked: list[str] = []
+    of = Head.of
+    monkeypatch.setattr(Head, "of", lambda path: looked.append(path.name) or of(path))
+    found = open_corpus([str(folder)], tokenizer_path, cache_dir=cache, n_workers=1)
+    assert found.path == built.path
+    assert sorted(looked) == sorted(path.name for path in folder.iterdir())
