@@ -11,7 +11,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-NAME = "timeout"
+_left: list[threading.Thread] = []
+"""Threads of work that nobody waits for any more."""
 EXIT_LIMIT_SECONDS = 5.0
 """How long work that was left may hold up the end of its process."""
 
@@ -32,12 +33,13 @@ def run_with_timeout(work: Callable[[], T], seconds: float | None) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name=NAME, daemon=True)
+    thread = threading.Thread(target=run, name="timeout", daemon=True)
     thread.start()
     thread.join(seconds)
     if results:
         return results[0]
     if not errors:
+        _left.append(thread)
         raise TimeoutError
     error = errors[0]
     raise error if isinstance(error, Exception) else RuntimeError(repr(error))
@@ -52,7 +54,7 @@ def leave_in_time(code: int) -> int:
     Returns:
         ``code``, which the program is to end with.
     """
-    if any(thread.name == NAME for thread in threading.enumerate()):
+    if any(thread.is_alive() for thread in _left):
         threading.Thread(target=_end, args=(code,), daemon=True).start()
     return code
 

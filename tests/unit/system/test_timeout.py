@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from minimind.system import timeout
 from minimind.system.timeout import leave_in_time, run_with_timeout
 
 
@@ -59,7 +60,8 @@ def test_what_is_left_does_not_hold_up_the_end() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (75, "left\n", "")
 
 
-def test_without_any_the_process_ends_by_itself() -> None:
+def test_without_any_the_process_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeout, "_left", [])
     before = threading.active_count()
     assert leave_in_time(3) == 3
     assert threading.active_count() == before
