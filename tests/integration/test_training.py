@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -258,37 +257,54 @@ def test_batch_size_auto_keeps_the_rows_of_an_update_and_a_resume_keeps_its_size
     assert run.output.count("--batch_size auto: ") == 1
 
 
+TRACED_STEPS = 6
+"""Of a profile of two micro-steps: three are skipped, one warms up, two are traced."""
+
+
 def profiled_rank(argv: list[str], environ: dict[str, str], output: str) -> None:
-    """A rank that writes down what is under way between ranks as a step of the profile ends."""
+    """A rank that writes down what is under way between ranks as a step of the profile ends.
+
+    The second one votes only once the first one waits for its vote, or has ended a step without.
+    """
     from minimind.distributed.stop_consensus import Agreement
     from minimind.training.profiler import StepProfiler
+    from minimind.training.stop import StopDecision
 
-    begin, agreements = Agreement.poll, []
+    turns = Path(output).with_name("turns")
+    poll, settle, step = Agreement.poll, StopDecision.settle, StepProfiler.step
+    votes: list[Any] = []
 
-    def poll(self: Any, *wishes: float) -> list[float]:
-        agreements[:] = [self]
-        if environ["RANK"] == "1":
-            # Late: the first rank gets to its profile before this one votes.
-            time.sleep(0.2)
-        return begin(self, *wishes)
+    def take_turn(what: str) -> None:
+        with turns.open("a") as file:
+            file.write(f"{what}\n")
 
-    step = StepProfiler.step
+    def poll_in_turn(self: Any, *wishes: float) -> list[float]:
+        votes.append(self)
+        if environ["RANK"] == "1" and len(votes) <= TRACED_STEPS:
+            wait_until(
+                lambda: turns.exists() and len(turns.read_text().splitlines()) >= len(votes),
+                f"the first rank's turn {len(votes)}",
+            )
+        return poll(self, *wishes)
+
+    def noted_settle(self: Any) -> None:
+        take_turn("waits")
+        settle(self)
 
     def noted_step(self: Any) -> None:
-        (agreement,) = agreements
-        with open(f"{output}.under_way", "a") as file:
-            file.write("none\n" if agreement._pending[0].is_completed() else "a vote\n")
+        if not votes[-1]._pending[0].is_completed():
+            take_turn("ends a step beside a vote")
         step(self)
 
-    Agreement.poll, StepProfiler.step = poll, noted_step
+    Agreement.poll, StopDecision.settle, StepProfiler.step = poll_in_turn, noted_settle, noted_step
     rank_main(argv, environ, output)
 
 
 def test_no_exchange_is_under_way_as_a_trace_is_closed(make_run: MakeRun) -> None:
     run = make_run("run", max_steps=3, accumulation_steps=3, profile=2)
     assert run.finish(run.start(2, target=profiled_rank)) == [0, 0]
-    # Three that are skipped, one to warm up, two that are traced: no step is watched after them.
-    assert (run.folder / "output.0.under_way").read_text().splitlines() == ["none"] * 6
+    # No step is watched after these.
+    assert (run.folder / "turns").read_text().splitlines() == ["waits"] * TRACED_STEPS
 
 
 def test_a_profile_of_a_real_run(make_run: MakeRun) -> None:
