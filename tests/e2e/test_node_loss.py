@@ -18,6 +18,7 @@ import pytest
 
 from launcher.slurm.parse import parse_fields
 from launcher.slurm.states import is_held
+from minimind.system.process import start_ticks
 from tests.e2e.conftest import CLUSTER, base_port, slurm_or_skip
 from tests.e2e.lab import FAKE, Lab, make_lab, poll, words
 from tests.e2e.test_survival import assert_whole
@@ -199,13 +200,19 @@ def wait_for_requeue(lab: Lab, job: str) -> None:
 
 
 def kill_node(lab: Lab, node: str) -> None:
-    """Kills a node's slurmd, what it runs for this cluster, and what keeps that."""
+    """Kills a node's slurmd, what it runs for this cluster, and what keeps that, all at once."""
     slurmd = int((lab.folder / "slurm" / "pids" / f"slurmd-{node}.pid").read_text())
     tasks = [pid for pid in processes() if runs_on(lab, node, pid)]
     keepers = set(filter(is_stepd, map(parent, tasks)))
-    for pid in (slurmd, *keepers, *tasks):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # No node dies piece by piece: a child that sees the end of its srun has Slurm cancel the step.
+    # Those that are stopped would be continued at the end of their parents, so the youngest first.
+    doomed = sorted(
+        {slurmd, *keepers, *tasks}, key=lambda pid: (start_ticks(pid) or 0, pid), reverse=True
+    )
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def processes() -> list[int]:
